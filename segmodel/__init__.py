@@ -1,0 +1,33 @@
+"""Semantic segmentation via structured patch prediction, context CRF and guidance CRF (CVPR 2017).
+
+Public names load on first use (PEP 562), so that ``import segmodel.reference`` loads no torch and
+``import segmodel.kernels`` no model.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from segmodel.guidance import GuidanceCRF as GuidanceCRF
+    from segmodel.guidance import GuidedFilter as GuidedFilter
+    from segmodel.model import ModelConfig as ModelConfig
+    from segmodel.model import SegModel as SegModel
+
+__version__ = "0.1.0"
+_HOME = {
+    "GuidanceCRF": "segmodel.guidance",
+    "GuidedFilter": "segmodel.guidance",
+    "ModelConfig": "segmodel.model",
+    "SegModel": "segmodel.model",
+}
+__all__ = ["GuidanceCRF", "GuidedFilter", "ModelConfig", "SegModel", "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'segmodel' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
