@@ -1,0 +1,113 @@
+"""The guidance CRF and the guided filter as modules for any model's scores (Sec. 5)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segmodel.kernels import guidance_crf, guided_filter
+
+
+def guide_from_image(image: Tensor, size: tuple[int, int], image_range: tuple[float, float]) -> Tensor:
+    """Area-average an N 3 H W (or N 1 H W) image to ``size`` and map ``image_range`` to 0..255.
+
+    Raises:
+        ValueError: if the image is smaller than ``size``.
+    """
+    if image.dim() != 4 or image.shape[1] not in (1, 3):
+        raise ValueError(f"image: expected N 3 H W or N 1 H W, got shape {tuple(image.shape)}")
+    if image.shape[2] < size[0] or image.shape[3] < size[1]:
+        raise ValueError(f"image: expected at least {size[0]} x {size[1]} pixels, got {tuple(image.shape[2:])}")
+    low, high = image_range
+    # Half precision holds 0..255 in whole colours only, and the filter feels less than one.
+    image = image if image.dtype == torch.float64 else image.float()
+    if tuple(image.shape[2:]) != tuple(size):
+        image = F.adaptive_avg_pool2d(image, size)
+    return (image - low) * (255.0 / (high - low))
+
+
+class GuidanceCRF(nn.Module):
+    r"""Algorithm 1 with a learnable compatibility :math:`\mu` and weight :math:`\lambda`.
+
+    ``crf(scores, image)``: scores N L H W; image N 3 or N 1, at least as large, area-averaged to the scores' size.
+    The result has the shape and dtype of the scores.
+
+    Args:
+        num_classes: L.
+        radius, eps, iterations, weight: Sec. 5 and the authors' code (3, 1, 3, 2).
+        learn_compatibility, learn_weight: whether the two are parameters that require a gradient.
+        image_range: the values of the image's black and white; the guide is mapped to 0..255.
+        border: "clipped" or "constant", see ``guided_filter``.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        radius: int = 3,
+        eps: float = 1.0,
+        iterations: int = 3,
+        weight: float = 2.0,
+        learn_compatibility: bool = True,
+        learn_weight: bool = True,
+        image_range: tuple[float, float] = (0, 255),
+        border: str = "clipped",
+    ) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"num_classes: expected an integer >= 1, got {num_classes!r}")
+        if not image_range[0] < image_range[1]:
+            raise ValueError(f"image_range: expected (low, high) with low < high, got {image_range!r}")
+        self.radius, self.eps, self.iterations, self.border = radius, eps, iterations, border
+        self.image_range = image_range
+        potts = 1.0 - torch.eye(num_classes)
+        self.compatibility = nn.Parameter(potts, requires_grad=learn_compatibility)
+        self.weight = nn.Parameter(torch.tensor(float(weight)), requires_grad=learn_weight)
+
+    def forward(self, scores: Tensor, image: Tensor) -> Tensor:
+        guide = guide_from_image(image, scores.shape[-2:], self.image_range)
+        return guidance_crf(
+            scores,
+            guide,
+            compatibility=self.compatibility,
+            weight=self.weight,
+            radius=self.radius,
+            eps=self.eps,
+            iterations=self.iterations,
+            border=self.border,
+        )
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.compatibility.shape[0]}, radius={self.radius}, eps={self.eps}, iterations={self.iterations}, "
+            f"border={self.border!r}"
+        )
+
+
+class GuidedFilter(nn.Module):
+    """Eq. 11 and 12: ``guided(scores, image)`` filters N L H W scores with an image at least as large.
+
+    Args:
+        radius, eps, border: see ``segmodel.kernels.guided_filter``.
+        image_range: the values of the image's black and white; the guide is mapped to 0..255.
+    """
+
+    def __init__(
+        self,
+        *,
+        radius: int = 3,
+        eps: float = 1.0,
+        image_range: tuple[float, float] = (0, 255),
+        border: str = "clipped",
+    ) -> None:
+        super().__init__()
+        if not image_range[0] < image_range[1]:
+            raise ValueError(f"image_range: expected (low, high) with low < high, got {image_range!r}")
+        self.radius, self.eps, self.border = radius, eps, border
+        self.image_range = image_range
+
+    def forward(self, scores: Tensor, image: Tensor) -> Tensor:
+        guide = guide_from_image(image, scores.shape[-2:], self.image_range)
+        return guided_filter(scores, guide, radius=self.radius, eps=self.eps, border=self.border)
+
+    def extra_repr(self) -> str:
+        return f"radius={self.radius}, eps={self.eps}, border={self.border!r}"
