@@ -1,0 +1,122 @@
+"""The augmentations of Sec. 7.1.2: scale, aspect and colour jitter, horizontal mirror, a crop of fixed size."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from segmodel.options import option
+
+from .base import IGNORE, Sample, SegmentationData
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Makes of each sample a random one of exactly the crop's size.
+
+    crop: (height, width) of the result.
+    scale: both sides are scaled by 2^u, u uniform between the logarithms of the range ([0.5, 2.0]: Sec. 7.1.2; the
+        exponential law: authors' code). (1, 1) switches it off.
+    aspect: width / height changes by a factor from this range, the area stays ([4/5, 5/4]: Sec. 7.1.2; drawn
+        exponentially like the scale). (1, 1) switches it off.
+    colour_shift: with probability 1/2 each channel is shifted by an integer from -colour_shift..colour_shift - 1 and
+        clipped to 0..255 (20: authors' code, "color altering" in Sec. 7.1.2). 0 switches it off.
+    mirror: left and right are swapped with probability 1/2 (Sec. 7.1.2).
+    mean_colour: fills the image where the scaled one is smaller than the crop (authors' code; ImageNet's mean); the
+        label there is 255.
+
+    Images are resized with a cubic kernel (widened by the factor when shrinking), labels take the nearest pixel, both
+    with half-pixel centres; only the pixels of the crop are computed.
+    """
+
+    crop: tuple[int, int] = option((321, 321), "height and width of a training sample")
+    scale: tuple[float, float] = option((0.5, 2.0), "range of the scale jitter", "Sec. 7.1.2")
+    aspect: tuple[float, float] = option((4 / 5, 5 / 4), "range of the width/height jitter", "Sec. 7.1.2")
+    colour_shift: int = option(20, "largest shift of a colour channel, 0: none", "authors' code")
+    mirror: bool = option(True, "mirror left and right with probability 1/2", "Sec. 7.1.2")
+    mean_colour: tuple[int, int, int] = option((124, 116, 104), "RGB beside an image smaller than the crop", "ImageNet")
+
+    def __post_init__(self) -> None:
+        if len(self.crop) != 2 or min(self.crop) < 1:
+            raise ValueError(f"crop: expected (height, width), both at least 1, got {self.crop}")
+        for name, (low, high) in (("scale", self.scale), ("aspect", self.aspect)):
+            if not 0 < low <= high < math.inf:
+                raise ValueError(f"{name}: expected (low, high) with 0 < low <= high, got {(low, high)}")
+        if not 0 <= self.colour_shift <= 255:
+            raise ValueError(f"colour_shift: expected 0..255, got {self.colour_shift}")
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """A random variant of `sample`; the same state of `rng` gives the same result. Draws eleven numbers, always."""
+        draw = rng.random(11)
+        height, width = sample.label.shape
+        scale, aspect = _exponential(self.scale, draw[0]), math.sqrt(_exponential(self.aspect, draw[1]))
+        rows = _axis(height, max(1, round(height * scale / aspect)), self.crop[0], draw[2])
+        columns = _axis(width, max(1, round(width * scale * aspect)), self.crop[1], draw[3])
+        image = np.empty((*self.crop, 3), np.uint8)
+        image[...] = self.mean_colour
+        label = np.full(self.crop, IGNORE, np.uint8)
+        target = rows.target, columns.target
+        image[target] = self._shifted(_resized(sample.image, rows, columns), draw[4:10])
+        label[target] = sample.label[rows.nearest[:, None], columns.nearest]
+        if self.mirror and draw[10] < 0.5:
+            image, label = np.ascontiguousarray(image[:, ::-1]), np.ascontiguousarray(label[:, ::-1])
+        return Sample(image, label, sample.name)
+
+    def _shifted(self, image: np.ndarray, draw: np.ndarray) -> np.ndarray:
+        shift = np.floor((2 * draw[:3] - 1) * self.colour_shift).astype(np.int64)
+        shift[draw[3:] < 0.5] = 0
+        if not shift.any():
+            return image
+        tables = np.clip(np.arange(256) + shift[:, None], 0, 255).astype(np.uint8)
+        return np.stack([tables[channel][image[..., channel]] for channel in range(3)], axis=-1)
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """One axis of resize and crop: `box` of the source fills `target` of the crop, pixel k from source `nearest[k]`."""
+
+    box: tuple[float, float]
+    target: slice
+    nearest: np.ndarray
+
+
+def _axis(size: int, resized: int, crop: int, draw: float) -> _Axis:
+    """A uniformly drawn place of the crop in the resized axis, or of the resized axis in the crop if that is larger."""
+    start = int(draw * (abs(resized - crop) + 1))
+    count = min(resized, crop)
+    first, offset = (start, 0) if resized >= crop else (0, start)
+    step = size / resized
+    nearest = np.floor((first + np.arange(count) + 0.5) * step).astype(np.int64)
+    box = first * step, min((first + count) * step, float(size))
+    return _Axis(box, slice(offset, offset + count), np.minimum(nearest, size - 1))
+
+
+def _resized(image: np.ndarray, rows: _Axis, columns: _Axis) -> np.ndarray:
+    """The box of the image, cubic. Pillow reads beyond the box where the kernel reaches, so this equals a crop of the
+    whole resized image."""
+    box = (columns.box[0], rows.box[0], columns.box[1], rows.box[1])
+    size = len(columns.nearest), len(rows.nearest)
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC, box=box))
+
+
+def _exponential(limits: tuple[float, float], draw: float) -> float:
+    low, high = math.log2(limits[0]), math.log2(limits[1])
+    return 2.0 ** (low + (high - low) * draw)
+
+
+class AugmentedData:
+    """Augmented samples by (epoch, index): the same result whichever worker asks, in whatever order."""
+
+    def __init__(self, data: SegmentationData, augmentation: Augmentation, *, seed: int) -> None:
+        self.data, self.augmentation, self.seed = data, augmentation, seed
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, index = key
+        rng = np.random.default_rng((self.seed, epoch, index))
+        return self.augmentation(self.data[index], rng)

@@ -1,0 +1,274 @@
+"""Built-in scenes: 128x128 landscapes drawn on the fly, made for what the paper is about.
+
+* Colour says nothing: each scene draws its own palette. Neighbouring regions still differ clearly in colour, so that
+  a guided filter has edges to follow.
+* Stuff is told apart by texture: road (coarse gravel), water (ripples), grass (blades), mountains (hatching).
+* Things are told apart by context only: one and the same box is a car on a road, a boat on water and a hut on grass;
+  a disc is the sun in the sky and a ball on the ground; a bar is a pole, unless 20 to 50 pixels further up it carries
+  a crown: then it is the trunk of a tree.
+* A map at 1/16 misses bars of 3 to 6 pixels, jagged ridges, ragged crowns and concave patches of ground.
+* Things overlap, the light changes across the picture, the pixels are noisy; a band of one pixel around things is 255.
+
+A scene depends on (SCENES_VERSION, split, index) alone; anything that would change a pixel needs a new version. Only
+`random` and `bytes` of the generator are used, which are taken straight from its frozen bit stream.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .base import IGNORE, DataError, Sample, SegmentationData
+
+SCENES_VERSION = 1
+SIZE = 128
+SPLITS = {"train": 0, "val": 1}
+COUNTS = {"train": 4000, "val": 200}
+CLASSES = (
+    "sky", "mountain", "road", "water", "grass", "tree", "pole", "car", "boat", "hut", "sun", "ball",
+)  # fmt: skip
+SKY, MOUNTAIN, ROAD, WATER, GRASS, TREE, POLE, CAR, BOAT, HUT, SUN, BALL = range(12)
+BOX_ON = {ROAD: CAR, WATER: BOAT, GRASS: HUT}
+PALETTE = np.array(
+    [
+        (120, 180, 230), (130, 110, 140), (100, 100, 105), (40, 90, 190), (120, 190, 80), (30, 110, 50),
+        (235, 235, 235), (220, 50, 50), (250, 150, 40), (130, 70, 30), (255, 225, 60), (230, 90, 190),
+    ],
+    np.uint8,
+)  # fmt: skip
+
+_Y, _X = (axis.astype(np.float64) for axis in np.mgrid[:SIZE, :SIZE])
+_ALONG = np.arange(SIZE, dtype=np.float64)
+_STUFF = 5  # regions 0..4 are stuff, painted first; each thing gets the next free number
+
+
+def scenes(options: str = "", *, split: str) -> SceneData:
+    """The built-in scenes; options such as "train=2000,val=50" set the number of scenes of a split."""
+    counts = dict(COUNTS)
+    for option in filter(None, options.split(",")):
+        key, _, value = option.partition("=")
+        if key not in counts or not value.isdecimal() or int(value) < 1:
+            raise DataError(f"scenes: expected options such as train=2000,val=50, got {option!r}")
+        counts[key] = int(value)
+    if split not in SPLITS:
+        raise DataError(f"scenes: split: expected train or val, got {split!r}")
+    return SceneData(split=split, count=counts[split])
+
+
+class SceneData(SegmentationData):
+    """`count` scenes of one split, drawn when they are asked for."""
+
+    name, classes, palette = "scenes", CLASSES, PALETTE
+
+    def __init__(self, *, split: str, count: int) -> None:
+        self.split, self.count = split, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < self.count:
+            raise IndexError(f"index: expected 0..{self.count - 1}, got {index}")
+        rng = np.random.default_rng((SCENES_VERSION, SPLITS[self.split], index))
+        scene = _Scene(rng)
+        return Sample(*scene.finished(), f"{self.split}-{index:05d}")
+
+
+class _Scene:
+    """One scene while it is painted, back to front.
+
+    region: (H, W) number of the stuff or thing seen at each pixel; the later number is in front. For each number its
+    class, texture and colour are kept in `classes`, `textures`, `colours`.
+    """
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+        self.region = np.zeros((SIZE, SIZE), np.int64)
+        palette = _palette(rng)
+        self.colours, self.spare = list(palette[:_STUFF]), list(palette[_STUFF:])
+        self.classes = [SKY, MOUNTAIN, ROAD, WATER, GRASS]
+        self.textures = list(self.classes)
+        self._paint_landscape()
+        self._paint_things()
+
+    def uniform(self, low: float, high: float) -> float:
+        return low + (high - low) * self.rng.random()
+
+    def between(self, low: int, high: int) -> int:
+        """An integer from low..high, both included."""
+        return low + int((high - low + 1) * self.rng.random())
+
+    def jagged(self, *, knots: int, low: float, high: float) -> np.ndarray:
+        """A polygonal line along one side of the picture, (SIZE,)."""
+        places = np.sort(self.rng.random(knots)) * SIZE
+        return np.interp(_ALONG, places, low + (high - low) * self.rng.random(knots))
+
+    # Stuff ----------------------------------------------------------------------------------------------------------
+
+    def _paint_landscape(self) -> None:
+        base = self.between(44, 60)
+        ground = self.jagged(knots=8, low=base - 3, high=base + 3)
+        ridge = self.jagged(knots=14, low=base - 34, high=base + 2)
+        if self.rng.random() < 0.95:
+            self._paint_disc(SUN, self.uniform(12, SIZE - 12), self.uniform(10, base - 16), self.uniform(9, 13))
+        self.region[(_Y >= ridge) & (_Y < ground)] = MOUNTAIN
+        kinds = [ROAD, WATER, GRASS]
+        first, second, third = (kinds.pop(self.between(0, left)) for left in (2, 1, 0))
+        below = _Y >= ground
+        self.region[below] = first
+        self.region[below & self._second_part(base)] = second
+        self.region[below & self._concave_patch(base)] = third
+        self.ground = np.where(below, self.region, 0)
+
+    def _second_part(self, base: int) -> np.ndarray:
+        """The foreground, or one side, cut off by a jagged line."""
+        if self.rng.random() < 0.4:
+            return _Y >= self.jagged(knots=9, low=base + 25, high=base + 48)
+        middle, slant = self.uniform(40, 88), self.uniform(-0.7, 0.7)
+        edge = middle + slant * (_ALONG - 90) + self.jagged(knots=9, low=-9, high=9)
+        side = _X < edge[:, None]
+        return side if self.rng.random() < 0.5 else ~side
+
+    def _concave_patch(self, base: int) -> np.ndarray:
+        """A bent patch: three overlapping ellipses, less one bite."""
+        x, y = self.uniform(24, 104), self.uniform(base + 22, 112)
+        patch = np.zeros((SIZE, SIZE), bool)
+        for shift in (-20, 0, 20):
+            patch |= _ellipse(x + shift, y + self.uniform(-12, 12), self.uniform(13, 20), self.uniform(8, 13))
+        return patch & ~_ellipse(x + self.uniform(-12, 12), y + self.uniform(8, 16), 9, 8)
+
+    # Things ---------------------------------------------------------------------------------------------------------
+
+    def _paint_things(self) -> None:
+        """Boxes, balls, trees and poles, the lower on the ground the later."""
+        plan = [self._paint_box] * 3 + [self._paint_ball] * self.between(1, 2)
+        plan += [self._paint_tree] * self.between(1, 2) + [self._paint_pole] * self.between(2, 3)
+        kinds = [ROAD, WATER, GRASS]
+        wanted = [kinds[self.between(0, 2)] for _ in plan]
+        wanted[:3] = kinds
+        places = [self._place(kind) for kind in wanted]
+        for step in sorted(range(len(plan)), key=lambda step: places[step][1]):
+            plan[step](*places[step])
+
+    def _place(self, kind: int) -> tuple[int, int]:
+        """A point of the ground with its wider surroundings, if possible, of this kind of ground."""
+        best, most = (64, 120), -1
+        for x, y in zip(8 + 112 * self.rng.random(8), 66 + 60 * self.rng.random(8), strict=True):
+            column, row = int(x), int(y)
+            strip = self.ground[row - 2 : row + 4 : 2, max(column - 16, 0) : column + 17 : 4]
+            share = int((strip == kind).sum())
+            if share > most:
+                best, most = (column, row), share
+        return best
+
+    def _new(self, label: int, colour: np.ndarray | None = None, texture: int = SKY) -> int:
+        self.classes.append(label)
+        self.textures.append(texture)
+        self.colours.append(self.spare.pop() if colour is None else colour)
+        return len(self.classes) - 1
+
+    def _paint_disc(self, label: int, x: float, y: float, radius: float) -> None:
+        number = self._new(label)
+        self.region[_ellipse(x, y, radius, radius)] = number
+
+    def _paint_ball(self, x: int, y: int) -> None:
+        radius = self.uniform(7, 10) + (y - 60) / 30
+        self._paint_disc(BALL, x, y - radius, radius)
+
+    def _paint_box(self, x: int, y: int) -> None:
+        """A body with a narrower top and two windows; what it is depends on the ground below it alone."""
+        kind = int(np.bincount(self.ground[y, max(x - 12, 0) : x + 13], minlength=5)[ROAD:].argmax()) + ROAD
+        number = self._new(BOX_ON[kind])
+        dark = self._new(BOX_ON[kind], self.colours[number] * 0.45)
+        half, height = self.between(12, 15) + (y - 60) // 20, self.between(10, 13)
+        roof, shift = self.between(6, 9), self.between(-3, 3)
+        self._paint_bar(number, x - half, x + half, y - height, y)
+        left, right = x + shift - half * 2 // 3, x + shift + half * 2 // 3
+        slope = (_Y - (y - height - roof)) / roof * 3 - 3
+        top = (_X >= left - slope) & (_X <= right + slope) & (_Y >= y - height - roof) & (_Y < y - height)
+        self.region[top] = number
+        for window in (left + 2, x + shift + 2):
+            self._paint_bar(dark, window, window + half * 2 // 3 - 5, y - height - roof + 2, y - height - 2)
+
+    def _paint_bar(self, number: int, left: int, right: int, top: int, bottom: int) -> None:
+        self.region[max(top, 0) : max(bottom, 0) + 1, max(left, 0) : max(right, 0) + 1] = number
+
+    def _paint_pole(self, x: int, y: int) -> None:
+        width = self.between(3, 6)
+        self._paint_bar(self._new(POLE), x, x + width - 1, y - self.between(44, 62), y)
+
+    def _paint_tree(self, x: int, y: int) -> None:
+        """A trunk that looks like a pole, and a crown of five discs with a ragged edge."""
+        width, top = self.between(3, 6), y - self.between(40, 54)
+        self._paint_bar(self._new(TREE), x, x + width - 1, top, y)
+        ragged = 1 + 0.5 * (_blocks(self.rng, 3) - 0.5)
+        crown = np.zeros((SIZE, SIZE), bool)
+        for dx, dy in zip(22 * self.rng.random(5) - 11, 16 * self.rng.random(5) - 8, strict=True):
+            crown |= ((_X - x - dx) / 10) ** 2 + ((_Y - top - dy) / 8) ** 2 <= ragged
+        self.region[crown] = self._new(TREE, texture=TREE)
+
+    # Finish ---------------------------------------------------------------------------------------------------------
+
+    def finished(self) -> tuple[np.ndarray, np.ndarray]:
+        """Image (SIZE, SIZE, 3) uint8 and label (SIZE, SIZE) uint8."""
+        label = np.array(self.classes, np.uint8)[self.region]
+        label[_in_front_beside(self.region) & (label != IGNORE)] = IGNORE
+        return self._image(), label
+
+    def _image(self) -> np.ndarray:
+        rng, texture = self.rng, np.array(self.textures)[self.region]
+        shade = 1 + self.uniform(-0.2, 0.2) * (_X / SIZE - 0.5) + self.uniform(-0.2, 0.2) * (_Y / SIZE - 0.5)
+        shade += (texture == SKY) * (0.15 * (_Y / 64 - 0.5))
+        for kind, pattern in _patterns(rng).items():
+            shade += (texture == kind) * pattern
+        image = np.array(self.colours)[self.region] * shade[..., None]
+        noise = np.frombuffer(rng.bytes(2 * image.size), np.uint8).reshape(2, SIZE, SIZE, 3).sum(axis=0, dtype=np.int64)
+        return np.clip(image + (noise - 255) * 0.05, 0, 255).astype(np.uint8)
+
+
+def _patterns(rng: np.random.Generator) -> dict[int, np.ndarray]:
+    """The textures, relative brightness, (SIZE, SIZE) each."""
+    phase, period = 6.28 * rng.random(), 5 + 1.5 * rng.random()
+    bend = 2.0 * np.sin(_X / (7 + 4 * rng.random()) + phase)
+    blades = np.frombuffer(rng.bytes(SIZE * SIZE // 4), np.uint8).reshape(SIZE // 4, SIZE) / 255
+    rows = (np.arange(SIZE)[:, None] + np.arange(SIZE) * 37 % 11) // 4 % (SIZE // 4)
+    return {
+        MOUNTAIN: 0.16 * np.sign(np.sin((_X + _Y) * 0.9 + phase)),
+        ROAD: 0.3 * (_blocks(rng, 2) - 0.5),
+        WATER: 0.2 * np.sin(6.28 * _Y / period + bend),
+        GRASS: 0.5 * (blades[rows, np.arange(SIZE)] - 0.5),
+        TREE: 0.5 * (_blocks(rng, 3) - 0.5),
+    }
+
+
+def _blocks(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Random squares of `size` pixels, 0..1, (SIZE, SIZE)."""
+    count = -(-SIZE // size)
+    coarse = np.frombuffer(rng.bytes(count * count), np.uint8).reshape(count, count) / 255
+    return coarse.repeat(size, axis=0).repeat(size, axis=1)[:SIZE, :SIZE]
+
+
+def _ellipse(x: float, y: float, half_width: float, half_height: float) -> np.ndarray:
+    return ((_X - x) / half_width) ** 2 + ((_Y - y) / half_height) ** 2 <= 1
+
+
+def _in_front_beside(region: np.ndarray) -> np.ndarray:
+    """Pixels that touch (4 neighbours) a thing lying in front of them."""
+    padded = np.pad(region, 1, mode="edge")
+    sides = padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]
+    front = np.maximum(np.maximum(sides[0], sides[1]), np.maximum(sides[2], sides[3]))
+    return (front > region) & (front >= _STUFF)
+
+
+def _palette(rng: np.random.Generator) -> np.ndarray:
+    """(24, 3) colours, 0..255: the first five, in random order, are far from each other, the rest far from those."""
+    hue, saturation, value = 6 * rng.random(96), 0.2 + 0.6 * rng.random(96), 0.35 + 0.6 * rng.random(96)
+    ramp = np.clip(np.abs((hue[:, None] + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 1)
+    colours = 255 * value[:, None] * (1 - saturation[:, None] * (1 - ramp))
+    distance = np.abs(colours[:, None] - colours[None]).sum(axis=2)
+    chosen, nearest = [0], distance[0]
+    for _ in range(_STUFF - 1):
+        chosen.append(int(nearest.argmax()))
+        nearest = np.minimum(nearest, distance[chosen[-1]])
+    stuff = colours[chosen][np.argsort(rng.random(_STUFF))]
+    far = np.argsort(-nearest, kind="stable")[:24]
+    return np.concatenate([stuff, colours[far[np.argsort(rng.random(24))]]])
