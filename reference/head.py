@@ -1,0 +1,325 @@
+r"""The whole model after the backbone (Fig. 4), forward and backward.
+
+Features at 1/s -> scores at n/s (Eq. 3, 10) -> label context (Eq. 4, 9) -> learnable up-sampling to 1/g (Eq. 5) ->
+guidance CRF (Algorithm 1) -> fixed bilinear up-sampling to the image. Every step below returns its value and its
+*pullback*: a function that turns the gradient of the value into the gradients of what went in, written right under it.
+
+Parameters are a flat dict of float64 arrays (convolutions (k, k, in, out)); gradients come back under the same names.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .arrays import (
+    Array,
+    as_map,
+    bilinear_upsample,
+    bilinear_upsample_adjoint,
+    box_mean,
+    box_mean_adjoint,
+    convolution,
+    convolution_gradients,
+    require,
+    softmax,
+    softmax_adjoint,
+)
+from .distance_aware_context import FEATURE_RINGS, Ring
+from .mean_field import guidance_crf, guidance_crf_gradients
+from .patch_prediction import patch_rearrange, patch_rearrange_inverse
+
+Parameters = Mapping[str, Array]
+Gradients = dict[str, Array]
+Pullback = Callable[[Array], tuple[Array, Gradients]]
+Layer = Callable[[Array], tuple[Array, Pullback]]
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """What the head does; defaults are the authors' full model."""
+
+    stride: int = 16  # s, image pixels a feature cell (Sec. 7.1.2)
+    patch_size: int = 2  # n (Sec. 3.2); 1 is the plain classifier
+    rings: tuple[Ring, ...] = FEATURE_RINGS  # () switches feature context off
+    label_context: str = "max_pool"  # the code; "box_rings" is the text; "none"
+    label_steps: int = 1  # mean-field steps, own weights each
+    label_pool: int = 25
+    guidance: bool = True
+    radius: int = 3
+    epsilon: float = 1.0
+    iterations: int = 3
+    border: str = "clipped"
+
+    def __post_init__(self) -> None:
+        contexts = ("max_pool", "box_rings", "none")
+        require(self.label_context in contexts, "label_context", f"one of {contexts}", self.label_context)
+        require(self.stride % self.patch_size == 0, "patch_size", f"a divisor of {self.stride}", self.patch_size)
+        require(self.factor == 1 or self.factor % 2 == 0, "stride", "an even up-sampling factor, or 1", self.factor)
+
+    @property
+    def guidance_stride(self) -> int:
+        """g: image pixels a cell of the guidance CRF; 4 (the paper's footnote 2) unless the scores are finer."""
+        return min(4, self.stride // self.patch_size)
+
+    @property
+    def factor(self) -> int:
+        """f = s / n / g: the learnable up-sampling."""
+        return self.stride // self.patch_size // self.guidance_stride
+
+
+def feature_context(features: Array, parameters: Parameters, config: HeadConfig) -> tuple[Array, Pullback]:
+    """Return the scores s_0 (n h, n w, C): centre plus rings, summed, then laid out in space (Eq. 3, Sec. 3.2, 4.1).
+
+    Parameters: ``centre.weight`` (D, n n C), ``centre.bias`` (n n C,), ``ring.R.weight`` (3, 3, D, n n C).
+    """
+    pooled = [box_mean(features, radius=ring.radius) for ring in config.rings]
+    kernels = [parameters[f"ring.{index}.weight"] for index in range(len(config.rings))]
+    scores = features @ parameters["centre.weight"] + parameters["centre.bias"]
+    for ring, area, kernel in zip(config.rings, pooled, kernels, strict=True):
+        scores = scores + convolution(area, kernel, dilation=ring.dilation)
+
+    def pullback(gradient: Array) -> tuple[Array, Gradients]:
+        gradient = patch_rearrange_inverse(gradient, patch_size=config.patch_size)
+        features_gradient = gradient @ parameters["centre.weight"].T
+        gradients: Gradients = {
+            "centre.weight": np.einsum("yxd,yxe->de", features, gradient),
+            "centre.bias": gradient.sum(axis=(0, 1)),
+        }
+        for index, (ring, area, kernel) in enumerate(zip(config.rings, pooled, kernels, strict=True)):
+            area_gradient, gradients[f"ring.{index}.weight"] = convolution_gradients(
+                area, kernel, gradient, dilation=ring.dilation
+            )
+            features_gradient = features_gradient + box_mean_adjoint(area_gradient, radius=ring.radius)
+        return features_gradient, gradients
+
+    return patch_rearrange(scores, patch_size=config.patch_size), pullback
+
+
+def max_pool(x: Array, *, size: int) -> tuple[Array, Pullback]:
+    """Return the maximum over size x size windows, stride 1; the gradient goes to each window's first maximum."""
+    (height, width, channels), reach = x.shape, size // 2
+    padded = np.pad(x, ((reach, reach), (reach, reach), (0, 0)), constant_values=-np.inf)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(0, 1))
+    winner = windows.reshape(height, width, channels, size**2).argmax(axis=3)
+    rows, columns, depth = np.indices(x.shape)
+    source = rows + winner // size - reach, columns + winner % size - reach, depth
+
+    def pullback(gradient: Array) -> tuple[Array, Gradients]:
+        x_gradient = np.zeros_like(x)
+        np.add.at(x_gradient, source, gradient)
+        return x_gradient, {}
+
+    return x[source], pullback
+
+
+def normalise(x: Array) -> tuple[Array, Pullback]:
+    """Return x divided by its length over the channels, 1e-5 under the root (authors' code)."""
+    length = np.sqrt((x**2).sum(axis=2, keepdims=True) + 1e-5)
+    unit = x / length
+
+    def pullback(gradient: Array) -> tuple[Array, Gradients]:
+        return (gradient - unit * (unit * gradient).sum(axis=2, keepdims=True)) / length, {}
+
+    return unit, pullback
+
+
+def probabilities(scores: Array) -> tuple[Array, Pullback]:
+    """Return the softmax of the scores: the estimated probability map of Eq. 10."""
+    p = softmax(scores)
+    return p, lambda gradient: (softmax_adjoint(p, gradient), {})
+
+
+def label_message(scores: Array, parameters: Parameters, config: HeadConfig, step: int) -> tuple[Array, Pullback]:
+    """Return the message -U of Eq. 10 of one mean-field step, in either reading.
+
+    Parameters: ``label.T.hidden.weight`` (7, 7, C, hidden) for "max_pool", ``label.T.ring.R.weight``
+    (3, 3, C, hidden) for "box_rings", whose radii and dilations are the feature rings' times n; for both
+    ``label.T.hidden.bias``, ``label.T.output.weight`` (hidden, C) and ``label.T.output.bias``.
+    """
+    name = f"label.{step}."
+    if config.label_context == "max_pool":
+        chain: list[Layer] = [lambda x: max_pool(x, size=config.label_pool), normalise]
+        layers = {f"{name}hidden.weight": Ring(radius=0, dilation=1)}
+    else:
+        chain = [probabilities]
+        layers = {f"{name}ring.{i}.weight": ring.scaled(config.patch_size) for i, ring in enumerate(config.rings)}
+    context, pullbacks = scores, []
+    for layer in chain:
+        context, layer_pullback = layer(context)
+        pullbacks.append(layer_pullback)
+    hidden = np.tile(parameters[f"{name}hidden.bias"], (*scores.shape[:2], 1))
+    for key, ring in layers.items():
+        hidden = hidden + convolution(box_mean(context, radius=ring.radius), parameters[key], dilation=ring.dilation)
+    output_weight = parameters[f"{name}output.weight"]
+
+    def pullback(gradient: Array) -> tuple[Array, Gradients]:
+        hidden_gradient = gradient @ output_weight.T
+        gradients: Gradients = {
+            f"{name}output.weight": np.einsum("yxd,yxe->de", hidden, gradient),
+            f"{name}output.bias": gradient.sum(axis=(0, 1)),
+            f"{name}hidden.bias": hidden_gradient.sum(axis=(0, 1)),
+        }
+        context_gradient = np.zeros_like(context)
+        for key, ring in layers.items():
+            area = box_mean(context, radius=ring.radius)
+            area_gradient, gradients[key] = convolution_gradients(
+                area, parameters[key], hidden_gradient, dilation=ring.dilation
+            )
+            context_gradient += box_mean_adjoint(area_gradient, radius=ring.radius)
+        for layer_pullback in reversed(pullbacks):
+            context_gradient, _ = layer_pullback(context_gradient)
+        return context_gradient, gradients
+
+    return hidden @ output_weight + parameters[f"{name}output.bias"], pullback
+
+
+def context_crf(scores: Array, parameters: Parameters, config: HeadConfig) -> tuple[Array, Pullback]:
+    r"""Return the decoupled scores :math:`s_T`, :math:`s_t = s_0 - U_t[\hat p(s_{t-1})]` (Eq. 4, 9)."""
+    steps = 0 if config.label_context == "none" else config.label_steps
+    estimate, pullbacks = scores, []
+    for step in range(steps):
+        message, message_pullback = label_message(estimate, parameters, config, step)
+        pullbacks.append(message_pullback)
+        estimate = scores + message
+
+    def pullback(gradient: Array) -> tuple[Array, Gradients]:
+        scores_gradient, gradients = np.zeros_like(scores), {}
+        for message_pullback in reversed(pullbacks):
+            scores_gradient += gradient
+            gradient, step_gradients = message_pullback(gradient)
+            gradients.update(step_gradients)
+        return scores_gradient + gradient, gradients
+
+    return estimate, pullback
+
+
+def learnable_upsampling(x: Array, kernel: Array) -> tuple[Array, Pullback]:
+    r"""Return the depthwise transposed convolution of Eq. 5: every cell paints a 2f x 2f brush, f pixels apart.
+
+    ``kernel``: (2f, 2f, C). One row and column are replicated around the map first and cropped after, so that the
+    bilinear brush :math:`K_t = 1 - |t + 1/2 - f|/f` interpolates up to the border. Parameter: ``upsampling.weight``.
+    """
+    factor = kernel.shape[0] // 2
+    height, width = x.shape[0] + 2, x.shape[1] + 2
+    padded = np.pad(x, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    canvas = np.zeros((factor * (height + 1), factor * (width + 1), x.shape[2]))
+    crop = slice(3 * factor // 2, -3 * factor // 2)
+    taps = [
+        (row, column, np.s_[row : row + factor * height : factor, column : column + factor * width : factor])
+        for row, column in np.ndindex(2 * factor, 2 * factor)
+    ]
+    for row, column, cells in taps:
+        canvas[cells] += padded * kernel[row, column]
+
+    def pullback(gradient: Array) -> tuple[Array, Gradients]:
+        canvas_gradient, kernel_gradient = np.zeros_like(canvas), np.empty_like(kernel)
+        canvas_gradient[crop, crop] = gradient
+        padded_gradient = np.zeros_like(padded)
+        for row, column, cells in taps:
+            kernel_gradient[row, column] = (padded * canvas_gradient[cells]).sum(axis=(0, 1))
+            padded_gradient += canvas_gradient[cells] * kernel[row, column]
+        for _ in range(2):  # the replicated rows hand back to the rows they came from, then the columns
+            padded_gradient[1] += padded_gradient[0]
+            padded_gradient[-2] += padded_gradient[-1]
+            padded_gradient = padded_gradient[1:-1].swapaxes(0, 1)
+        return padded_gradient, {"upsampling.weight": kernel_gradient}
+
+    return canvas[crop, crop], pullback
+
+
+def bilinear_kernel(factor: int) -> Array:
+    """Return the (2f, 2f) brush with which :func:`learnable_upsampling` is bilinear interpolation (f even).
+
+    >>> bilinear_kernel(2)[1]
+    array([0.1875, 0.5625, 0.5625, 0.1875])
+    """
+    profile = 1 - abs(np.arange(2 * factor) + 0.5 - factor) / factor
+    return np.outer(profile, profile)
+
+
+def area_average(image: Array, *, factor: int) -> Array:
+    """Return the mean colour of factor x factor blocks; the last row and column are replicated to whole blocks.
+
+    >>> area_average(np.arange(3.0).reshape(1, 3, 1), factor=2)[0, :, 0]
+    array([0.5, 2. ])
+    """
+    height, width, channels = image.shape
+    padded = np.pad(image, ((0, -height % factor), (0, -width % factor), (0, 0)), mode="edge")
+    blocks = padded.reshape(padded.shape[0] // factor, factor, padded.shape[1] // factor, factor, channels)
+    return blocks.mean(axis=(1, 3))
+
+
+def upsampling_and_guidance(
+    scores: Array, image: Array, parameters: Parameters, config: HeadConfig
+) -> tuple[Array, Pullback]:
+    """Return the final scores (H, W, C): up-sample by f, crop, guidance CRF at 1/g, up-sample by g, crop (Sec. 5).
+
+    Parameters: ``upsampling.weight`` (absent: fixed bilinear), ``crf.compatibility`` (absent: Potts), ``crf.weight``.
+    """
+    (height, width, _), g, f = image.shape, config.guidance_stride, config.factor
+    learnt = "upsampling.weight" in parameters
+    if learnt:
+        up, up_pullback = learnable_upsampling(scores, parameters["upsampling.weight"])
+    else:
+        up, up_pullback = bilinear_upsample(scores, factor=f), lambda y: (bilinear_upsample_adjoint(y, factor=f), {})
+    cropped = up[: -(-height // g), : -(-width // g)]
+    guide = area_average(image, factor=g)
+    options: dict[str, Any] = {
+        "compatibility": parameters.get("crf.compatibility"),
+        "weight": float(parameters.get("crf.weight", 2.0)),
+        "radius": config.radius,
+        "epsilon": config.epsilon,
+        "iterations": config.iterations,
+        "border": config.border,
+    }
+    refined = guidance_crf(cropped, guide, **options) if config.guidance else cropped
+    out = bilinear_upsample(refined, factor=g)
+
+    def pullback(gradient: Array) -> tuple[Array, Gradients]:
+        out_gradient, gradients = np.zeros_like(out), {}
+        out_gradient[:height, :width] = gradient
+        refined_gradient = bilinear_upsample_adjoint(out_gradient, factor=g)
+        if config.guidance:
+            crf = guidance_crf_gradients(refined_gradient, cropped, guide, **options)
+            gradients = {"crf.compatibility": crf.compatibility, "crf.weight": np.array(crf.weight)}
+            refined_gradient = crf.scores
+        up_gradient = np.zeros_like(up)
+        up_gradient[: cropped.shape[0], : cropped.shape[1]] = refined_gradient
+        scores_gradient, up_gradients = up_pullback(up_gradient)
+        return scores_gradient, gradients | up_gradients
+
+    return out[:height, :width], pullback
+
+
+def head(features: Array, image: Array, parameters: Parameters, config: HeadConfig) -> tuple[Array, Pullback]:
+    """Return the scores (H, W, C) of an image and the pullback to the features and every parameter.
+
+    ``features``: (ceil(H / s), ceil(W / s), D); ``image``: (H, W, 3) in 0..255.
+
+    >>> parameters = {"centre.weight": np.zeros((5, 12)), "centre.bias": np.arange(12.0) % 3}
+    >>> config = HeadConfig(rings=(), label_context="none")
+    >>> scores, pullback = head(np.ones((1, 1, 5)), np.zeros((9, 13, 3)), parameters, config)
+    >>> scores.shape, scores[0, 0].argmax(), sorted(pullback(np.ones_like(scores))[1])
+    ((9, 13, 3), np.int64(2), ['centre.bias', 'centre.weight', 'crf.compatibility', 'crf.weight'])
+    """
+    image = as_map("image", image)
+    expected = tuple(-(-side // config.stride) for side in image.shape[:2])
+    features = as_map("features", features)
+    require(features.shape[:2] == expected, "features", f"(h, w) = {expected}", features.shape[:2])
+    value, pullbacks = features, []
+    for step in (feature_context, context_crf):
+        value, step_pullback = step(value, parameters, config)
+        pullbacks.append(step_pullback)
+    value, step_pullback = upsampling_and_guidance(value, image, parameters, config)
+    pullbacks.append(step_pullback)
+
+    def pullback(gradient: Array) -> tuple[Array, Gradients]:
+        gradients: Gradients = {}
+        for step_pullback in reversed(pullbacks):
+            gradient, step_gradients = step_pullback(gradient)
+            gradients |= step_gradients
+        return gradient, gradients
+
+    return value, pullback
