@@ -117,7 +117,7 @@ def read_image(path: Path) -> tuple[np.ndarray, int]:
         if image.mode not in ("RGB", "L", "P", "1", "RGBA", "LA", "CMYK", "YCbCr"):
             raise DataError(f"{path}: expected an image of 8 bits a channel, got mode {image.mode}")
         try:
-            pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+            pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))  # a copy: writable
             return pixels, int(image.getexif().get(0x0112, 1))
         except _BROKEN_FILE as error:
             raise DataError(f"{path}: cannot be decoded: {_one_line(error)}") from error

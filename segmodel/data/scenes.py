@@ -4,8 +4,8 @@
   a guided filter has edges to follow.
 * Stuff is told apart by texture: road (coarse gravel), water (ripples), grass (blades), mountains (hatching).
 * Things are told apart by context only: one and the same box is a car on a road, a boat on water and a hut on grass;
-  a disc is the sun in the sky and a ball on the ground; a bar is a pole, unless 20 to 50 pixels further up it carries
-  a crown: then it is the trunk of a tree.
+  a disc is the sun in the sky and a ball on the ground; a bar is a pole, unless 40 to 54 pixels above its foot it
+  carries a crown: then it is the trunk of a tree.
 * A map at 1/16 misses bars of 3 to 6 pixels, jagged ridges, ragged crowns and concave patches of ground.
 * Things overlap, the light changes across the picture, the pixels are noisy; a band of one pixel around things is 255.
 
@@ -36,8 +36,8 @@ PALETTE = np.array(
     np.uint8,
 )  # fmt: skip
 
-_Y, _X = (axis.astype(np.float64) for axis in np.mgrid[:SIZE, :SIZE])
 _ALONG = np.arange(SIZE, dtype=np.float64)
+_Y, _X = _ALONG[:, None], _ALONG[None, :]
 _STUFF = 5  # regions 0..4 are stuff, painted first; each thing gets the next free number
 
 
@@ -77,7 +77,8 @@ class _Scene:
     """One scene while it is painted, back to front.
 
     region: (H, W) number of the stuff or thing seen at each pixel; the later number is in front. For each number its
-    class, texture and colour are kept in `classes`, `textures`, `colours`.
+    class, texture and colour are kept in `classes`, `textures`, `colours`, and in `wholes` the number of what it is a
+    part of (a window of its box).
     """
 
     def __init__(self, rng: np.random.Generator) -> None:
@@ -86,7 +87,7 @@ class _Scene:
         palette = _palette(rng)
         self.colours, self.spare = list(palette[:_STUFF]), list(palette[_STUFF:])
         self.classes = [SKY, MOUNTAIN, ROAD, WATER, GRASS]
-        self.textures = list(self.classes)
+        self.textures, self.wholes = list(self.classes), list(self.classes)
         self._paint_landscape()
         self._paint_things()
 
@@ -99,7 +100,7 @@ class _Scene:
 
     def jagged(self, *, knots: int, low: float, high: float) -> np.ndarray:
         """A polygonal line along one side of the picture, (SIZE,)."""
-        places = np.sort(self.rng.random(knots)) * SIZE
+        places = (np.arange(knots) + self.rng.random(knots)) * SIZE / knots
         return np.interp(_ALONG, places, low + (high - low) * self.rng.random(knots))
 
     # Stuff ----------------------------------------------------------------------------------------------------------
@@ -108,12 +109,11 @@ class _Scene:
         base = self.between(44, 60)
         ground = self.jagged(knots=8, low=base - 3, high=base + 3)
         ridge = self.jagged(knots=14, low=base - 34, high=base + 2)
-        if self.rng.random() < 0.95:
-            self._paint_disc(SUN, self.uniform(12, SIZE - 12), self.uniform(10, base - 16), self.uniform(9, 13))
-        self.region[(_Y >= ridge) & (_Y < ground)] = MOUNTAIN
+        self._paint_disc(SUN, self.uniform(12, SIZE - 12), self.uniform(11, base - 17), self.uniform(9.5, 13))
+        self.region[(ridge <= _Y) & (ground > _Y)] = MOUNTAIN
         kinds = [ROAD, WATER, GRASS]
         first, second, third = (kinds.pop(self.between(0, left)) for left in (2, 1, 0))
-        below = _Y >= ground
+        below = ground <= _Y
         self.region[below] = first
         self.region[below & self._second_part(base)] = second
         self.region[below & self._concave_patch(base)] = third
@@ -122,10 +122,10 @@ class _Scene:
     def _second_part(self, base: int) -> np.ndarray:
         """The foreground, or one side, cut off by a jagged line."""
         if self.rng.random() < 0.4:
-            return _Y >= self.jagged(knots=9, low=base + 25, high=base + 48)
+            return self.jagged(knots=9, low=base + 25, high=base + 48) <= _Y
         middle, slant = self.uniform(40, 88), self.uniform(-0.7, 0.7)
         edge = middle + slant * (_ALONG - 90) + self.jagged(knots=9, low=-9, high=9)
-        side = _X < edge[:, None]
+        side = edge[:, None] > _X
         return side if self.rng.random() < 0.5 else ~side
 
     def _concave_patch(self, base: int) -> np.ndarray:
@@ -145,25 +145,30 @@ class _Scene:
         kinds = [ROAD, WATER, GRASS]
         wanted = [kinds[self.between(0, 2)] for _ in plan]
         wanted[:3] = kinds
-        places = [self._place(kind) for kind in wanted]
+        places: list[tuple[int, int]] = []
+        for kind in wanted:
+            places.append(self._place(kind, places))
         for step in sorted(range(len(plan)), key=lambda step: places[step][1]):
             plan[step](*places[step])
 
-    def _place(self, kind: int) -> tuple[int, int]:
-        """A point of the ground with its wider surroundings, if possible, of this kind of ground."""
-        best, most = (64, 120), -1
-        for x, y in zip(8 + 112 * self.rng.random(8), 66 + 60 * self.rng.random(8), strict=True):
+    def _place(self, kind: int, taken: list[tuple[int, int]]) -> tuple[int, int]:
+        """The best of twelve points: ground of this kind around it (counted), and not close to what is there."""
+        best, most = (64, 120), -100
+        for x, y in zip(8 + 112 * self.rng.random(12), 66 + 60 * self.rng.random(12), strict=True):
             column, row = int(x), int(y)
             strip = self.ground[row - 2 : row + 4 : 2, max(column - 16, 0) : column + 17 : 4]
-            share = int((strip == kind).sum())
-            if share > most:
-                best, most = (column, row), share
+            close = sum(abs(column - other[0]) < 18 and abs(row - other[1]) < 22 for other in taken)
+            score = int((strip == kind).sum()) - 9 * close
+            if score > most:
+                best, most = (column, row), score
         return best
 
-    def _new(self, label: int, colour: np.ndarray | None = None, texture: int = SKY) -> int:
+    def _new(self, label: int, *, texture: int = SKY, part_of: int | None = None) -> int:
+        """The number of a new thing, or of a dark part of one."""
+        self.wholes.append(len(self.classes) if part_of is None else part_of)
+        self.colours.append(self.spare.pop() if part_of is None else self.colours[part_of] * 0.45)
         self.classes.append(label)
         self.textures.append(texture)
-        self.colours.append(self.spare.pop() if colour is None else colour)
         return len(self.classes) - 1
 
     def _paint_disc(self, label: int, x: float, y: float, radius: float) -> None:
@@ -178,13 +183,13 @@ class _Scene:
         """A body with a narrower top and two windows; what it is depends on the ground below it alone."""
         kind = int(np.bincount(self.ground[y, max(x - 12, 0) : x + 13], minlength=5)[ROAD:].argmax()) + ROAD
         number = self._new(BOX_ON[kind])
-        dark = self._new(BOX_ON[kind], self.colours[number] * 0.45)
+        dark = self._new(BOX_ON[kind], part_of=number)
         half, height = self.between(12, 15) + (y - 60) // 20, self.between(10, 13)
         roof, shift = self.between(6, 9), self.between(-3, 3)
         self._paint_bar(number, x - half, x + half, y - height, y)
         left, right = x + shift - half * 2 // 3, x + shift + half * 2 // 3
         slope = (_Y - (y - height - roof)) / roof * 3 - 3
-        top = (_X >= left - slope) & (_X <= right + slope) & (_Y >= y - height - roof) & (_Y < y - height)
+        top = (left - slope <= _X) & (right + slope >= _X) & (y - height - roof <= _Y) & (y - height > _Y)
         self.region[top] = number
         for window in (left + 2, x + shift + 2):
             self._paint_bar(dark, window, window + half * 2 // 3 - 5, y - height - roof + 2, y - height - 2)
@@ -211,7 +216,7 @@ class _Scene:
     def finished(self) -> tuple[np.ndarray, np.ndarray]:
         """Image (SIZE, SIZE, 3) uint8 and label (SIZE, SIZE) uint8."""
         label = np.array(self.classes, np.uint8)[self.region]
-        label[_in_front_beside(self.region) & (label != IGNORE)] = IGNORE
+        label[_in_front_beside(np.array(self.wholes)[self.region])] = IGNORE
         return self._image(), label
 
     def _image(self) -> np.ndarray:
@@ -222,7 +227,7 @@ class _Scene:
             shade += (texture == kind) * pattern
         image = np.array(self.colours)[self.region] * shade[..., None]
         noise = np.frombuffer(rng.bytes(2 * image.size), np.uint8).reshape(2, SIZE, SIZE, 3).sum(axis=0, dtype=np.int64)
-        return np.clip(image + (noise - 255) * 0.05, 0, 255).astype(np.uint8)
+        return np.clip(image + (noise - 255) * 0.04, 0, 255).astype(np.uint8)
 
 
 def _patterns(rng: np.random.Generator) -> dict[int, np.ndarray]:
@@ -261,7 +266,7 @@ def _in_front_beside(region: np.ndarray) -> np.ndarray:
 
 def _palette(rng: np.random.Generator) -> np.ndarray:
     """(24, 3) colours, 0..255: the first five, in random order, are far from each other, the rest far from those."""
-    hue, saturation, value = 6 * rng.random(96), 0.2 + 0.6 * rng.random(96), 0.35 + 0.6 * rng.random(96)
+    hue, saturation, value = 6 * rng.random(96), 0.15 + 0.55 * rng.random(96), 0.35 + 0.6 * rng.random(96)
     ramp = np.clip(np.abs((hue[:, None] + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 1)
     colours = 255 * value[:, None] * (1 - saturation[:, None] * (1 - ramp))
     distance = np.abs(colours[:, None] - colours[None]).sum(axis=2)
