@@ -75,7 +75,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class _Axis:
-    """One axis: `box` of the source fills the crop from `offset` on, where pixel k is nearest to source `nearest[k]`."""
+    """One axis: `box` of the source fills the crop from `offset` on; its k-th pixel there is nearest to nearest[k]."""
 
     box: tuple[float, float]
     offset: int

@@ -14,6 +14,8 @@ from PIL import Image
 IGNORE = 255
 MAX_CLASSES = 254  # 254 marks an invalid value in the tables below, 255 is the ignore value
 _INVALID = 254
+_ORIENTATION = 0x0112  # EXIF
+_IMAGE_MODES = ("RGB", "L", "P", "1", "RGBA", "LA", "CMYK", "YCbCr")
 _BROKEN_FILE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
@@ -25,7 +27,7 @@ class DataError(ValueError):
 class Sample:
     """One image with its labels.
 
-    image: (H, W, 3) uint8, RGB, 0..255. label: (H, W) uint8, 0..C-1, or 255 where it is ignored. name: unique in its split.
+    image: (H, W, 3) uint8, RGB. label: (H, W) uint8, 0..C-1, or 255 where it is ignored. name: of the file or scene.
     """
 
     image: np.ndarray
@@ -36,8 +38,8 @@ class Sample:
 class SegmentationData:
     """A map-style data set of `Sample`; plain attributes only, so that loader workers can pickle it.
 
-    name: for reports. classes: C names. palette: (C, 3) uint8, RGB. ignore_value: always 255; files with another
-    ignore value are mapped to it when they are read.
+    name: for reports. classes: C names. palette: (C, 3) uint8, RGB. ignore_value: always 255; other values that a
+    data set ignores are mapped to it when a label is read.
     """
 
     name: str
@@ -113,38 +115,37 @@ def read_image(path: Path) -> tuple[np.ndarray, int]:
 
     The orientation is not applied: the labels of the published data sets are drawn on the stored pixels.
     """
-    with _opened(path) as image:
-        if image.mode not in ("RGB", "L", "P", "1", "RGBA", "LA", "CMYK", "YCbCr"):
-            raise DataError(f"{path}: expected an image of 8 bits a channel, got mode {image.mode}")
-        try:
-            pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))  # a copy: writable
-            return pixels, int(image.getexif().get(0x0112, 1))
-        except _BROKEN_FILE as error:
-            raise DataError(f"{path}: cannot be decoded: {_one_line(error)}") from error
+    return _decoded(path, _IMAGE_MODES, "an image of 8 bits a channel", convert=True)
 
 
 def read_label(path: Path, *, values: np.ndarray, colours: np.ndarray | None = None) -> np.ndarray:
     """Labels as (H, W) uint8 classes; palette and grey pictures hold numbers, RGB ones (with `colours`) colours."""
-    modes = ("P", "L", "1", "I;16", "I") if colours is None else ("RGB",)
-    with _opened(path) as image:
-        if image.mode not in modes:
-            kind = "numbers (palette or grey)" if colours is None else "RGB colours"
-            raise DataError(f"{path}: expected labels as {kind}, got an image of mode {image.mode}")
-        try:
-            raw = np.asarray(image)
-        except _BROKEN_FILE as error:
-            raise DataError(f"{path}: cannot be decoded: {_one_line(error)}") from error
     if colours is not None:
-        return _from_colours(path, raw, values, colours)
-    wide = raw.dtype.itemsize > 1
-    label = values[np.clip(raw, 0, 255) if wide else raw.view(np.uint8)]
-    wrong = (label == _INVALID) | ((raw < 0) | (raw > 255) if wide else False)
+        return _from_colours(path, _decoded(path, ("RGB",), "labels as RGB colours")[0], values, colours)
+    raw, _ = _decoded(path, ("P", "L", "1", "I;16", "I"), "labels as numbers (a palette or grey picture)")
+    label = values[np.clip(raw, 0, 255).astype(np.uint8, copy=False)]
+    wrong = (label == _INVALID) | (raw > 255)
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         raise DataError(
             f"{path}: label value {int(raw[row, column])} at row {row}, column {column}; allowed: {_allowed(values)}"
         )
     return label
+
+
+def _decoded(path: Path, modes: tuple[str, ...], expected: str, convert: bool = False) -> tuple[np.ndarray, int]:
+    """The pixels of a file, converted to RGB or as they are, and its EXIF orientation."""
+    try:
+        with Image.open(path) as image:
+            mode, orientation = image.mode, int(image.getexif().get(_ORIENTATION, 1))
+            pixels = np.array(image.convert("RGB") if convert and mode != "RGB" else image) if mode in modes else None
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except _BROKEN_FILE as error:
+        raise DataError(f"{path}: cannot be read as an image: {one_line(error)}") from error
+    if pixels is None:
+        raise DataError(f"{path}: expected {expected}, got mode {mode}")
+    return pixels, orientation
 
 
 def _from_colours(path: Path, raw: np.ndarray, values: np.ndarray, colours: np.ndarray) -> np.ndarray:
@@ -172,16 +173,7 @@ def _allowed(values: np.ndarray) -> str:
     return f"0..{last}" + "".join(f" and {value} (ignored)" for value in ignored)
 
 
-def _opened(path: Path) -> Image.Image:
-    try:
-        return Image.open(path)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except _BROKEN_FILE as error:
-        raise DataError(f"{path}: cannot be opened as an image: {_one_line(error)}") from error
-
-
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -199,7 +191,7 @@ def read_lines(path: Path, *, fields: int, expected: str) -> list[tuple[int, lis
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file (a list of {expected})") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {_one_line(error)}") from error
+        raise DataError(f"{path}: cannot be read: {one_line(error)}") from error
     rows = [(number, line.split()) for number, line in enumerate(lines, start=1) if line.strip()]
     for number, row in rows:
         if len(row) != fields:

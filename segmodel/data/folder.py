@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from .base import IGNORE, MAX_CLASSES, DataError, FileData, Pair, existing_folder, index_values, read_pairs
+from .base import IGNORE, MAX_CLASSES, DataError, FileData, Pair, existing_folder, index_values, one_line, read_pairs
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 SPLITS = ("train", "val", "test")
@@ -55,7 +55,7 @@ def read_classes(file: Path) -> tuple[tuple[str, ...], np.ndarray, str, Any]:
     except FileNotFoundError as error:
         raise DataError(f"{file}: no such file (class names and colours)") from error
     except (OSError, ValueError) as error:
-        raise DataError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
+        raise DataError(f"{file}: cannot be read: {one_line(error)}") from error
     _only_keys(file, "", table, {"labels", "ignore", "classes"})
     kind = table.get("labels", "index")
     if kind not in ("index", "colour"):

@@ -38,6 +38,9 @@ PALETTE = np.array(
 
 _ALONG = np.arange(SIZE, dtype=np.float64)
 _Y, _X = _ALONG[:, None], _ALONG[None, :]
+_STRIP_Y, _STRIP_X = np.array([[-2], [0], [1]]), np.arange(-16, 17, 4)
+_BLADE = (np.arange(SIZE)[:, None] + np.arange(SIZE) * 37 % 11) // 4 * SIZE % (SIZE * SIZE // 4) + np.arange(SIZE)
+_WAVE = np.sin(np.arange(256) * (2 * np.pi / 256))
 _STUFF = 5  # regions 0..4 are stuff, painted first; each thing gets the next free number
 
 
@@ -153,15 +156,14 @@ class _Scene:
 
     def _place(self, kind: int, taken: list[tuple[int, int]]) -> tuple[int, int]:
         """The best of twelve points: ground of this kind around it (counted), and not close to what is there."""
-        best, most = (64, 120), -100
-        for x, y in zip(8 + 112 * self.rng.random(12), 66 + 60 * self.rng.random(12), strict=True):
-            column, row = int(x), int(y)
-            strip = self.ground[row - 2 : row + 4 : 2, max(column - 16, 0) : column + 17 : 4]
-            close = sum(abs(column - other[0]) < 18 and abs(row - other[1]) < 22 for other in taken)
-            score = int((strip == kind).sum()) - 9 * close
-            if score > most:
-                best, most = (column, row), score
-        return best
+        x = (8 + 112 * self.rng.random(12)).astype(np.int64)
+        y = (66 + 60 * self.rng.random(12)).astype(np.int64)
+        around = self.ground[y[:, None, None] + _STRIP_Y, np.clip(x[:, None, None] + _STRIP_X, 0, SIZE - 1)]
+        score = (around == kind).sum(axis=(1, 2))
+        for column, row in taken:
+            score -= 9 * ((np.abs(x - column) < 18) & (np.abs(y - row) < 22))
+        best = int(score.argmax())
+        return int(x[best]), int(y[best])
 
     def _new(self, label: int, *, texture: int = SKY, part_of: int | None = None) -> int:
         """The number of a new thing, or of a dark part of one."""
@@ -220,27 +222,29 @@ class _Scene:
         return self._image(), label
 
     def _image(self) -> np.ndarray:
-        rng, texture = self.rng, np.array(self.textures)[self.region]
+        texture = np.array(self.textures)[self.region]
         shade = 1 + self.uniform(-0.2, 0.2) * (_X / SIZE - 0.5) + self.uniform(-0.2, 0.2) * (_Y / SIZE - 0.5)
         shade += (texture == SKY) * (0.15 * (_Y / 64 - 0.5))
-        for kind, pattern in _patterns(rng).items():
+        for kind, pattern in _patterns(self.rng).items():
             shade += (texture == kind) * pattern
-        image = np.array(self.colours)[self.region] * shade[..., None]
-        noise = np.frombuffer(rng.bytes(2 * image.size), np.uint8).reshape(2, SIZE, SIZE, 3).sum(axis=0, dtype=np.int64)
-        return np.clip(image + (noise - 255) * 0.04, 0, 255).astype(np.uint8)
+        image = np.array(self.colours, np.float32)[self.region]
+        image *= shade.astype(np.float32)[..., None]
+        noise = np.frombuffer(self.rng.bytes(image.size), np.uint8).reshape(image.shape)
+        image += (noise - np.float32(127.5)) * np.float32(0.07)
+        return np.clip(image, 0, 255, out=image).astype(np.uint8)
 
 
 def _patterns(rng: np.random.Generator) -> dict[int, np.ndarray]:
     """The textures, relative brightness, (SIZE, SIZE) each."""
-    phase, period = 6.28 * rng.random(), 5 + 1.5 * rng.random()
-    bend = 2.0 * np.sin(_X / (7 + 4 * rng.random()) + phase)
-    blades = np.frombuffer(rng.bytes(SIZE * SIZE // 4), np.uint8).reshape(SIZE // 4, SIZE) / 255
-    rows = (np.arange(SIZE)[:, None] + np.arange(SIZE) * 37 % 11) // 4 % (SIZE // 4)
+    phase, period, bend = rng.random(), 5 + 1.5 * rng.random(), 7 + 4 * rng.random()
+    hatch = np.where((np.arange(2 * SIZE - 1) / 7 + phase) % 1 < 0.5, 0.16, -0.16)
+    ripple = 256 * (_Y / period) + 80 * np.sin(_X / bend + 6.28 * phase)
+    blades = np.frombuffer(rng.bytes(SIZE * SIZE // 4), np.uint8)
     return {
-        MOUNTAIN: 0.16 * np.sign(np.sin((_X + _Y) * 0.9 + phase)),
+        MOUNTAIN: np.lib.stride_tricks.sliding_window_view(hatch, SIZE),  # [y, x] is hatch[y + x]
         ROAD: 0.3 * (_blocks(rng, 2) - 0.5),
-        WATER: 0.2 * np.sin(6.28 * _Y / period + bend),
-        GRASS: 0.5 * (blades[rows, np.arange(SIZE)] - 0.5),
+        WATER: 0.2 * _WAVE[ripple.astype(np.int64) & 255],
+        GRASS: blades[_BLADE] * (0.5 / 255) - 0.25,
         TREE: 0.5 * (_blocks(rng, 3) - 0.5),
     }
 
@@ -265,15 +269,13 @@ def _in_front_beside(region: np.ndarray) -> np.ndarray:
 
 
 def _palette(rng: np.random.Generator) -> np.ndarray:
-    """(24, 3) colours, 0..255: the first five, in random order, are far from each other, the rest far from those."""
-    hue, saturation, value = 6 * rng.random(96), 0.15 + 0.55 * rng.random(96), 0.35 + 0.6 * rng.random(96)
+    """(21, 3) colours, 0..255: the first five, in random order, are far from each other, the rest far from those."""
+    hue, saturation, value = 6 * rng.random(64), 0.15 + 0.55 * rng.random(64), 0.35 + 0.6 * rng.random(64)
     ramp = np.clip(np.abs((hue[:, None] + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 1)
     colours = 255 * value[:, None] * (1 - saturation[:, None] * (1 - ramp))
-    distance = np.abs(colours[:, None] - colours[None]).sum(axis=2)
-    chosen, nearest = [0], distance[0]
+    chosen, distance = [0], np.abs(colours - colours[0]).sum(axis=1)
     for _ in range(_STUFF - 1):
-        chosen.append(int(nearest.argmax()))
-        nearest = np.minimum(nearest, distance[chosen[-1]])
-    stuff = colours[chosen][np.argsort(rng.random(_STUFF))]
-    far = np.argsort(-nearest, kind="stable")[:24]
-    return np.concatenate([stuff, colours[far[np.argsort(rng.random(24))]]])
+        chosen.append(int(distance.argmax()))
+        distance = np.minimum(distance, np.abs(colours - colours[chosen[-1]]).sum(axis=1))
+    far = np.argsort(-distance, kind="stable")[:16]
+    return np.concatenate([colours[chosen][np.argsort(rng.random(_STUFF))], colours[far[np.argsort(rng.random(16))]]])

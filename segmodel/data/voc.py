@@ -36,9 +36,7 @@ def voc(path: str, *, split: str) -> FileData:
     lists = existing_folder(root / "ImageSets" / "Segmentation", "voc")
     list_path, labels = _parts(root, lists, split)
     pairs = [_pair(root, labels, row[0], f"{list_path}, line {n}") for n, row in _names(list_path)]
-    return FileData(
-        name="voc", classes=CLASSES, palette=voc_palette(), pairs=pairs, values=index_values(len(CLASSES))
-    )
+    return FileData(name="voc", classes=CLASSES, palette=voc_palette(), pairs=pairs, values=index_values(len(CLASSES)))
 
 
 def _parts(root: Path, lists: Path, split: str) -> tuple[Path, Path]:
