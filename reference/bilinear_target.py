@@ -34,12 +34,9 @@ def coarse_targets_by_definition(p: Array, *, factor: int) -> Array:
     rows, columns = (bilinear_matrix(size // factor, factor=factor) for size in p.shape[:2])
     targets = np.zeros((p.shape[0] // factor, p.shape[1] // factor, p.shape[2]))
     for i, k in np.ndindex(targets.shape[:2]):
-        total = np.float64(0)
-        for y, x in np.ndindex(p.shape[:2]):
-            weight = rows[y, i] * columns[x, k]
-            targets[i, k] += weight * p[y, x]
-            total += weight
-        targets[i, k] /= total
+        weights = np.outer(rows[:, i], columns[:, k])
+        for y, x in np.ndindex(weights.shape):
+            targets[i, k] += weights[y, x] * p[y, x] / weights.sum()
     return targets
 
 
