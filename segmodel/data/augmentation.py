@@ -47,6 +47,8 @@ class Augmentation:
                 raise ValueError(f"{name}: expected (low, high) with 0 < low <= high, got {(low, high)}")
         if not 0 <= self.colour_shift <= 255:
             raise ValueError(f"colour_shift: expected 0..255, got {self.colour_shift}")
+        if len(self.mean_colour) != 3 or not all(0 <= level <= 255 for level in self.mean_colour):
+            raise ValueError(f"mean_colour: expected three of 0..255, got {self.mean_colour}")
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """A random variant of `sample`; the same state of `rng` gives the same result. Draws eleven numbers, always."""

@@ -1,0 +1,349 @@
+"""CamVid, VOC and own folders, on small trees laid out as the data sets ship, and everything that can be wrong."""
+
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segmodel.data import DataError, SegmentationData, open_data
+from segmodel.data.voc import voc_palette
+
+SIZE = (6, 8)  # height, width
+
+
+def save_image(path: Path, seed: int = 0, size: tuple[int, int] = SIZE, **options) -> np.ndarray:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, **options)
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def save_label(path: Path, values: list[int], palette: np.ndarray | None = None) -> np.ndarray:
+    """A grey PNG, or a palette PNG, that repeats these values."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    label = np.resize(np.array(values, np.uint8), SIZE)
+    image = Image.fromarray(label)
+    if palette is not None:
+        image.putpalette(palette.tobytes())
+        assert image.mode == "P"
+    image.save(path)
+    return label
+
+
+def fails(spec: str, *parts: str, split: str = "train", index: int | None = None) -> None:
+    """Opening (or, with `index`, reading) raises one line with all these parts in it."""
+    data = open_data(spec, split=split) if index is not None else None
+    with pytest.raises(DataError) as error:
+        open_data(spec, split=split) if data is None else data[index]
+    message = str(error.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message, message
+
+
+@pytest.fixture
+def camvid(tmp_path: Path) -> Path:
+    """The SegNet tutorial's CamVid: 12 values, absolute paths of the tutorial's machine in the lists."""
+    root = tmp_path / "CamVid"
+    for split, name in (("train", "0001TP_006690"), ("val", "0016E5_07959"), ("test", "Seq05VD_f00000")):
+        save_image(root / split / f"{name}.png")
+        save_label(root / f"{split}annot" / f"{name}.png", [0, 5, 10, 11])
+        line = f"/SegNet/CamVid/{split}/{name}.png /SegNet/CamVid/{split}annot/{name}.png\n"
+        (root / f"{split}.txt").write_text(line)
+    return root
+
+
+@pytest.fixture
+def voc(tmp_path: Path) -> Path:
+    """VOCdevkit as it ships: palette PNGs, one name a line, more images than segmentations."""
+    root = tmp_path / "VOCdevkit" / "VOC2012"
+    (root / "ImageSets" / "Segmentation").mkdir(parents=True)
+    palette = voc_palette(256)
+    for split, name in (("train", "2007_000032"), ("val", "2007_000033"), ("trainval", "2007_000039")):
+        save_image(root / "JPEGImages" / f"{name}.jpg", quality=95)
+        save_label(root / "SegmentationClass" / f"{name}.png", [0, 1, 20, 255], palette)
+        (root / "ImageSets" / "Segmentation" / f"{split}.txt").write_text(f"{name}\n")
+    return root
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "mine"
+    for split in ("train", "val"):
+        save_image(root / "images" / split / "town" / "a.jpg")
+        save_image(root / "images" / split / "b.PNG", seed=1)
+        save_label(root / "labels" / split / "town" / "a.png", [0, 1, 9])
+        save_label(root / "labels" / split / "b.png", [1])
+    (root / "classes.toml").write_text(
+        'ignore = 9\n[[classes]]\nname = "sky"\ncolour = [10, 20, 30]\n[[classes]]\nname = "rest"\ncolour = [1, 2, 3]\n'
+    )
+    return root
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+# What ships ---------------------------------------------------------------------------------------------------------
+
+
+def test_camvid_as_it_ships(camvid):
+    for split in ("train", "val", "test"):
+        data = open_data(f"camvid:{camvid}", split=split)
+        sample = data[0]
+        assert np.array_equal(sample.image, np.asarray(Image.open(next((camvid / split).iterdir()))))
+        assert np.array_equal(sample.label, np.resize([0, 5, 10, 255], SIZE))
+    assert sample.name == "Seq05VD_f00000"
+    assert data.name == "camvid"
+    assert data.classes[:3] == ("Sky", "Building", "Pole")
+    assert data.palette.shape == (11, 3)
+
+
+def test_camvid_with_relative_paths_windows_line_ends_and_empty_lines(camvid):
+    (camvid / "train.txt").write_bytes(
+        b"\xef\xbb\xbftrain/0001TP_006690.png trainannot/0001TP_006690.png\r\n\r\nval/0016E5_07959.png"
+        b"\tvalannot/0016E5_07959.png\r\n"
+    )
+    data = open_data(f"camvid:{camvid}", split="train")
+    assert [data[index].name for index in range(len(data))] == ["0001TP_006690", "0016E5_07959"]
+
+
+@pytest.mark.parametrize("level", ["VOCdevkit", "VOC2012"])
+def test_voc_as_it_ships(voc, level):
+    data = open_data(f"voc:{voc if level == 'VOC2012' else voc.parent}", split="train")
+    sample = data[0]
+    assert (len(data), sample.name) == (1, "2007_000032")
+    assert np.array_equal(sample.image, np.asarray(Image.open(voc / "JPEGImages" / "2007_000032.jpg")))
+    assert np.array_equal(sample.label, np.resize([0, 1, 20, 255], SIZE))
+    assert (len(data.classes), data.classes[0], data.classes[20]) == (21, "background", "tvmonitor")
+    assert data.palette[[0, 1, 2, 15, 20]].tolist() == [
+        [0, 0, 0],
+        [128, 0, 0],
+        [0, 128, 0],
+        [192, 128, 128],
+        [0, 64, 128],
+    ]
+    assert open_data(f"voc:{voc}", split="val")[0].name == "2007_000033"
+
+
+def test_voc_takes_the_augmented_set_where_it_is(voc):
+    (voc / "ImageSets" / "Segmentation" / "train_aug.txt").write_text("2007_000032\n2007_000039\n")
+    fails(f"voc:{voc}", "train_aug.txt is there", "SegmentationClassAug (missing)")
+    for name in ("2007_000032", "2007_000039"):  # the augmented masks are grey
+        save_label(voc / "SegmentationClassAug" / f"{name}.png", [3])
+    data = open_data(f"voc:{voc}", split="train")
+    assert (len(data), set(data[1].label.ravel())) == (2, {3})
+    assert set(open_data(f"voc:{voc}", split="val")[0].label.ravel()) == {0, 1, 20, 255}
+    save_label(voc / "SegmentationClassAug" / "2007_000033.png", [4])
+    shutil.rmtree(voc / "SegmentationClass")
+    assert set(open_data(f"voc:{voc}", split="val")[0].label.ravel()) == {4}
+
+
+def test_own_folder(folder):
+    data = open_data(f"folder:{folder}", split="train")
+    assert (data.name, data.classes, data.palette.tolist()) == ("mine", ("sky", "rest"), [[10, 20, 30], [1, 2, 3]])
+    assert [data[index].name for index in range(2)] == ["b", "town/a"]
+    assert np.array_equal(data[1].label, np.resize([0, 1, 255], SIZE))
+
+
+def test_own_folder_with_lists(folder):
+    (folder / "train.txt").write_text("images/val/b.PNG labels/val/b.png\n")
+    data = open_data(f"folder:{folder}", split="train")
+    assert (len(data), data[0].name) == (1, "b")
+    fails(f"folder:{folder}", "val.txt: no such file", split="val")
+
+
+def test_own_folder_with_colours(folder):
+    edit(folder / "classes.toml", "ignore = 9", 'labels = "colour"\nignore = [255, 255, 255]')
+    for label in folder.rglob("labels/*/**/*.png"):
+        colours = np.array([[10, 20, 30], [255, 255, 255], [1, 2, 3]], np.uint8)
+        Image.fromarray(colours[np.resize([0, 1, 2], SIZE)]).save(label)
+    data = open_data(f"folder:{folder}", split="train")
+    assert np.array_equal(data[0].label, np.resize([0, 255, 1], SIZE))
+    path = folder / "labels" / "train" / "b.png"
+    pixels = np.array(Image.open(path))
+    pixels[2, 3] = (1, 2, 4)
+    Image.fromarray(pixels).save(path)
+    fails(f"folder:{folder}", str(path), "colour (1, 2, 4) at row 2, column 3", index=0)
+    save_label(path, [0])
+    fails(f"folder:{folder}", str(path), "expected labels as RGB colours, got mode L", index=0)
+
+
+def test_data_can_be_pickled(camvid, voc, folder):
+    for spec in (f"camvid:{camvid}", f"voc:{voc}", f"folder:{folder}"):
+        data = open_data(spec, split="train")
+        copy = pickle.loads(pickle.dumps(data))
+        assert isinstance(copy, SegmentationData)
+        assert np.array_equal(copy[0].image, data[0].image)
+        assert copy[0].image.flags.writeable
+        assert copy.ignore_value == 255
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK"])
+def test_images_of_other_modes_become_rgb(camvid, mode):
+    path = camvid / "train" / "0001TP_006690.png"
+    ending = ".tif" if mode == "CMYK" else ".png"
+    converted = Image.open(path).convert(mode)
+    converted.save(path.with_suffix(ending))
+    edit(camvid / "train.txt", "train/0001TP_006690.png", f"train/0001TP_006690{ending}")
+    sample = open_data(f"camvid:{camvid}", split="train")[0]
+    assert np.array_equal(sample.image, np.asarray(converted.convert("RGB")))
+
+
+def test_exif_orientation_is_not_applied_and_named_when_sizes_differ(voc):
+    path = voc / "JPEGImages" / "2007_000032.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees to view
+    pixels = save_image(path, exif=exif)
+    assert pixels.shape == (*SIZE, 3)
+    assert np.array_equal(open_data(f"voc:{voc}", split="train")[0].image, pixels)
+    save_image(path, size=SIZE[::-1], exif=exif)
+    fails(f"voc:{voc}", "expected the size", "6x8, got 8x6", "EXIF orientation 6 of the image is not applied", index=0)
+
+
+# What can be wrong --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["camvid", "voc", "folder"])
+def test_wrong_roots_and_splits(kind, tmp_path, request):
+    fails(f"{kind}:{tmp_path / 'none'}", "expected a folder", "none (missing)")
+    (tmp_path / "file").write_text("")
+    fails(f"{kind}:{tmp_path / 'file'}", "expected a folder", "file (a file)")
+    fails(kind, f"expected {kind}:PATH, got '{kind}'")
+    fails(f"{kind}:", f"expected {kind}:PATH")
+    root = request.getfixturevalue(kind)
+    fails(f"{kind}:{root}", "split: expected", "got 'training'", split="training")
+
+
+def test_unknown_kind():
+    fails("coco:somewhere", "expected one of scenes, camvid, voc, folder, got 'coco:somewhere'")
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("", ["expected at least one line (IMAGE LABEL), got an empty list"]),
+        ("\n \n", ["got an empty list"]),
+        ("{ok}\ntrain/x.png\n", ["line 2", "expected IMAGE LABEL, got 'train/x.png'"]),
+        ("{ok}\n\na b c\n", ["line 3", "got 'a b c'"]),
+        ("{ok}\ntrain/x.png trainannot/x.png", ["line 2", "no such file", "train/x.png"]),
+        ("train/0001TP_006690.png trainannot/x.png", ["line 1", "no such file", "trainannot/x.png"]),
+        ("../CamVid/train/0001TP_006690.png trainannot/x.png", ["line 1", "expected a path inside", "'../CamVid"]),
+        ("/SegNet/CamVid/../0001TP_006690.png trainannot/x.png", ["line 1", "expected a path inside", "'../0001TP"]),
+        ("train trainannot", ["line 1", "no such file"]),
+    ],
+)
+def test_wrong_lists(camvid, text, parts):
+    good = "train/0001TP_006690.png trainannot/0001TP_006690.png"
+    (camvid / "train.txt").write_text(text.replace("{ok}", good))
+    fails(f"camvid:{camvid}", str(camvid / "train.txt"), *parts)
+
+
+def test_lists_that_cannot_be_read(camvid, voc):
+    (camvid / "train.txt").unlink()
+    fails(f"camvid:{camvid}", "train.txt: no such file")
+    (camvid / "train.txt").write_bytes(b"\xff\xfe\x00")
+    fails(f"camvid:{camvid}", "train.txt: cannot be read")
+    lists = voc / "ImageSets" / "Segmentation"
+    (lists / "train.txt").write_text("2007_000032\n2007_999999\n")
+    fails(f"voc:{voc}", "train.txt, line 2", "no such file", "2007_999999.jpg")
+    (voc / "SegmentationClass" / "2007_000032.png").unlink()
+    (lists / "train.txt").write_text("2007_000032\n")
+    fails(f"voc:{voc}", "train.txt, line 1", "SegmentationClass/2007_000032.png")
+    (lists / "train.txt").write_text("2007_000032 1\n")
+    fails(f"voc:{voc}", "train.txt, line 1", "one image name a line")
+    shutil.rmtree(lists)
+    fails(f"voc:{voc}", "expected a folder", "Segmentation (missing)")
+
+
+def test_label_values_out_of_range(camvid, voc, folder):
+    path = camvid / "trainannot" / "0001TP_006690.png"
+    save_label(path, [0, 1, 2, 12])
+    fails(f"camvid:{camvid}", f"{path}: label value 12 at row 0, column 3; allowed: 0..10 and 11 (ignored)", index=0)
+    path = voc / "SegmentationClass" / "2007_000032.png"
+    save_label(path, [0] * 10 + [21], voc_palette(256))
+    fails(f"voc:{voc}", f"{path}: label value 21 at row 1, column 2; allowed: 0..20 and 255 (ignored)", index=0)
+    path = folder / "labels" / "train" / "b.png"
+    save_label(path, [255])
+    fails(f"folder:{folder}", f"{path}: label value 255", "allowed: 0..1 and 9 (ignored)", index=0)
+    Image.fromarray(np.full(SIZE, 256 + 9, np.uint16)).save(path)
+    fails(f"folder:{folder}", "label value 265", index=0)
+    Image.fromarray(np.full(SIZE, 1, np.uint16)).save(path)
+    assert set(open_data(f"folder:{folder}", split="train")[0].label.ravel()) == {1}
+
+
+def test_broken_files(voc):
+    image = voc / "JPEGImages" / "2007_000032.jpg"
+    label = voc / "SegmentationClass" / "2007_000032.png"
+    save_image(image, size=(90, 90))
+    spec = f"voc:{voc}"
+    fails(spec, f"{label}: expected the size of its image {image}, 90x90, got 8x6", index=0)
+    whole = image.read_bytes()
+    image.write_bytes(whole[: len(whole) // 2])
+    fails(spec, f"{image}: cannot be read as an image", "truncated", index=0)
+    image.write_bytes(b"")
+    fails(spec, f"{image}: cannot be read as an image", index=0)
+    image.write_bytes(b"<html>not found</html>")
+    fails(spec, f"{image}: cannot be read as an image", index=0)
+    data = open_data(spec, split="train")
+    image.unlink()
+    with pytest.raises(DataError, match=r"2007_000032\.jpg: no such file"):
+        data[0]
+    save_image(image)
+    png = label.read_bytes()
+    label.write_bytes(png[:-30])
+    fails(spec, f"{label}: cannot be read as an image", index=0)
+    save_image(label)
+    fails(spec, f"{label}: expected labels as numbers", "got mode RGB", index=0)
+    Image.fromarray(np.zeros(SIZE, np.uint16)).save(image.with_suffix(".png"))
+    image.with_suffix(".png").replace(image)
+    fails(spec, f"{image}: expected an image of 8 bits a channel, got mode I;16", index=0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "parts"),
+    [
+        ("ignore", "ignor", ["ignor: unknown key, expected classes, ignore, labels"]),
+        ('name = "sky"', 'nam = "sky"', ["classes[0].nam: unknown key, expected colour, name"]),
+        ('name = "rest"', "", ["classes[1].name: expected a text, got None"]),
+        ('name = "rest"', "name = 3", ["classes[1].name: expected a text, got 3"]),
+        ('name = "rest"', 'name = "sky"', ["classes: expected names that differ"]),
+        ("colour = [1, 2, 3]", "", ["classes[1].colour: expected [red, green, blue] of 0..255, got None"]),
+        ("[1, 2, 3]", "[1, 2]", ["classes[1].colour"]),
+        ("[1, 2, 3]", "[1, 2, 256]", ["classes[1].colour", "256"]),
+        ("[1, 2, 3]", "[1, 2, 3.0]", ["classes[1].colour"]),
+        ("[1, 2, 3]", "[1, 2, true]", ["classes[1].colour"]),
+        ("ignore = 9", "ignore = 1", ["ignore: expected a number from 2", "got 1"]),
+        ("ignore = 9", "ignore = 256", ["ignore: expected", "256"]),
+        ("ignore = 9", "ignore = [0, 0, 0]", ["ignore: expected a number"]),
+        ("ignore = 9", "labels = 'rgb'", ["labels: expected 'index' or 'colour', got 'rgb'"]),
+        ("ignore = 9", "labels = 'colour'\nignore = 9", ["ignore: expected [red, green, blue]"]),
+        ("ignore = 9", "labels = 'colour'\nignore = [1, 2, 3]", ["colours: expected all different"]),
+        ("ignore = 9", "ignore = ", ["cannot be read", "line 1"]),
+    ],
+)
+def test_wrong_class_files(folder, old, new, parts):
+    edit(folder / "classes.toml", old, new)
+    fails(f"folder:{folder}", str(folder / "classes.toml"), *parts)
+
+
+def test_wrong_folders(folder):
+    (folder / "labels" / "train" / "town" / "a.png").unlink()
+    fails(f"folder:{folder}", "images/train/town/a.jpg: its label is missing", "labels/train/town/a.png")
+    save_image(folder / "images" / "val" / "b.jpg")
+    fails(f"folder:{folder}", "expected one image of this name", split="val")
+    fails(f"folder:{folder}", "expected a folder", "images/test (missing)", split="test")
+    shutil.rmtree(folder / "images" / "val")
+    (folder / "images" / "val").mkdir()
+    fails(f"folder:{folder}", "expected images (.jpg,", "got none", split="val")
+    (folder / "classes.toml").write_text("classes = []")
+    fails(f"folder:{folder}", "classes: expected 1 to 254 tables [[classes]], got []")
+    (folder / "classes.toml").write_text("classes = ['sky']")
+    fails(f"folder:{folder}", "classes[0]: expected a table")
+    (folder / "classes.toml").unlink()
+    fails(f"folder:{folder}", "classes.toml: no such file")
