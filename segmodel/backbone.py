@@ -1,0 +1,228 @@
+"""ResNet with the hole algorithm (Sec. 7.1.2), under torchvision's parameter names.
+
+The stride of the last stages is replaced by dilation. The rule is exact: whatever the original network computes at
+stride 32, the dense one computes at every 2nd (output stride 16) or 4th (output stride 8) position of its map, so
+pre-trained weights keep their meaning. A 3x3 filter is therefore dilated only if it comes after the removed stride.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+IMAGE_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
+"""Mean colour (RGB, 0..255) of ImageNet, as the public ResNet weights expect it."""
+IMAGE_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+
+
+def _conv3x3(inputs: int, outputs: int, stride: int, dilation: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, stride, padding=dilation, dilation=dilation, bias=False)
+
+
+def _shortcut(inputs: int, outputs: int, stride: int, *, normalised: bool) -> nn.Sequential | None:
+    if inputs == outputs and stride == 1:
+        return None
+    conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs)) if normalised else nn.Sequential(conv)
+
+
+class Basic(nn.Module):
+    """Two 3x3 convolutions (ResNet-18 and 34); ``dilations`` holds that of each."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, planes: int, stride: int, dilations: tuple[int, int], *, stride_in_1x1: bool):
+        super().__init__()
+        self.conv1 = _conv3x3(inputs, planes, stride, dilations[0])
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = _conv3x3(planes, planes, 1, dilations[1])
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(inputs, planes, stride, normalised=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 (ResNet-50 and deeper); the stride sits in the 3x3 or, Caffe style, in the first 1x1."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, planes: int, stride: int, dilations: tuple[int, int], *, stride_in_1x1: bool):
+        super().__init__()
+        outputs = planes * self.expansion
+        dilation = dilations[1] if stride_in_1x1 else dilations[0]
+        self.conv1 = nn.Conv2d(inputs, planes, 1, stride if stride_in_1x1 else 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = _conv3x3(planes, planes, 1 if stride_in_1x1 else stride, dilation)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(inputs, outputs, stride, normalised=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class PreActivationBottleneck(nn.Module):
+    """Bottleneck with normalisation and ReLU before each convolution (the authors' base model)."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, planes: int, stride: int, dilations: tuple[int, int], *, stride_in_1x1: bool):
+        super().__init__()
+        outputs = planes * self.expansion
+        dilation = dilations[1] if stride_in_1x1 else dilations[0]
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, planes, 1, stride if stride_in_1x1 else 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv2 = _conv3x3(planes, planes, 1 if stride_in_1x1 else stride, dilation)
+        self.bn3 = nn.BatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, outputs, 1, bias=False)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(inputs, outputs, stride, normalised=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        activated = self.relu(self.bn1(x))
+        y = self.relu(self.bn2(self.conv1(activated)))
+        y = self.conv3(self.relu(self.bn3(self.conv2(y))))
+        return y + (x if self.downsample is None else self.downsample(activated))
+
+
+class ResNet(nn.Module):
+    """Features of a ResNet, without its classifier.
+
+    Args:
+        depth: 18, 34, 50, 101 or 152.
+        output_stride: 8, 16 or 32 pixels an output cell.
+        width: planes of the first stage (64 in the standard networks).
+        stem_width: channels of the first convolution (64 in the standard networks).
+        stride_in_1x1: the stride of a stage sits in the first 1x1 convolution of its first block (Caffe style).
+        preactivation: normalisation and ReLU before the convolutions; bottleneck depths (50, 101, 152) only.
+
+    Forward: normalised image ``(N, 3, H, W)`` -> ``(N, channels, ceil(H / output_stride), ceil(W / output_stride))``.
+    """
+
+    def __init__(
+        self,
+        depth: int = 101,
+        *,
+        output_stride: int = 16,
+        width: int = 64,
+        stem_width: int = 64,
+        stride_in_1x1: bool = False,
+        preactivation: bool = False,
+    ):
+        super().__init__()
+        if depth not in LAYERS:
+            raise ValueError(f"depth: expected one of {sorted(LAYERS)}, got {depth}")
+        if output_stride not in (8, 16, 32):
+            raise ValueError(f"output_stride: expected 8, 16 or 32, got {output_stride}")
+        if preactivation and depth < 50:
+            raise ValueError(f"preactivation: expected a depth of 50, 101 or 152, got depth {depth}")
+        block = PreActivationBottleneck if preactivation else Bottleneck if depth >= 50 else Basic
+        self.conv1 = nn.Conv2d(3, stem_width, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem_width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        inputs, stride, dilation = stem_width, 4, 1
+        for stage, blocks in enumerate(LAYERS[depth]):
+            step, before = (1 if stage == 0 else 2), dilation
+            if stride * step > output_stride:
+                step, dilation = 1, dilation * step
+            stride *= step
+            planes = width << stage
+            layers = []
+            for index in range(blocks):
+                dilations = (before, dilation) if index == 0 else (dilation, dilation)
+                layers.append(block(inputs, planes, step if index == 0 else 1, dilations, stride_in_1x1=stride_in_1x1))
+                inputs = planes * block.expansion
+            setattr(self, f"layer{stage + 1}", nn.Sequential(*layers))
+        self.channels = inputs
+        self.last = nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU(inplace=True)) if preactivation else nn.Identity()
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        return self.last(self.layer4(self.layer3(self.layer2(self.layer1(x)))))
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a weight file gave: names loaded, names of the model left as they were, names of the file unused."""
+
+    loaded: tuple[str, ...]
+    new: tuple[str, ...]
+    unused: tuple[str, ...]
+
+    def __str__(self) -> str:
+        def some(names: tuple[str, ...]) -> str:
+            return f"{len(names)}" + (f" ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})" if names else "")
+
+        return f"{len(self.loaded)} tensors loaded, new: {some(self.new)}, unused: {some(self.unused)}"
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Tensors of a ``.safetensors`` file or of a ``.pth`` file (read without executing pickled code).
+
+    Wrappers (``state_dict``, ``model``) and the prefixes ``module.`` and ``backbone.`` are taken off.
+
+    Raises:
+        ValueError: no such file, or not a file of weights.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such weight file")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # every reader has its own exceptions; the user needs one line
+        raise ValueError(f"{path}: not a readable weight file ({str(error).splitlines()[0]})") from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path}: expected a table of tensors, got {type(content).__name__}")
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    for prefix in ("module.", "backbone."):
+        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    return tensors
+
+
+def load_initial_weights(backbone: nn.Module, path: str | Path) -> LoadReport:
+    """Copies the tensors of a weight file whose names and shapes fit the backbone.
+
+    Raises:
+        ValueError: unreadable file, a name that fits with a shape that does not, or nothing that fits.
+    """
+    tensors = read_weights(path)
+    own = backbone.state_dict()
+    for name in own.keys() & tensors.keys():
+        if own[name].shape != tensors[name].shape:
+            raise ValueError(
+                f"{path}: {name}: expected shape {tuple(own[name].shape)}, got {tuple(tensors[name].shape)}"
+                " (do --depth, --width, --stem-width and --preactivation fit this file?)"
+            )
+    loaded = {name: tensors[name] for name in own if name in tensors}
+    if not loaded:
+        raise ValueError(f"{path}: no tensor fits this backbone (first names: {', '.join(list(tensors)[:3])})")
+    backbone.load_state_dict(loaded, strict=False)
+    counters = [name for name in own if name.endswith("num_batches_tracked")]
+    new = tuple(name for name in own if name not in loaded and name not in counters)
+    return LoadReport(tuple(loaded), new, tuple(name for name in tensors if name not in own))

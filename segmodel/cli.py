@@ -1,0 +1,37 @@
+"""What all commands share: one-line errors, exit status (0 done, 2 the user's input, 1 run time, 130/143 signals)."""
+
+import argparse
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+from segmodel.data import DataError
+from segmodel.options import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser without abbreviations, whose errors are one line."""
+
+    def __init__(self, command: str, description: str):
+        super().__init__(prog=f"python -m segmodel.{command}", description=description, allow_abbrev=False)
+        self.add_argument("--debug", action="store_true", help="show the trace of an error")
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UserError(message)
+
+
+def run(command: str, main: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = None) -> int:
+    """Runs a command's main function and turns exceptions into a line on stderr and an exit status."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        return main(given)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if "--debug" in given:
+            traceback.print_exc()
+        user = isinstance(error, UserError | DataError)
+        text = " ".join(str(error).split()) if user else f"{type(error).__name__}: {' '.join(str(error).split())}"
+        hint = "" if user or "--debug" in given else " (--debug shows the trace)"
+        print(f"segmodel.{command}: error: {text}{hint}", file=sys.stderr)
+        return 2 if user else 1

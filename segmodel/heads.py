@@ -1,0 +1,227 @@
+"""Everything after the backbone: patch prediction, context CRF, up-sampling, guidance CRF (Sec. 3-5)."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from segmodel import kernels
+from segmodel.guidance import GuidanceCRF
+
+Rings = tuple[tuple[int, int], ...]
+"""One (radius, dilation) a ring, in cells: the mean over a box of that radius, sampled at that distance."""
+
+
+def ring_convolutions(inputs: int, outputs: int, rings: Rings) -> nn.ModuleList:
+    """One dilated 3x3 convolution a ring (Sec. 4.1: the hole algorithm puts the pooled areas together)."""
+    return nn.ModuleList(
+        nn.Conv2d(inputs, outputs, 3, padding=dilation, dilation=dilation, bias=False) for _, dilation in rings
+    )
+
+
+class FeatureContext(nn.Module):
+    """Centre and rings of feature context: C x n x n scores a coarse cell (Sec. 3.2, Sec. 4.1, the f of Eq. 10).
+
+    Forward: features ``(N, D, h, w)`` -> ``(N, n * n * C, h, w)``; ``rings=()`` leaves the centre, a plain classifier.
+    """
+
+    def __init__(self, channels: int, num_classes: int, *, patch_size: int, rings: Rings):
+        super().__init__()
+        self.radii = tuple(radius for radius, _ in rings)
+        outputs = patch_size * patch_size * num_classes
+        self.centre = nn.Conv2d(channels, outputs, 1)
+        self.rings = ring_convolutions(channels, outputs, rings)
+        for conv in (self.centre, *self.rings):
+            nn.init.normal_(conv.weight, std=0.01)
+        nn.init.zeros_(self.centre.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        scores = self.centre(features)
+        pooled = kernels.distance_aware_pool(features, radii=self.radii)
+        for conv, area in zip(self.rings, pooled, strict=True):
+            scores = scores + conv(area)
+        return scores
+
+
+class MaxPoolLabelContext(nn.Module):
+    """Message of the label context in the authors' code: scores, max-pooled, over their norm, 7x7, 1x1 (Eq. 10).
+
+    Forward: scores ``(N, C, h, w)`` -> message ``(N, C, h, w)``. The last layer starts at zero: no message yet.
+    """
+
+    def __init__(self, num_classes: int, *, hidden: int, pool: int):
+        super().__init__()
+        self.pool = nn.MaxPool2d(pool, stride=1, padding=pool // 2)
+        self.hidden = nn.Conv2d(num_classes, hidden, 7, padding=3)
+        self.output = nn.Conv2d(hidden, num_classes, 1)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def forward(self, scores: Tensor) -> Tensor:
+        pooled = self.pool(scores)
+        norm = (pooled.square().sum(1, keepdim=True) + 1e-5).sqrt()
+        return self.output(self.hidden(pooled / norm))
+
+
+class BoxRingLabelContext(nn.Module):
+    """Message of the label context as the paper's text has it: rings of the estimated probability map (Eq. 10).
+
+    Forward: scores ``(N, C, h, w)`` -> message ``(N, C, h, w)``. The last layer starts at zero: no message yet.
+    """
+
+    def __init__(self, num_classes: int, *, hidden: int, rings: Rings):
+        super().__init__()
+        self.radii = tuple(radius for radius, _ in rings)
+        self.rings = ring_convolutions(num_classes, hidden, rings)
+        self.bias = nn.Parameter(torch.zeros(hidden))
+        self.output = nn.Conv2d(hidden, num_classes, 1)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def forward(self, scores: Tensor) -> Tensor:
+        pooled = kernels.distance_aware_pool(scores.softmax(1), radii=self.radii)
+        hidden = self.bias[:, None, None]
+        for conv, area in zip(self.rings, pooled, strict=True):
+            hidden = hidden + conv(area)
+        return self.output(hidden)
+
+
+def bilinear_kernel(factor: int) -> Tensor:
+    """Weights ``(2 factor, 2 factor)`` with which a transposed convolution interpolates bilinearly."""
+    position = torch.arange(2 * factor, dtype=torch.float64)
+    profile = 1 - (position - (factor - 0.5)).abs() / factor
+    return torch.outer(profile, profile)
+
+
+class LearnableUpsampling(nn.Module):
+    """Depthwise transposed convolution with bilinear initialisation (Eq. 5: "learnable parameters").
+
+    Forward: ``(N, C, h, w)`` -> ``(N, C, factor h, factor w)``. The border is replicated first, so that the initial
+    weights interpolate there too, exactly as ``torch.nn.functional.interpolate(..., align_corners=False)``.
+    """
+
+    def __init__(self, num_classes: int, factor: int):
+        super().__init__()
+        self.factor = factor
+        self.weight = nn.Parameter(bilinear_kernel(factor).float().repeat(num_classes, 1, 1, 1))
+
+    def forward(self, scores: Tensor) -> Tensor:
+        f = self.factor
+        padded = functional.pad(scores, (1, 1, 1, 1), mode="replicate")
+        return functional.conv_transpose2d(padded, self.weight, stride=f, padding=f // 2 + f, groups=scores.shape[1])
+
+
+class SegmentationHead(nn.Module):
+    """The whole head. Features ``(N, D, h, w)`` and image ``(N, 3, H, W)`` in 0..255 -> scores ``(N, C, H, W)``.
+
+    Args:
+        channels: D. num_classes: C. stride: pixels a feature cell. patch_size: n of Sec. 3.2, a divisor of stride.
+        rings: (radius, dilation) of each ring of feature context; () for none.
+        label_context: "max_pool" (authors' code), "box_rings" (the paper's text) or "none".
+        label_steps: mean-field steps of the context CRF, each with own weights.
+        label_hidden, label_pool: width of the message's hidden layer; side of the max-pool window.
+        upsampling: "learnable" or "bilinear", from stride / n to the guidance CRF's resolution.
+        guidance: "joint" (trained), "inference" (added in evaluation mode only) or "off".
+        guidance_radius, guidance_eps, guidance_weight, guidance_iterations: see ``segmodel.GuidanceCRF``.
+        learn_compatibility: train the label compatibility, not only its weight.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_classes: int,
+        *,
+        stride: int = 16,
+        patch_size: int = 2,
+        rings: Rings = ((2, 6), (4, 12)),
+        label_context: Literal["max_pool", "box_rings", "none"] = "max_pool",
+        label_steps: int = 1,
+        label_hidden: int = 128,
+        label_pool: int = 25,
+        upsampling: Literal["learnable", "bilinear"] = "learnable",
+        guidance: Literal["joint", "inference", "off"] = "joint",
+        guidance_radius: int = 3,
+        guidance_eps: float = 1.0,
+        guidance_weight: float = 2.0,
+        guidance_iterations: int = 3,
+        learn_compatibility: bool = True,
+    ):
+        super().__init__()
+        if stride % patch_size:
+            raise ValueError(f"patch_size: expected a divisor of the stride {stride}, got {patch_size}")
+        cell = stride // patch_size
+        self.patch_size = patch_size
+        self.guidance_stride = min(4, cell)
+        self.guidance = guidance
+        self.feature_context = FeatureContext(channels, num_classes, patch_size=patch_size, rings=rings)
+        steps = 0 if label_context == "none" else label_steps
+        label_rings = tuple((radius * patch_size, dilation * patch_size) for radius, dilation in rings)
+        self.label_context = nn.ModuleList(
+            MaxPoolLabelContext(num_classes, hidden=label_hidden, pool=label_pool)
+            if label_context == "max_pool"
+            else BoxRingLabelContext(num_classes, hidden=label_hidden, rings=label_rings)
+            for _ in range(steps)
+        )
+        self.factor = cell // self.guidance_stride
+        learnable = upsampling == "learnable" and self.factor > 1
+        self.up = LearnableUpsampling(num_classes, self.factor) if learnable else None
+        self.crf = GuidanceCRF(
+            num_classes,
+            radius=guidance_radius,
+            eps=guidance_eps,
+            weight=guidance_weight,
+            iterations=guidance_iterations,
+            learn_compatibility=learn_compatibility and guidance == "joint",
+            learn_weight=guidance == "joint",
+        )
+
+    def coarse(self, features: Tensor, size: tuple[int, int]) -> Tensor:
+        """Decoupled scores of the context CRF at the guidance CRF's resolution, for an image of ``size`` (Eq. 4, 9).
+
+        Returns ``(N, C, ceil(H / g), ceil(W / g))``, g the guidance stride (4, or the patch cell if that is finer).
+        """
+        scores = kernels.patch_rearrange(self.feature_context(features), patch_size=self.patch_size)
+        estimate = scores
+        for message in self.label_context:
+            estimate = scores + message(estimate)
+        estimate = estimate.to(torch.promote_types(estimate.dtype, torch.float32))
+        with torch.autocast(estimate.device.type, enabled=False):
+            estimate = self.upsample(estimate)
+        height, width = (-(-side // self.guidance_stride) for side in size)
+        return estimate[:, :, :height, :width]
+
+    def upsample(self, scores: Tensor) -> Tensor:
+        if self.up is not None:
+            return self.up(scores)
+        return enlarge(scores, self.factor)
+
+    def refine(self, scores: Tensor, image: Tensor, *, guidance: bool) -> Tensor:
+        """Guidance CRF (Algorithm 1), then fixed bilinear up-sampling to the image's size."""
+        height, width = image.shape[-2:]
+        g = self.guidance_stride
+        if guidance:
+            scores = self.crf(scores, area_average(image, g))
+        return enlarge(scores, g)[:, :, :height, :width]
+
+    def forward(self, features: Tensor, image: Tensor, *, guidance: bool | None = None) -> Tensor:
+        """``guidance=None`` follows the configuration: joint always, "inference" in evaluation mode only."""
+        if guidance is None:
+            guidance = self.guidance == "joint" or (self.guidance == "inference" and not self.training)
+        return self.refine(self.coarse(features, image.shape[-2:]), image, guidance=guidance)
+
+
+def enlarge(x: Tensor, factor: int) -> Tensor:
+    """Fixed bilinear interpolation by a whole factor (half-pixel centres, clamped border)."""
+    if factor == 1:
+        return x
+    return functional.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
+
+
+def area_average(image: Tensor, factor: int) -> Tensor:
+    """Mean over factor x factor blocks; the last row and column are repeated up to a whole block."""
+    if factor == 1:
+        return image
+    height, width = image.shape[-2:]
+    padded = functional.pad(image, (0, -width % factor, 0, -height % factor), mode="replicate")
+    return functional.avg_pool2d(padded, factor)

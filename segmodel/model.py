@@ -1,0 +1,139 @@
+"""SegModel: backbone and head, their configuration, and the way to and from a file (Sec. 2)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from segmodel.backbone import IMAGE_MEAN, IMAGE_STD, ResNet
+from segmodel.heads import SegmentationHead
+from segmodel.options import option
+
+Variant = Literal["unary", "context", "patch", "guide"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Architecture of a SegModel; the defaults are the paper's full model."""
+
+    depth: int = option(101, "ResNet depth: 18, 34, 50, 101 or 152", "Sec. 7.1.2")
+    width: int = option(64, "planes of the backbone's first stage", "ResNet")
+    stem_width: int = option(64, "channels of the backbone's first convolution", "ResNet")
+    stride_in_1x1: bool = option(False, "the stride sits in the first 1x1 convolution of a stage (Caffe style)")
+    preactivation: bool = option(False, "pre-activation ResNet (depth 50 or more)", "authors' base model: true")
+    output_stride: int = option(16, "pixels a feature cell, by the hole algorithm: 8, 16 or 32", "Sec. 7.1.2")
+    patch_size: int = option(2, "n: each feature predicts C x n x n scores", "Sec. 3.2")
+    rings: tuple[tuple[int, int], ...] = option(
+        ((2, 6), (4, 12)), "feature context: (box radius, distance) of each ring in cells", "Sec. 4.1, authors' code"
+    )
+    label_context: Literal["max_pool", "box_rings", "none"] = option(
+        "max_pool", "label context: max-pooled scores (code), box means of probabilities (text)", "Eq. 10"
+    )
+    label_steps: int = option(1, "mean-field steps of the context CRF, own weights each", "authors' code")
+    label_hidden: int = option(128, "hidden channels of the label message", "authors' code")
+    label_pool: int = option(25, "side of the max-pool window, in label cells", "authors' code")
+    upsampling: Literal["learnable", "bilinear"] = option("learnable", "from label cells to the guidance CRF", "Eq. 5")
+    guidance: Literal["joint", "inference", "off"] = option(
+        "joint", "guidance CRF: trained, added at inference only, or off", "Sec. 5, 7.2"
+    )
+    guidance_radius: int = option(3, "radius of the guided filter's window at its resolution", "authors' code")
+    guidance_eps: float = option(1.0, "epsilon of Eq. 12, for colours in 0..255", "Sec. 5")
+    guidance_weight: float = option(2.0, "lambda of Algorithm 1 (initial value if trained)", "authors' code")
+    guidance_iterations: int = option(3, "iterations of Algorithm 1", "Sec. 5")
+    learn_compatibility: bool = option(True, "train the label compatibility, from Potts on", "Sec. 5")
+
+    def __post_init__(self) -> None:
+        for name, low in (("width", 1), ("stem_width", 1), ("patch_size", 1), ("label_hidden", 1), ("label_steps", 0),
+                          ("guidance_radius", 0), ("guidance_iterations", 0)):  # fmt: skip
+            if getattr(self, name) < low:
+                raise ValueError(f"{name}: expected at least {low}, got {getattr(self, name)}")
+        if self.label_pool < 1 or self.label_pool % 2 == 0:
+            raise ValueError(f"label_pool: expected an odd number, got {self.label_pool}")
+        if not self.guidance_eps > 0:
+            raise ValueError(f"guidance_eps: expected more than 0, got {self.guidance_eps}")
+        if any(len(ring) != 2 or ring[0] < 0 or ring[1] < 1 for ring in self.rings):
+            raise ValueError(f"rings: expected pairs of radius >= 0 and distance >= 1, got {self.rings}")
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "unary": {"patch_size": 1, "rings": (), "label_context": "none", "guidance": "off"},
+    "context": {"patch_size": 1, "guidance": "off"},
+    "patch": {"guidance": "off"},
+    "guide": {},
+}
+"""The four configurations of Table 3, as changes to the full model."""
+assert set(VARIANTS) == set(get_args(Variant))
+
+
+class SegModel(nn.Module):
+    """The whole model: image ``(N, 3, H, W)``, RGB in 0..255, any size from 1x1 -> scores ``(N, C, H, W)``.
+
+    Colours are normalised inside, and the guidance CRF sees the image as it is. Scores are negative energies:
+    ``scores.softmax(1)`` are the marginals, ``scores.argmax(1)`` is the segmentation.
+
+    Args:
+        num_classes: C. config: architecture.
+    """
+
+    def __init__(self, num_classes: int, config: ModelConfig | None = None):
+        super().__init__()
+        config = config or ModelConfig()
+        if num_classes < 1:
+            raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
+        self.config = config
+        self.num_classes = num_classes
+        self.backbone = ResNet(
+            config.depth,
+            output_stride=config.output_stride,
+            width=config.width,
+            stem_width=config.stem_width,
+            stride_in_1x1=config.stride_in_1x1,
+            preactivation=config.preactivation,
+        )
+        self.head = SegmentationHead(
+            self.backbone.channels,
+            num_classes,
+            stride=config.output_stride,
+            patch_size=config.patch_size,
+            rings=config.rings,
+            label_context=config.label_context,
+            label_steps=config.label_steps,
+            label_hidden=config.label_hidden,
+            label_pool=config.label_pool,
+            upsampling=config.upsampling,
+            guidance=config.guidance,
+            guidance_radius=config.guidance_radius,
+            guidance_eps=config.guidance_eps,
+            guidance_weight=config.guidance_weight,
+            guidance_iterations=config.guidance_iterations,
+            learn_compatibility=config.learn_compatibility,
+        )
+        self.register_buffer("image_mean", torch.tensor(IMAGE_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("image_std", torch.tensor(IMAGE_STD)[:, None, None], persistent=False)
+
+    def features(self, image: Tensor) -> Tensor:
+        """Backbone features ``(N, D, ceil(H / stride), ceil(W / stride))`` of an image in 0..255."""
+        return self.backbone((image - self.image_mean) / self.image_std)
+
+    def forward(self, image: Tensor, *, guidance: bool | None = None) -> Tensor:
+        """Scores; ``guidance`` switches the guidance CRF on or off (None: as configured)."""
+        if image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point() or min(image.shape) < 1:
+            raise ValueError(
+                f"image: expected a floating point tensor (N, 3, H, W), got {image.dtype} {tuple(image.shape)}"
+            )
+        return self.head(self.features(image), image, guidance=guidance)
+
+    @staticmethod
+    def load(path: str | Path) -> "SegModel":
+        """The model of a run folder (its best checkpoint, else its last) or of a checkpoint file, ready for inference.
+
+        ``model.classes`` and ``model.palette`` hold what it was trained on.
+
+        Raises:
+            ValueError: no checkpoint there, or not one of segmodel's.
+        """
+        from segmodel.checkpoint import load_model
+
+        return load_model(path)
