@@ -2,7 +2,7 @@
 
 * Colour says nothing: each scene draws its own palette. Neighbouring regions still differ clearly in colour, so that
   a guided filter has edges to follow.
-* Stuff is told apart by texture: road (coarse gravel), water (ripples), grass (blades), mountains (hatching).
+* Stuff is told apart by texture: road (smooth, a few pebbles), water (ripples), grass (blades), mountains (hatching).
 * Things are told apart by context only: one and the same box is a car on a road, a boat on water and a hut on grass;
   a disc is the sun in the sky and a ball on the ground; a bar is a pole, unless 40 to 54 pixels above its foot it
   carries a crown: then it is the trunk of a tree.
@@ -39,7 +39,7 @@ PALETTE = np.array(
 _ALONG = np.arange(SIZE, dtype=np.float64)
 _Y, _X = _ALONG[:, None], _ALONG[None, :]
 _STRIP_Y, _STRIP_X = np.array([[-2], [0], [1]]), np.arange(-16, 17, 4)
-_BLADE = (np.arange(SIZE)[:, None] + np.arange(SIZE) * 37 % 11) // 4 * SIZE % (SIZE * SIZE // 4) + np.arange(SIZE)
+_BLADE = (np.arange(SIZE)[:, None] + np.arange(SIZE) // 2 * 37 % 11) // 8 * (SIZE // 2) + np.arange(SIZE) // 2
 _WAVE = np.sin(np.arange(256) * (2 * np.pi / 256))
 _STUFF = 5  # regions 0..4 are stuff, painted first; each thing gets the next free number
 
@@ -112,7 +112,7 @@ class _Scene:
         base = self.between(44, 60)
         ground = self.jagged(knots=8, low=base - 3, high=base + 3)
         ridge = self.jagged(knots=14, low=base - 34, high=base + 2)
-        self._paint_disc(SUN, self.uniform(12, SIZE - 12), self.uniform(11, base - 17), self.uniform(9.5, 13))
+        self._paint_disc(SUN, self.uniform(12, SIZE - 12), self.uniform(11, base - 17), self.uniform(10, 14))
         self.region[(ridge <= _Y) & (ground > _Y)] = MOUNTAIN
         kinds = [ROAD, WATER, GRASS]
         first, second, third = (kinds.pop(self.between(0, left)) for left in (2, 1, 0))
@@ -178,7 +178,7 @@ class _Scene:
         self.region[_ellipse(x, y, radius, radius)] = number
 
     def _paint_ball(self, x: int, y: int) -> None:
-        radius = self.uniform(7, 10) + (y - 60) / 30
+        radius = self.uniform(8, 11) + (y - 60) / 30
         self._paint_disc(BALL, x, y - radius, radius)
 
     def _paint_box(self, x: int, y: int) -> None:
@@ -186,7 +186,7 @@ class _Scene:
         kind = int(np.bincount(self.ground[y, max(x - 12, 0) : x + 13], minlength=5)[ROAD:].argmax()) + ROAD
         number = self._new(BOX_ON[kind])
         dark = self._new(BOX_ON[kind], part_of=number)
-        half, height = self.between(12, 15) + (y - 60) // 20, self.between(10, 13)
+        half, height = self.between(13, 16) + (y - 60) // 16, self.between(10, 13) + (y - 60) // 20
         roof, shift = self.between(6, 9), self.between(-3, 3)
         self._paint_bar(number, x - half, x + half, y - height, y)
         left, right = x + shift - half * 2 // 3, x + shift + half * 2 // 3
@@ -237,14 +237,14 @@ class _Scene:
 def _patterns(rng: np.random.Generator) -> dict[int, np.ndarray]:
     """The textures, relative brightness, (SIZE, SIZE) each."""
     phase, period, bend = rng.random(), 5 + 1.5 * rng.random(), 7 + 4 * rng.random()
-    hatch = np.where((np.arange(2 * SIZE - 1) / 7 + phase) % 1 < 0.5, 0.16, -0.16)
+    hatch = np.where((np.arange(2 * SIZE - 1) / 7 + phase) % 1 < 0.5, 0.18, -0.18)
     ripple = 256 * (_Y / period) + 80 * np.sin(_X / bend + 6.28 * phase)
-    blades = np.frombuffer(rng.bytes(SIZE * SIZE // 4), np.uint8)
+    blades = np.frombuffer(rng.bytes(9 * SIZE), np.uint8)
     return {
         MOUNTAIN: np.lib.stride_tricks.sliding_window_view(hatch, SIZE),  # [y, x] is hatch[y + x]
-        ROAD: 0.3 * (_blocks(rng, 2) - 0.5),
-        WATER: 0.2 * _WAVE[ripple.astype(np.int64) & 255],
-        GRASS: blades[_BLADE] * (0.5 / 255) - 0.25,
+        ROAD: -0.3 * (_blocks(rng, 2) > 0.93),
+        WATER: 0.24 * _WAVE[ripple.astype(np.int64) & 255],
+        GRASS: blades[_BLADE] * (0.6 / 255) - 0.3,
         TREE: 0.5 * (_blocks(rng, 3) - 0.5),
     }
 
