@@ -2,6 +2,8 @@
 
 import pickle
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -275,6 +277,23 @@ def test_label_values_out_of_range(camvid, voc, folder):
     fails(f"folder:{folder}", "label value 265", index=0)
     Image.fromarray(np.full(SIZE, 1, np.uint16)).save(path)
     assert set(open_data(f"folder:{folder}", split="train")[0].label.ravel()) == {1}
+
+
+def test_label_files_whose_numbers_pillow_would_change(folder):
+    path = folder / "labels" / "train" / "b.png"
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", SIZE[1], SIZE[0], 4, 0, 0, 0, 0)  # 4 bits, grey
+    rows = b"".join(b"\0" + bytes([0x01] * (SIZE[1] // 2)) for _ in range(SIZE[0]))
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    fails(f"folder:{folder}", f"{path}: expected labels as numbers", "got mode L of 2 or 4 bits", index=0)
+    Image.fromarray(np.full(SIZE, -1, np.int32)).save(path, format="TIFF")
+    fails(f"folder:{folder}", f"{path}: label value -1", index=0)
+    Image.fromarray(np.resize([True, False], SIZE)).save(path)
+    assert np.array_equal(open_data(f"folder:{folder}", split="train")[0].label, np.resize([1, 0], SIZE))
 
 
 def test_broken_files(voc):

@@ -1,5 +1,7 @@
 """Data sets: `open_data("scenes" | "camvid:PATH" | "voc:PATH" | "folder:PATH", split="train")`."""
 
+from collections.abc import Callable
+
 from .augmentation import Augmentation, AugmentedData
 from .base import DataError, Sample, SegmentationData
 from .camvid import camvid
@@ -8,7 +10,7 @@ from .scenes import scenes
 from .voc import voc
 
 __all__ = ["Augmentation", "AugmentedData", "DataError", "Sample", "SegmentationData", "open_data"]
-KINDS = {"scenes": scenes, "camvid": camvid, "voc": voc, "folder": folder}
+KINDS: dict[str, Callable[..., SegmentationData]] = {"scenes": scenes, "camvid": camvid, "voc": voc, "folder": folder}
 
 
 def open_data(spec: str, *, split: str) -> SegmentationData:

@@ -16,6 +16,7 @@ MAX_CLASSES = 254  # 254 marks an invalid value in the tables below, 255 is the 
 _INVALID = 254
 _ORIENTATION = 0x0112  # EXIF
 _IMAGE_MODES = ("RGB", "L", "P", "1", "RGBA", "LA", "CMYK", "YCbCr")
+_LABEL_MODES = ("P", "L", "1", "I;16", "I")
 _BROKEN_FILE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
@@ -80,8 +81,6 @@ class FileData(SegmentationData):
         values: np.ndarray,
         colours: np.ndarray | None = None,
     ) -> None:
-        if not pairs:
-            raise DataError(f"{name}: expected at least one pair of image and label, got none")
         self.name, self.classes, self.palette = name, tuple(classes), np.asarray(palette, np.uint8)
         self.pairs, self.values, self.colours = list(pairs), values, colours
 
@@ -122,9 +121,10 @@ def read_label(path: Path, *, values: np.ndarray, colours: np.ndarray | None = N
     """Labels as (H, W) uint8 classes; palette and grey pictures hold numbers, RGB ones (with `colours`) colours."""
     if colours is not None:
         return _from_colours(path, _decoded(path, ("RGB",), "labels as RGB colours")[0], values, colours)
-    raw, _ = _decoded(path, ("P", "L", "1", "I;16", "I"), "labels as numbers (a palette or grey picture)")
-    label = values[np.clip(raw, 0, 255).astype(np.uint8, copy=False)]
-    wrong = (label == _INVALID) | (raw > 255)
+    raw, _ = _decoded(path, _LABEL_MODES, "labels as numbers (a palette or grey picture)")
+    clipped = np.clip(raw, 0, 255).astype(np.uint8, copy=False)
+    label = values[clipped]
+    wrong = (label == _INVALID) | (clipped != raw)
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         raise DataError(
@@ -137,8 +137,11 @@ def _decoded(path: Path, modes: tuple[str, ...], expected: str, convert: bool = 
     """The pixels of a file, converted to RGB or as they are, and its EXIF orientation."""
     try:
         with Image.open(path) as image:
-            mode, orientation = image.mode, int(image.getexif().get(_ORIENTATION, 1))
-            pixels = np.array(image.convert("RGB") if convert and mode != "RGB" else image) if mode in modes else None
+            # Pillow would stretch grey values of 2 and 4 bits to 0..255: not the numbers that the file holds.
+            narrow = image.format == "PNG" and bool(image.tile) and image.tile[0][3] in ("L;2", "L;4")
+            mode = "L of 2 or 4 bits" if narrow else image.mode
+            orientation = int(image.getexif().get(_ORIENTATION, 1))
+            pixels = np.array(image.convert("RGB") if convert else image) if mode in modes else None
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except _BROKEN_FILE as error:
