@@ -39,18 +39,19 @@ def regularised_objective(
 def hard_pixels(truth: Array, valid: Mask, *, fraction: float = 0.5) -> Mask:
     r"""Return which pixels on-line hard example mining keeps: "half of all pixels with larger loss" (Sec. 7.1.2).
 
-    - ``truth``: probability of the true class, any shape (the whole batch, not image by image); ``valid``: same shape.
+    - ``truth``: probability of the true class or its logarithm, any shape (the whole batch, not image by image);
+      ``valid``: same shape.
     - the threshold is the k-th smallest probability, :math:`k = \max(1, \lfloor fraction \cdot valid \rfloor)`; pixels
       at or under it are kept, ties too.
 
     >>> hard_pixels(np.array([0.9, 0.2, 0.2, 0.4, 0.1]), np.array([True, True, True, True, False]))
     array([False,  True,  True, False, False])
     """
-    require(fraction > 0, "fraction", "a positive number", fraction)
+    require(0 < fraction <= 1, "fraction", "a number in (0, 1]", fraction)
     candidates = np.sort(truth[valid])
     if candidates.size == 0:
         return np.zeros_like(valid)
-    k = min(max(1, int(np.floor(fraction * candidates.size))), candidates.size)
+    k = max(1, int(np.floor(fraction * candidates.size)))
     return valid & (truth <= candidates[k - 1])
 
 
@@ -76,12 +77,13 @@ def mined_loss(
     """
     labels = as_labels("labels", labels, scores.shape[-1], ignore=ignore)
     require(labels.shape == scores.shape[:-1], "labels", f"shape {scores.shape[:-1]}", labels.shape)
+    require(fraction > 0, "fraction", "a positive number", fraction)
     rules = {"pixel": hard_pixels, "block": hard_blocks}
     require(mining in rules, "mining", f"one of {tuple(rules)}", mining)
     valid = labels != ignore
     p = one_hot(np.where(valid, labels, 0), scores.shape[-1])
     log_truth = (p * log_softmax(scores)).sum(axis=-1)
-    kept = rules[mining](np.exp(log_truth), valid, fraction=fraction)
+    kept = valid if fraction >= 1 else rules[mining](log_truth, valid, fraction=fraction)
     count = max(1, int(kept.sum()))
     return float(-log_truth[kept].sum() / count), kept[..., None] * (softmax(scores) - p) / count
 
@@ -95,12 +97,19 @@ def poly_rate(step: int, *, steps: int, base: float = 0.01, power: float = 0.9) 
     return base * (1 - step / steps) ** power
 
 
-def decay_group(parameter: Array, *, weight_decay: float = 1e-4) -> tuple[float, float]:
-    """Return the learning-rate factor and the weight decay of a head parameter (authors' code).
+def decay_group(name: str, parameter: Array, *, weight_decay: float = 1e-4) -> tuple[float, float]:
+    """Return the learning-rate factor and the weight decay of a parameter.
 
-    Biases and other parameters of at most one dimension: twice the rate, no decay.
+    Weights: rate x1, decayed; biases: rate x2, not decayed (authors' code). What decay towards zero would harm is not
+    decayed either: batch-norm scales, the CRF's weight and compatibility, the up-sampling brushes.
+
+    >>> decay_group("centre.weight", np.ones((4, 4))), decay_group("centre.bias", np.ones(4))
+    ((1.0, 0.0001), (2.0, 0.0))
     """
-    return (2.0, 0.0) if np.ndim(parameter) <= 1 else (1.0, weight_decay)
+    if name.endswith("bias"):
+        return 2.0, 0.0
+    spared = np.ndim(parameter) < 2 or name.startswith(("crf.", "upsampling."))
+    return 1.0, 0.0 if spared else weight_decay
 
 
 def sgd_step(
@@ -121,7 +130,7 @@ def sgd_step(
     """
     new_parameters, new_velocities = {}, {}
     for name, theta in parameters.items():
-        factor, decay = decay_group(theta, weight_decay=weight_decay)
+        factor, decay = decay_group(name, theta, weight_decay=weight_decay)
         new_velocities[name] = momentum * velocities[name] + gradients[name] + decay * theta
         new_parameters[name] = theta - rate * factor * new_velocities[name]
     return new_parameters, new_velocities
