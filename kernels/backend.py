@@ -1,24 +1,45 @@
 """Which backend runs an operator, and the checks that every operator makes at its public door."""
 
+import importlib.util
 import os
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 BACKENDS = ("auto", "triton", "torch")
 BORDERS = ("clipped", "constant")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+VARIABLE = "SEGMODEL_BACKEND"
 
 
-def choose(backend: str, device: torch.device) -> str:
-    """Return "torch" or "triton"; the environment variable SEGMODEL_BACKEND replaces "auto"."""
+def use_triton(backend: str, x: Tensor) -> bool:
+    """Decide for one call; the environment variable SEGMODEL_BACKEND stands in for "auto".
+
+    Raises:
+        ValueError: if the name is unknown, or if Triton is asked for and cannot run on ``x``.
+    """
     if backend == "auto":
-        backend = os.environ.get("SEGMODEL_BACKEND", "auto")
+        backend = os.environ.get(VARIABLE, "auto")
     if backend not in BACKENDS:
         raise ValueError(f"backend: expected one of {BACKENDS}, got {backend!r}")
-    if backend == "triton":
-        raise ValueError(f"backend: Triton was asked for but has no kernel for {device} yet; use 'torch'")
-    return "torch"
+    if backend == "torch":
+        return False
+    obstacle = _obstacle(x)
+    if backend == "triton" and obstacle:
+        raise ValueError(f"backend: 'triton' cannot run here: {obstacle}; use 'torch' or 'auto'")
+    return obstacle is None and (backend == "triton" or x.device.type == "cuda")
+
+
+def _obstacle(x: Tensor) -> str | None:
+    """Why Triton cannot run on ``x``, or None."""
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton is not installed"
+    if x.dtype == torch.float64:
+        return "its kernels have no float64"
+    if x.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        return f"the tensor is on {x.device}, not on a CUDA or ROCm GPU"
+    return None
 
 
 def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -27,7 +48,7 @@ def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def check_map(name: str, x: Tensor, dtypes: tuple[torch.dtype, ...] = FLOATS) -> None:
-    """Require a floating point N C H W tensor with at least one pixel and one channel."""
+    """Require an N C H W tensor with at least one channel, row and column."""
     if not isinstance(x, Tensor):
         raise ValueError(f"{name}: expected a tensor, got {type(x).__name__}")
     if x.dim() != 4:
@@ -36,6 +57,9 @@ def check_map(name: str, x: Tensor, dtypes: tuple[torch.dtype, ...] = FLOATS) ->
         raise ValueError(f"{name}: expected one of {', '.join(str(d) for d in dtypes)}, got {x.dtype}")
     if min(x.shape[1:]) < 1:
         raise ValueError(f"{name}: expected at least one channel, row and column, got shape {tuple(x.shape)}")
+    # A custom operator would drop the tangent without a word.
+    if not torch.compiler.is_compiling() and forward_ad.unpack_dual(x).tangent is not None:
+        raise NotImplementedError(f"{name}: forward mode differentiation is not supported")
 
 
 def check_window(radius: int, border: str) -> None:

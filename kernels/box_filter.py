@@ -1,53 +1,23 @@
-"""Windowed means in linear time: the box sums that the guided filter and the context rings are made of."""
+"""Windowed means in linear time (Sec. 4.1): the context rings are made of them."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from . import backend as _backend
-
-
-def window_sum(x: Tensor, size: int, *, dim: int = -1, step: int = 1) -> Tensor:
-    """Sums over ``size`` elements ``step`` apart, window i starting at element i; ``(size - 1) * step`` fewer outputs.
-
-    Doubling and tripling need about ``log2(size)`` additions, never subtract, and stay accurate: a cumulative
-    sum over a whole float32 image would lose three digits.
-    """
-    if size == 1:
-        return x
-    parts = 2 if size % 2 == 0 else 3 if size % 3 == 0 else 0
-    part = window_sum(x, size // parts if parts else size - 1, dim=dim, step=step)
-    count = x.shape[dim] - (size - 1) * step
-    total = part.narrow(dim, 0, count)
-    if not parts:
-        return total + x.narrow(dim, (size - 1) * step, count)
-    for index in range(1, parts):
-        total = total + part.narrow(dim, index * (size // parts) * step, count)
-    return total
+from .flat_planes import FlatPlanes, window_counts, window_sum
 
 
 def box_sum(x: Tensor, radius: int) -> Tensor:
-    """Sum over the part of the (2 radius + 1)^2 window that lies inside the image."""
+    """Sum over the part of every window that lies inside the image, in standard differentiable operators."""
     x = F.pad(x, (radius, radius, radius, radius))
     return window_sum(window_sum(x, 2 * radius + 1, dim=-2), 2 * radius + 1, dim=-1)
 
 
-def window_counts(x: Tensor, radius: int, border: str) -> Tensor:
-    """Divisor of every window of ``x``: H x W true pixel counts ("clipped") or the whole area ("constant")."""
-    if border == "constant":
-        return x.new_full(x.shape[-2:], float((2 * radius + 1) ** 2))
-    rows, columns = (_line_counts(size, radius, x) for size in x.shape[-2:])
-    return rows[:, None] * columns[None, :]
-
-
-def _line_counts(size: int, radius: int, like: Tensor) -> Tensor:
-    index = torch.arange(size, device=like.device)
-    first, last = (index - radius).clamp(min=0), (index + radius).clamp(max=size - 1)
-    return (last - first + 1).to(like.dtype)
-
-
 def box_filter(x: Tensor, *, radius: int, border: str = "clipped", backend: str = "auto") -> Tensor:
     r"""Windowed mean of every channel (Sec. 4.1, Sec. 5).
+
+    Twice differentiable. There is no Triton form: ``backend="triton"`` is an error.
 
     Args:
         x: ``N C H W``, any strides, float16, bfloat16 (sums in float32), float32 or float64.
@@ -63,6 +33,51 @@ def box_filter(x: Tensor, *, radius: int, border: str = "clipped", backend: str 
     """
     _backend.check_map("x", x)
     _backend.check_window(radius, border)
-    _backend.choose(backend, x.device)
-    wide = x.to(_backend.statistics_dtype(x.dtype))
-    return (box_sum(wide, radius) / window_counts(wide, radius, border)).to(x.dtype)
+    triton = _backend.use_triton(backend, x)
+    if backend == "triton" and triton:
+        raise ValueError("backend: box_filter has no Triton form; use 'torch' or 'auto'")
+    if torch.compiler.is_exporting():
+        wide = x.to(_backend.statistics_dtype(x.dtype))
+        return (box_sum(wide, radius) / window_counts(wide, radius, border)).to(x.dtype)
+    return torch.ops.segmodel.box_filter(x, radius, border, False).to(x.dtype)
+
+
+@torch.library.custom_op("segmodel::box_filter", mutates_args=())
+def _box_filter(x: Tensor, radius: int, border: str, adjoint: bool) -> Tensor:
+    return _blocked_box_filter(x, radius, border, adjoint)
+
+
+def _blocked_box_filter(x: Tensor, radius: int, border: str, adjoint: bool) -> Tensor:
+    """D^-1 S x, or the adjoint S D^-1 x, some planes at a time."""
+    layout = FlatPlanes(*x.shape[-2:], radius)
+    planes = x.reshape(-1, *x.shape[-2:])
+    out = torch.empty_like(planes, memory_format=torch.contiguous_format)
+    wide = x.new_empty(0, dtype=_backend.statistics_dtype(x.dtype))
+    inverse, one = 1 / window_counts(wide.new_empty(x.shape[-2:]), radius, border), wide.new_ones(())
+    before, after = (inverse, one) if adjoint else (one, inverse)
+    block = layout.block(len(planes), x.device)
+    buffer = layout.padded(block, wide)
+    for first in range(0, len(planes), block):
+        source = planes[first : first + block]
+        padded = buffer[: len(source)]
+        torch.mul(source, before, out=layout.pixels(layout.core(padded)))
+        torch.mul(layout.pixels(layout.box_sum(padded)), after, out=out[first : first + block])
+    return out.view(x.shape)
+
+
+@_box_filter.register_fake
+def _(x: Tensor, radius: int, border: str, adjoint: bool) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _box_setup(ctx, inputs, output) -> None:
+    _, ctx.radius, ctx.border, ctx.adjoint = inputs
+
+
+def _box_backward(ctx, grad: Tensor):
+    return torch.ops.segmodel.box_filter(grad, ctx.radius, ctx.border, not ctx.adjoint), None, None, None
+
+
+_box_filter.register_autograd(_box_backward, setup_context=_box_setup)
+for _device in ("cpu", "cuda"):
+    _box_filter.register_autocast(_device, torch.float32)

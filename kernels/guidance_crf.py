@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from . import backend as _backend
-from .guided_filter import PreparedGuide, filter_with, guide_for
+from .guided_filter import PreparedGuide, composite, composite_filter, filter_planes, guide_for
 
 
 def guidance_crf(
@@ -21,13 +21,17 @@ def guidance_crf(
 ) -> Tensor:
     r"""Algorithm 1: :math:`q = softmax(\phi)`, :math:`\phi = \phi^u - \lambda \mu W q`, ``iterations`` times.
 
+    Differentiable once (a second derivative raises). A guide that requires a gradient gets it, through slower
+    standard operators. The backward reads every q, ``iterations`` times the scores in float32.
+    NaN and infinities propagate. ``torch.func.grad`` and forward mode raise.
+
     Args:
         scores: :math:`\phi^u`, ``N L H W``, float16, bfloat16 (computed in float32), float32 or float64.
         guide: ``N 3 H W`` or ``N 1 H W`` with colours in 0..255, or a prepared guide (see ``guided_filter``).
         compatibility: :math:`\mu`, ``L L``, gradient supported; None is Potts (1 - identity) without the product.
         weight: :math:`\lambda`, a number or a tensor with one element, gradient supported.
         radius, eps, border: those of ``guided_filter``.
-        iterations: :math:`k_{max} \ge 0`; 0 returns the scores.
+        iterations: :math:`k_{max} \ge 0`; 0 returns a copy of the scores.
         backend: "auto", "torch" or "triton".
 
     Returns:
@@ -37,30 +41,173 @@ def guidance_crf(
         ValueError: on a wrong rank, shape, dtype, device, radius, eps, border, iterations or backend.
     """
     _backend.check_map("scores", scores)
-    _backend.choose(backend, scores.device)
+    _check(scores, compatibility, weight, iterations)
+    triton = _backend.use_triton(backend, scores)
+    prepared = guide_for(scores, guide, radius, eps, border, backend)
+    planes, dtype = prepared.planes, prepared.planes.dtype
+    if iterations == 0:
+        return scores.clone()
+    if not isinstance(weight, Tensor):
+        weight = torch.full((), float(weight), dtype=dtype, device=scores.device)
+    weight = weight.to(scores.device, dtype).reshape(())
+    if compatibility is not None:
+        compatibility = compatibility.to(scores.device, dtype)
+    if composite(planes, backend, triton):
+        return _composite_crf(scores, prepared, compatibility, weight, iterations)
+    wanted = [scores, weight] if compatibility is None else [scores, weight, compatibility]
+    save = torch.is_grad_enabled() and any(x.requires_grad for x in wanted)
+    phi, _ = torch.ops.segmodel.guidance_crf(
+        scores, planes, compatibility, weight, prepared.radius, prepared.border, iterations, save, triton
+    )
+    return phi.to(scores.dtype)
+
+
+def _check(scores: Tensor, compatibility: Tensor | None, weight: float | Tensor, iterations: int) -> None:
     labels = scores.shape[1]
     if compatibility is not None and tuple(compatibility.shape) != (labels, labels):
         raise ValueError(f"compatibility: expected shape {(labels, labels)}, got {tuple(compatibility.shape)}")
     if isinstance(weight, Tensor) and weight.numel() != 1:
         raise ValueError(f"weight: expected a number or one element, got shape {tuple(weight.shape)}")
-    if not isinstance(iterations, int) or iterations < 0:
+    if not isinstance(iterations, int) or isinstance(iterations, bool) or iterations < 0:
         raise ValueError(f"iterations: expected an integer >= 0, got {iterations!r}")
-    prepared = guide_for(scores, guide, radius=radius, eps=eps, border=border)
+
+
+def _composite_crf(
+    scores: Tensor, guide: PreparedGuide, compatibility: Tensor | None, weight: Tensor, iterations: int
+) -> Tensor:
+    """Standard operators: for export, and for the gradient of the guide."""
     with torch.autocast(scores.device.type, enabled=False):
-        unary = scores.to(prepared.planes.dtype)
-        if isinstance(weight, Tensor):
-            weight = weight.to(unary.dtype).reshape(())
-        if compatibility is not None:
-            compatibility = compatibility.to(unary.dtype)
-        phi = unary
+        phi = unary = scores.to(guide.planes.dtype)
         for _ in range(iterations):
-            g = filter_with(phi.softmax(dim=1), prepared)
-            phi = unary - weight * compatibility_product(compatibility, g)
+            g = composite_filter(phi.softmax(dim=1), guide)
+            phi = unary - weight * messages(compatibility, g)
         return phi.to(scores.dtype)
 
 
-def compatibility_product(compatibility: Tensor | None, g: Tensor) -> Tensor:
-    """Mu g over the labels of N L H W; Potts needs no product."""
+def messages(compatibility: Tensor | None, g: Tensor) -> Tensor:
+    """Mu g over the labels of N L H W; Potts is the sum over all labels minus the own one."""
     if compatibility is None:
         return g.sum(dim=1, keepdim=True) - g
-    return torch.einsum("lm,nmhw->nlhw", compatibility, g)
+    return torch.matmul(compatibility, g.flatten(2)).view(g.shape)
+
+
+@torch.library.custom_op("segmodel::guidance_crf", mutates_args=())
+def _guidance_crf(
+    scores: Tensor,
+    planes: Tensor,
+    compatibility: Tensor | None,
+    weight: Tensor,
+    radius: int,
+    border: str,
+    iterations: int,
+    save: bool,
+    triton: bool,
+) -> tuple[Tensor, Tensor]:
+    return forward(scores, planes, compatibility, weight, radius, border, iterations, save, triton)
+
+
+@_guidance_crf.register_fake
+def _(scores, planes, compatibility, weight, radius, border, iterations, save, triton):
+    beliefs = planes.new_empty((iterations if save else 0, *scores.shape))
+    return torch.empty_like(scores, memory_format=torch.contiguous_format), beliefs
+
+
+def forward(
+    scores: Tensor,
+    planes: Tensor,
+    compatibility: Tensor | None,
+    weight: Tensor,
+    radius: int,
+    border: str,
+    iterations: int,
+    save: bool,
+    triton: bool,
+) -> tuple[Tensor, Tensor]:
+    """Phi after the last iteration, and every q (iterations N L H W) if they are to be saved."""
+    phi = unary = scores.to(planes.dtype, memory_format=torch.contiguous_format)
+    beliefs = planes.new_empty((iterations if save else 0, *scores.shape))
+    with torch.autocast(scores.device.type, enabled=False):
+        for k in range(iterations):
+            q = torch.softmax(phi, dim=1, out=beliefs[k] if save else None)
+            g = filter_planes(q, planes, radius, border, False, triton)
+            phi = torch.addcmul(unary, weight, messages(compatibility, g), value=-1)
+    return phi.to(scores.dtype), beliefs
+
+
+@torch.library.custom_op("segmodel::guidance_crf_backward", mutates_args=())
+def _guidance_crf_backward(
+    grad: Tensor,
+    beliefs: Tensor,
+    planes: Tensor,
+    compatibility: Tensor | None,
+    weight: Tensor,
+    radius: int,
+    border: str,
+    triton: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return backward(grad, beliefs, planes, compatibility, weight, radius, border, triton)
+
+
+@_guidance_crf_backward.register_fake
+def _(grad, beliefs, planes, compatibility, weight, radius, border, triton):
+    labels = 0 if compatibility is None else grad.shape[1]
+    scores = torch.empty_like(grad, memory_format=torch.contiguous_format)
+    return scores, planes.new_empty((labels, labels)), torch.empty_like(weight)
+
+
+def backward(
+    grad: Tensor,
+    beliefs: Tensor,
+    planes: Tensor,
+    compatibility: Tensor | None,
+    weight: Tensor,
+    radius: int,
+    border: str,
+    triton: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the scores, the compatibility (empty for Potts) and the weight.
+
+    W acts on space and mu on labels, so they commute and h = W^T dphi serves all three: dmu = -lambda h q^T,
+    dq = -lambda mu^T h, and dlambda = -<h, mu q>. No g is needed, and with Potts no product: a term that is the
+    same for all labels vanishes behind the softmax, and sum_l q_l = 1.
+    """
+    step = grad.to(planes.dtype, memory_format=torch.contiguous_format)
+    total = step.clone()
+    labels = 0 if compatibility is None else grad.shape[1]
+    d_compatibility, d_weight = planes.new_zeros((labels, labels)), torch.zeros_like(weight)
+    with torch.autocast(grad.device.type, enabled=False):
+        for q in reversed(beliefs.unbind(0)):
+            h = filter_planes(step, planes, radius, border, True, triton)
+            if compatibility is None:
+                d_weight += torch.dot(h.flatten(), q.flatten()) - h.sum()
+                d_q = h.mul_(weight)
+            else:
+                product = torch.matmul(h.flatten(2), q.flatten(2).mT).sum(0)
+                d_weight -= (product * compatibility).sum()
+                d_compatibility -= weight * product
+                d_q = messages(compatibility.mT, h).mul_(-weight)
+            step = torch._softmax_backward_data(d_q, q, 1, planes.dtype)
+            total += step
+    return total.to(grad.dtype), d_compatibility, d_weight
+
+
+def _crf_setup(ctx, inputs, output) -> None:
+    _, planes, compatibility, weight, ctx.radius, ctx.border, _, _, ctx.triton = inputs
+    ctx.save_for_backward(planes, compatibility, weight, output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _crf_backward(ctx, grad: Tensor | None, _beliefs: Tensor | None):
+    if grad is None:
+        return (None,) * 9
+    planes, compatibility, weight, beliefs = ctx.saved_tensors
+    scores, d_compatibility, d_weight = torch.ops.segmodel.guidance_crf_backward(
+        grad, beliefs, planes, compatibility, weight, ctx.radius, ctx.border, ctx.triton
+    )
+    return scores, None, None if compatibility is None else d_compatibility, d_weight, *(None,) * 5
+
+
+_guidance_crf.register_autograd(_crf_backward, setup_context=_crf_setup)
+for _device in ("cpu", "cuda"):
+    _guidance_crf.register_autocast(_device, torch.float32)
+    _guidance_crf_backward.register_autocast(_device, torch.float32)

@@ -1,15 +1,16 @@
 r"""The guided filter (Eq. 11, 12) in linear time.
 
-With S the box sum, n the window counts, :math:`\mu` and :math:`\Sigma` the colour mean and covariance of every
+With S the box sum, D the window counts n, :math:`\mu` and :math:`\Sigma` the colour mean and covariance of every
 (clipped) window, :math:`W = D^{-1} K` where
 
 .. math:: a = (\Sigma + \epsilon U)^{-1} (S(I p) - \mu S(p)) / n, \quad b = S(p) / n - a^T \mu,
           \quad K p = I^T S(a) + S(b)
 
 K is symmetric, so the exact adjoint is :math:`W^T = K D^{-1}`: the same filter with the counts on the other side.
+With ``border="constant"`` both divisors n are the whole window area; the moments stay those of the clipped window.
+
 W does not change when a constant is added to the guide, hence the image mean is subtracted first: it would cost
-digits. With ``border="constant"`` both divisors n are the whole window area; the moments stay those of the clipped
-window.
+digits. The inverse is applied as L D L^T: products with an explicit inverse cancel badly on grey colour guides.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ import torch
 from torch import Tensor
 
 from . import backend as _backend
-from .box_filter import box_sum, window_counts
+from .box_filter import box_sum
+from .flat_planes import FlatPlanes, window_counts
 
 GUIDES = (torch.uint8, *_backend.FLOATS)
 
@@ -28,7 +30,7 @@ class PreparedGuide:
     """What the filter needs of a guide, computed once; make it with :func:`prepare_guide`.
 
     ``planes`` is N 12 H W for a colour guide and N 3 H W for a grey one: the guide minus its mean, the window means
-    of that, then the factors L D L^T of (Sigma + eps U): the entries of L below the diagonal, row by row, and 1 / D.
+    of that, then L D L^T = Sigma + eps U: the entries of L below the diagonal, row by row, and 1 / D.
     """
 
     planes: Tensor
@@ -37,7 +39,9 @@ class PreparedGuide:
     border: str
 
 
-def prepare_guide(guide: Tensor, *, radius: int = 3, eps: float = 1.0, border: str = "clipped") -> PreparedGuide:
+def prepare_guide(
+    guide: Tensor, *, radius: int = 3, eps: float = 1.0, border: str = "clipped", backend: str = "auto"
+) -> PreparedGuide:
     """Compute the window moments of a guide (Eq. 12).
 
     Args:
@@ -45,9 +49,10 @@ def prepare_guide(guide: Tensor, *, radius: int = 3, eps: float = 1.0, border: s
         radius: window radius (Sec. 5: 3 at quarter resolution).
         eps: added to the variances; 1 belongs to colours in 0..255 (Sec. 5).
         border: "clipped" or "constant".
+        backend: "auto", "torch" or "triton".
 
     Raises:
-        ValueError: on a wrong rank, dtype, channel count, radius, eps or border.
+        ValueError: on a wrong rank, dtype, channel count, radius, eps, border or backend.
     """
     _backend.check_map("guide", guide, GUIDES)
     _backend.check_window(radius, border)
@@ -55,75 +60,143 @@ def prepare_guide(guide: Tensor, *, radius: int = 3, eps: float = 1.0, border: s
         raise ValueError(f"guide: expected 3 (colour) or 1 (grey) channels, got {guide.shape[1]}")
     if not eps > 0:
         raise ValueError(f"eps: expected a number > 0, got {eps!r}")
-    planes = _moments(guide, radius, float(eps))
-    return PreparedGuide(planes.to(_backend.statistics_dtype(guide.dtype)), radius, float(eps), border)
+    eps = float(eps)
+    triton = _backend.use_triton(backend, guide)
+    if composite(guide, backend, triton):
+        planes = moments(guide, radius, eps).to(_backend.statistics_dtype(guide.dtype))
+    else:
+        planes = torch.ops.segmodel.guide_moments(guide, radius, eps, triton)
+    return PreparedGuide(planes, radius, eps, border)
 
 
-def _moments(guide: Tensor, radius: int, eps: float) -> Tensor:
+def composite(guide: Tensor, backend: str, triton: bool) -> bool:
+    """Whether standard operators are wanted: while exporting, and for a guide that requires a gradient."""
+    gradient = guide.requires_grad and torch.is_grad_enabled()
+    if gradient and triton and backend == "triton":
+        raise ValueError("backend: 'triton' has no gradient for the guide; use 'torch' or 'auto', or detach the guide")
+    return gradient or torch.compiler.is_exporting()
+
+
+def moments(guide: Tensor, radius: int, eps: float) -> Tensor:
     """Window means and factorised covariances in float64: they are few, and every label depends on them."""
     guide = guide.double()
     guide = guide - guide.mean(dim=(2, 3), keepdim=True)
     counts = window_counts(guide, radius, "clipped")
-    mean = box_sum(guide, radius) / counts
-    channels = guide.shape[1]
-    pairs = [(row, column) for row in range(channels) for column in range(row + 1)]
-    products = torch.stack([guide[:, i] * guide[:, j] for i, j in pairs], dim=1)
-    covariance = dict(zip(pairs, (box_sum(products, radius) / counts).unbind(1), strict=True))
+    colours = guide.unbind(1)  # each [N, H, W]
+    means = [box_sum(colour, radius) / counts for colour in colours]
     lower: dict[tuple[int, int], Tensor] = {}
     diagonal: list[Tensor] = []
-    for i, j in pairs:
-        entry = covariance[i, j] - mean[:, i] * mean[:, j]
-        for k in range(j):
-            entry = entry - lower[i, k] * diagonal[k] * lower[j, k]
-        if i == j:
-            # Rounding may leave a flat window a variance just below zero; it is at least eps with eps added.
-            diagonal.append((entry + eps).clamp(min=eps))
-        else:
-            lower[i, j] = entry / diagonal[j]
-    factors = [*lower.values(), *(1 / d for d in diagonal)]
-    return torch.cat([guide, mean, torch.stack(factors, dim=1)], dim=1)
+    for i in range(len(colours)):
+        for j in range(i + 1):
+            entry = box_sum(colours[i] * colours[j], radius) / counts - means[i] * means[j]
+            for k in range(j):
+                entry = entry - lower[i, k] * diagonal[k] * lower[j, k]
+            if i == j:
+                # At least eps with eps added; rounding may have left a flat window a variance below zero.
+                diagonal.append((entry + eps).clamp(min=eps))
+            else:
+                lower[i, j] = entry / diagonal[j]
+    return torch.stack([*colours, *means, *lower.values(), *(1 / d for d in diagonal)], dim=1)
 
 
-def gram(p: Tensor, guide: PreparedGuide) -> Tensor:
-    """K p: the symmetric part of the filter, N C H W in the dtype of the planes."""
-    channels = 3 if guide.planes.shape[1] == 12 else 1
-    colour, mean, factors = guide.planes.split([channels, channels, guide.planes.shape[1] - 2 * channels], dim=1)
-    factor = list(factors.unsqueeze(2).unbind(1))  # each [N, 1, H, W]
-    lower, inverse = factor[:-channels], factor[-channels:]
-    colours, means = colour.unsqueeze(2).unbind(1), mean.unsqueeze(2).unbind(1)
+def split_planes(planes: Tensor) -> tuple[list[Tensor], list[Tensor], dict[tuple[int, int], Tensor], list[Tensor]]:
+    """Colours, means, lower entries by (row, column) and inverse diagonal out of dimension 0 of the planes."""
+    channels = 3 if planes.shape[0] == 12 else 1
+    each = list(planes.unbind(0))
+    lower = [(i, j) for i in range(channels) for j in range(i)]
+    return (
+        each[:channels],
+        each[channels : 2 * channels],
+        dict(zip(lower, each[2 * channels : -channels], strict=True)),
+        each[-channels:],
+    )
+
+
+def composite_filter(p: Tensor, guide: PreparedGuide) -> Tensor:
+    """W p in standard operators, differentiable in p and in the planes of the guide."""
+    colour, mean, lower, inverse = split_planes(guide.planes.unsqueeze(2).transpose(0, 1))  # each [N, 1, H, W]
     counts = window_counts(p, guide.radius, guide.border)
     box_p = box_sum(p, guide.radius) / counts
-    y = [box_sum(c * p, guide.radius) / counts - m * box_p for c, m in zip(colours, means, strict=True)]
-    if channels == 3:
-        y[1] = y[1] - lower[0] * y[0]
-        y[2] = y[2] - lower[1] * y[0] - lower[2] * y[1]
-    a = [value * d for value, d in zip(y, inverse, strict=True)]
-    if channels == 3:
-        a[1] = a[1] - lower[2] * a[2]
-        a[0] = a[0] - lower[0] * a[1] - lower[1] * a[2]
-    b = box_p - sum(slope * m for slope, m in zip(a, means, strict=True))
-    return sum(c * box_sum(slope, guide.radius) for c, slope in zip(colours, a, strict=True)) + box_sum(b, guide.radius)
+    forward: list[Tensor] = []
+    for i in range(len(colour)):
+        value = box_sum(colour[i] * p, guide.radius) / counts - mean[i] * box_p
+        for j in range(i):
+            value = value - lower[i, j] * forward[j]
+        forward.append(value)
+    slope, offset = [value * d for value, d in zip(forward, inverse, strict=True)], box_p
+    result = torch.zeros_like(p)
+    for i in reversed(range(len(colour))):
+        for j in range(i + 1, len(colour)):
+            slope[i] = slope[i] - lower[j, i] * slope[j]
+        offset = offset - slope[i] * mean[i]
+        result = result + colour[i] * box_sum(slope[i], guide.radius)
+    return (result + box_sum(offset, guide.radius)) / counts
 
 
-def guide_for(scores: Tensor, guide: Tensor | PreparedGuide, *, radius: int, eps: float, border: str) -> PreparedGuide:
+def blocked_filter(p: Tensor, planes: Tensor, radius: int, border: str, adjoint: bool) -> Tensor:
+    """W p, or W^T p: the same sums, image after image and some labels at a time, so that they stay in the cache."""
+    layout = FlatPlanes(*p.shape[-2:], radius)
+    out = torch.empty_like(p, memory_format=torch.contiguous_format)
+    inverse, one = 1 / window_counts(planes, radius, border), planes.new_ones(())
+    before, after = (inverse, one) if adjoint else (one, inverse)
+    block = layout.block(p.shape[1], p.device)
+    buffers = [layout.padded(block, planes) for _ in range(5 if planes.shape[1] == 12 else 3)]
+    for image in range(p.shape[0]):
+        factors = layout.spread(torch.cat([planes[image], inverse[None]]))
+        for first in range(0, p.shape[1], block):
+            labels = slice(first, first + block)
+            source, target = p[image, labels], out[image, labels]
+            views = [buffer[: len(source)] for buffer in buffers]
+            torch.mul(source, before, out=layout.pixels(layout.core(views[0])))
+            torch.mul(layout.pixels(_gram(views, factors, layout)), after, out=target)
+    return out
+
+
+def _gram(buffers: list[Tensor], factors: Tensor, layout: FlatPlanes) -> Tensor:
+    """K p for the p in the first buffer; the others are for b and for each a. The zeros between rows stay zero."""
+    p, b, *a = (layout.core(buffer) for buffer in buffers)
+    colour, mean, lower, inverse = split_planes(factors[:-1])
+    inverse_counts = factors[-1]
+    total = layout.box_sum(buffers[0])
+    forward: list[Tensor] = []
+    for i in range(len(a)):
+        torch.mul(p, colour[i], out=a[0])
+        value = layout.box_sum(buffers[2]).addcmul_(total, mean[i], value=-1)
+        for j in range(i):
+            value.addcmul_(lower[i, j], forward[j], value=-1)
+        forward.append(value)
+    torch.mul(total, inverse_counts, out=b)
+    for i in reversed(range(len(a))):
+        torch.mul(forward[i], inverse[i] * inverse_counts, out=a[i])
+        for j in range(i + 1, len(a)):
+            a[i].addcmul_(lower[j, i], a[j], value=-1)
+        b.addcmul_(a[i], mean[i], value=-1)
+    result = layout.box_sum(buffers[1])
+    for i in range(len(a)):
+        result.addcmul_(layout.box_sum(buffers[2 + i]), colour[i])
+    return result
+
+
+def guide_for(
+    scores: Tensor, guide: Tensor | PreparedGuide, radius: int, eps: float, border: str, backend: str
+) -> PreparedGuide:
     """Prepare the guide in the statistics dtype of the scores, or check one that is prepared."""
     dtype = _backend.statistics_dtype(scores.dtype)
     if isinstance(guide, PreparedGuide):
         prepared = guide
     else:
         _backend.check_map("guide", guide, GUIDES)
-        prepared = prepare_guide(guide.to(dtype), radius=radius, eps=eps, border=border)
-    size = (scores.shape[0], *scores.shape[2:])
-    if (prepared.planes.shape[0], *prepared.planes.shape[2:]) != size:
-        raise ValueError(
-            f"guide: expected batch, height and width {size} of the scores, got "
-            f"{(prepared.planes.shape[0], *prepared.planes.shape[2:])}"
-        )
-    if prepared.planes.device != scores.device:
-        raise ValueError(f"guide: expected device {scores.device} of the scores, got {prepared.planes.device}")
-    if prepared.planes.dtype != dtype:
-        raise ValueError(f"guide: float64 scores need a guide prepared in float64, got {prepared.planes.dtype}")
-    return prepared
+        wide = guide.double() if dtype == torch.float64 else guide
+        prepared = prepare_guide(wide, radius=radius, eps=eps, border=border, backend=backend)
+    planes = prepared.planes
+    expected, got = (scores.shape[0], *scores.shape[2:]), (planes.shape[0], *planes.shape[2:])
+    if expected != got:
+        raise ValueError(f"guide: expected batch, height and width {expected} of the scores, got {got}")
+    if planes.device != scores.device:
+        raise ValueError(f"guide: expected device {scores.device} of the scores, got {planes.device}")
+    if dtype == torch.float64 != planes.dtype:
+        raise ValueError(f"guide: float64 scores need a guide prepared in float64, got {planes.dtype}")
+    return PreparedGuide(planes.to(dtype), prepared.radius, prepared.eps, prepared.border)
 
 
 def guided_filter(
@@ -136,6 +209,9 @@ def guided_filter(
     backend: str = "auto",
 ) -> Tensor:
     r"""Filter every label with the same guide: :math:`g_i = \sum_j w_{ij}(I)\, p_j` (Eq. 11, 12).
+
+    Twice differentiable in the scores. A guide that requires a gradient gets it, through slower standard operators.
+    NaN and infinities propagate, at least to every window that holds one. ``torch.func.grad`` and forward mode raise.
 
     Args:
         scores: ``N C H W``, any strides, float16, bfloat16 (statistics in float32), float32 or float64.
@@ -153,12 +229,63 @@ def guided_filter(
         ValueError: on a wrong rank, shape, dtype, device, radius, eps, border or backend.
     """
     _backend.check_map("scores", scores)
-    _backend.choose(backend, scores.device)
-    prepared = guide_for(scores, guide, radius=radius, eps=eps, border=border)
-    with torch.autocast(scores.device.type, enabled=False):
-        return filter_with(scores.to(prepared.planes.dtype), prepared).to(scores.dtype)
+    triton = _backend.use_triton(backend, scores)
+    prepared = guide_for(scores, guide, radius, eps, border, backend)
+    if composite(prepared.planes, backend, triton):
+        return composite_filter(scores.to(prepared.planes.dtype), prepared).to(scores.dtype)
+    filtered = torch.ops.segmodel.guided_filter(
+        scores, prepared.planes, prepared.radius, prepared.border, False, triton
+    )
+    return filtered.to(scores.dtype)
 
 
-def filter_with(p: Tensor, guide: PreparedGuide) -> Tensor:
-    """W p in the statistics dtype."""
-    return gram(p, guide) / window_counts(p, guide.radius, guide.border)
+@torch.library.custom_op("segmodel::guide_moments", mutates_args=())
+def _guide_moments(guide: Tensor, radius: int, eps: float, triton: bool) -> Tensor:
+    if triton:
+        from .triton_guided_filter import moments as triton_moments
+
+        return triton_moments(guide, radius, eps)
+    return moments(guide, radius, eps).to(_backend.statistics_dtype(guide.dtype))
+
+
+@_guide_moments.register_fake
+def _(guide: Tensor, radius: int, eps: float, triton: bool) -> Tensor:
+    planes = 12 if guide.shape[1] == 3 else 3
+    dtype = _backend.statistics_dtype(guide.dtype)
+    return guide.new_empty((guide.shape[0], planes, *guide.shape[2:]), dtype=dtype)
+
+
+@torch.library.custom_op("segmodel::guided_filter", mutates_args=())
+def _guided_filter(p: Tensor, planes: Tensor, radius: int, border: str, adjoint: bool, triton: bool) -> Tensor:
+    return filter_planes(p, planes, radius, border, adjoint, triton)
+
+
+@_guided_filter.register_fake
+def _(p: Tensor, planes: Tensor, radius: int, border: str, adjoint: bool, triton: bool) -> Tensor:
+    return torch.empty_like(p, memory_format=torch.contiguous_format)
+
+
+def filter_planes(p: Tensor, planes: Tensor, radius: int, border: str, adjoint: bool, triton: bool) -> Tensor:
+    """W p or W^T p on the backend that was chosen, without autograd."""
+    if triton:
+        from .triton_guided_filter import filter_planes as triton_filter
+
+        return triton_filter(p, planes, radius, border, adjoint)
+    return blocked_filter(p, planes, radius, border, adjoint)
+
+
+def _filter_setup(ctx, inputs, output) -> None:
+    _, planes, ctx.radius, ctx.border, ctx.adjoint, ctx.triton = inputs
+    ctx.save_for_backward(planes)
+
+
+def _filter_backward(ctx, grad: Tensor):
+    (planes,) = ctx.saved_tensors
+    scores = torch.ops.segmodel.guided_filter(grad, planes, ctx.radius, ctx.border, not ctx.adjoint, ctx.triton)
+    return scores, None, None, None, None, None
+
+
+_guided_filter.register_autograd(_filter_backward, setup_context=_filter_setup)
+for _device in ("cpu", "cuda"):
+    _guide_moments.register_autocast(_device, torch.float32)
+    _guided_filter.register_autocast(_device, torch.float32)
