@@ -162,7 +162,7 @@ def guided_filter_adjoint(
 
     The paper prints q and g the other way round and filters the error map as it is. That is exact for ``constant`` and
     ``authors``, whose W is symmetric. For ``clipped`` it is D W that is symmetric: :math:`W^T = D W D^{-1}`, so the
-    counts divide before the filter and multiply after it. Near the border the difference is as large as the values.
+    counts divide before the filter and multiply after it. Near the border the columns sum to 0.5 to 1.5, not to 1.
 
     >>> guide, y = 255 * np.eye(4)[:, :, None], np.eye(4)[:, :, None]
     >>> dense = dense_weights(guide, radius=1).T @ y.ravel()
