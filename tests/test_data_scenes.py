@@ -10,7 +10,11 @@ import pytest
 from segmodel.data import DataError, open_data
 from segmodel.data.scenes import BOAT, CAR, GRASS, HUT, MOUNTAIN, ROAD, SCENES_VERSION, SKY, WATER
 
-FROZEN = {}
+FROZEN = {
+    ("train", 0): ("bc460b8e5b824f33", [140.7, 163.758, 163.276], [64.285, 51.6, 54.005]),
+    ("train", 3999): ("69ab8da097bfffa3", [132.189, 131.449, 119.501], [78.824, 63.755, 68.106]),
+    ("val", 7): ("3672d6a68160798d", [161.86, 142.479, 142.741], [45.553, 46.694, 66.125]),
+}
 
 
 @cache
@@ -62,7 +66,7 @@ def test_no_scene_occurs_twice():
 
 
 def test_every_class_is_frequent_enough():
-    """Measured on 500 scenes: sun 1.9 %, ball 2.3 %, boxes 2.6 % to 2.8 % each, pole 3.6 %; 5.3 % ignored."""
+    """Measured on 500 scenes: sun 2.1 %, ball 2.8 %, boxes 3.1 % to 3.3 % each, pole 3.9 %; 5.4 % ignored."""
     labels = pictures("train", 500)[1]
     counts = np.bincount(labels.ravel(), minlength=256)
     assert counts[12:255].sum() == 0
@@ -71,7 +75,7 @@ def test_every_class_is_frequent_enough():
 
 
 def test_colour_alone_says_little():
-    """A per-pixel classifier, the best class of each of 16^3 colours on 500 scenes, measured: mIoU 0.055 on val."""
+    """A per-pixel classifier, the best class of each of 16^3 colours on 500 scenes, measured: mIoU 0.056 on val."""
 
     def bins(images: np.ndarray) -> np.ndarray:
         red, green, blue = np.moveaxis(images.astype(np.int64) >> 4, -1, 0)
@@ -100,7 +104,7 @@ def test_neighbouring_stuff_differs_in_colour():
 
 
 def test_boxes_are_told_apart_by_the_ground_alone():
-    """Below its lower edge (and the ignored pixel) a box stands on its own kind of ground (92.6 % of the pixels)."""
+    """Below its lower edge (and the ignored pixel) a box stands on its own kind of ground (92.2 % of the pixels)."""
     own, others = 0, 0
     for label in pictures("val", 200)[1]:
         for box, ground in ((CAR, ROAD), (BOAT, WATER), (HUT, GRASS)):

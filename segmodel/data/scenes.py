@@ -6,7 +6,7 @@
 * Things are told apart by context only: one and the same box is a car on a road, a boat on water and a hut on grass;
   a disc is the sun in the sky and a ball on the ground; a bar is a pole, unless 40 to 54 pixels above its foot it
   carries a crown: then it is the trunk of a tree.
-* A map at 1/16 misses bars of 3 to 6 pixels, jagged ridges, ragged crowns and concave patches of ground.
+* A map at 1/16 misses bars of 4 to 6 pixels, jagged ridges, ragged crowns and concave patches of ground.
 * Things overlap, the light changes across the picture, the pixels are noisy; a band of one pixel around things is 255.
 
 A scene depends on (SCENES_VERSION, split, index) alone; anything that would change a pixel needs a new version. Only
@@ -200,12 +200,12 @@ class _Scene:
         self.region[max(top, 0) : max(bottom, 0) + 1, max(left, 0) : max(right, 0) + 1] = number
 
     def _paint_pole(self, x: int, y: int) -> None:
-        width = self.between(3, 6)
+        width = self.between(4, 6)
         self._paint_bar(self._new(POLE), x, x + width - 1, y - self.between(44, 62), y)
 
     def _paint_tree(self, x: int, y: int) -> None:
         """A trunk that looks like a pole, and a crown of five discs with a ragged edge."""
-        width, top = self.between(3, 6), y - self.between(40, 54)
+        width, top = self.between(4, 6), y - self.between(40, 54)
         self._paint_bar(self._new(TREE), x, x + width - 1, top, y)
         ragged = 1 + 0.5 * (_blocks(self.rng, 3) - 0.5)
         crown = np.zeros((SIZE, SIZE), bool)
