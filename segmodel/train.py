@@ -218,11 +218,18 @@ class Trainer:
         if resume:
             self._restore()
         else:
-            torch.manual_seed(train.seed)
-            self.model = SegModel(len(self.data.classes), config.model)
+            self._initialise()
+
+    def _initialise(self) -> None:
+        train = self.config.train
+        torch.manual_seed(train.seed)
+        try:
+            self.model = SegModel(len(self.data.classes), self.config.model)
             if train.init_weights:
                 print(f"{train.init_weights}: {load_initial_weights(self.model.backbone, train.init_weights)}")
-            self._place()
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        self._place()
 
     def _place(self) -> None:
         self.model.to(self.device, memory_format=torch.channels_last)

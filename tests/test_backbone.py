@@ -1,0 +1,117 @@
+"""The hole algorithm keeps what pre-trained weights compute; weight files load by name and are reported on."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from segmodel.backbone import LAYERS, ResNet, load_initial_weights, read_weights
+
+
+def small(depth: int = 50, **options) -> ResNet:
+    return ResNet(depth, width=2, stem_width=4, **options).double().eval()
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    depth=st.sampled_from([18, 34, 50]),
+    variant=st.sampled_from([{}, {"stride_in_1x1": True}, {"preactivation": True}]),
+    height=st.integers(1, 70),
+    width=st.integers(1, 70),
+)
+def test_dilated_features_hold_those_of_the_strided_network(depth, variant, height, width):
+    if depth < 50 and "preactivation" in variant:
+        variant = {}
+    torch.manual_seed(height * 100 + width)
+    strided = small(depth, output_stride=32, **variant)
+    image = torch.randn(1, 3, height, width, dtype=torch.float64)
+    expected = strided(image)
+    for output_stride in (16, 8):
+        dense = small(depth, output_stride=output_stride, **variant)
+        dense.load_state_dict(strided.state_dict())
+        features = dense(image)
+        assert features.shape[2:] == (-(-height // output_stride), -(-width // output_stride))
+        step = 32 // output_stride
+        # the same sums in the same order or nearly: float64 rounding only
+        torch.testing.assert_close(features[:, :, ::step, ::step], expected, rtol=1e-10, atol=1e-12)
+
+
+def test_parameter_names_and_shapes_are_those_of_torchvision():
+    state = ResNet(50).state_dict()
+    shapes = {
+        "conv1.weight": (64, 3, 7, 7),
+        "bn1.running_var": (64,),
+        "layer1.0.conv1.weight": (64, 64, 1, 1),
+        "layer1.0.downsample.0.weight": (256, 64, 1, 1),
+        "layer1.0.downsample.1.bias": (256,),
+        "layer3.5.conv2.weight": (256, 256, 3, 3),
+        "layer4.2.bn3.num_batches_tracked": (),
+    }
+    for name, shape in shapes.items():
+        assert tuple(state[name].shape) == shape
+    assert len(state) == 318  # as torchvision's resnet50 without fc
+    weights = sum(value.numel() for name, value in ResNet(18).named_parameters())
+    assert weights == 11_689_512 - 513_000  # torchvision's resnet18 less its fc
+
+
+@pytest.mark.parametrize("depth", sorted(LAYERS))
+def test_every_depth_has_its_number_of_weighted_layers(depth):
+    names = [name for name, value in small(depth).named_parameters() if value.ndim == 4 and "downsample" not in name]
+    assert len(names) + 1 == depth  # the classifier is the one more
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"depth": 20}, "depth: expected one of"),
+        ({"output_stride": 4}, "output_stride: expected 8, 16 or 32, got 4"),
+        ({"depth": 18, "preactivation": True}, "preactivation: expected a depth"),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        ResNet(**{"width": 2, **options})
+
+
+def test_weights_load_from_both_formats_with_a_report(tmp_path):
+    source, target = small(18), small(18)
+    state = {name: value.contiguous() for name, value in source.state_dict().items()}
+    save_file({**state, "fc.weight": torch.zeros(3, 3)}, tmp_path / "weights.safetensors")
+    report = load_initial_weights(target, tmp_path / "weights.safetensors")
+    assert set(report.loaded) == set(state)
+    assert report.new == ()
+    assert report.unused == ("fc.weight",)
+    assert "unused: 1 (fc.weight)" in str(report)
+    partial = {f"module.{name}": value for name, value in state.items() if not name.startswith("layer4")}
+    torch.save({"state_dict": partial}, tmp_path / "weights.pth")
+    other = small(18)
+    report = load_initial_weights(other, tmp_path / "weights.pth")
+    assert report.new
+    assert all(name.startswith("layer4") for name in report.new)
+    torch.testing.assert_close(other.conv1.weight, source.conv1.weight)
+
+
+def test_weight_files_that_do_not_fit_are_errors(tmp_path):
+    with pytest.raises(ValueError, match="no such weight file"):
+        read_weights(tmp_path / "absent.pth")
+    (tmp_path / "text.pth").write_text("no weights")
+    with pytest.raises(ValueError, match="not a readable weight file"):
+        read_weights(tmp_path / "text.pth")
+    save_file({"other": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=r"no tensor fits this backbone \(first names: other\)"):
+        load_initial_weights(small(18), tmp_path / "other.safetensors")
+    save_file({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "wide.safetensors")
+    with pytest.raises(ValueError, match=r"conv1.weight: expected shape \(4, 3, 7, 7\), got \(64, 3, 7, 7\)"):
+        load_initial_weights(small(18), tmp_path / "wide.safetensors")
+
+
+def test_pickled_code_in_a_weight_file_is_not_executed(tmp_path):
+    class Harm:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "executed"), "w"))
+
+    torch.save({"conv1.weight": Harm()}, tmp_path / "harm.pth")
+    with pytest.raises(ValueError, match="not a readable weight file"):
+        read_weights(tmp_path / "harm.pth")
+    assert not (tmp_path / "executed").exists()

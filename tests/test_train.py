@@ -1,0 +1,245 @@
+"""The train command: it trains, resumes to the last bit, stops on signals, and names what the user got wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from segmodel import cli, evaluate, predict, train
+from segmodel.model import SegModel
+from segmodel.train import BatchKeys
+
+TINY = [
+    "--data", "scenes:train=12,val=2", "--depth", "18", "--width", "4", "--stem-width", "4", "--label-hidden", "4",
+    "--batch-size", "4", "--crop", "64,64", "--epochs", "3", "--workers", "0", "--pictures", "1", "--precision",
+    "float32", "--rings", "[1,2]", "--label-pool", "5", "--device", "cpu",
+]  # fmt: skip
+
+
+def run(command, *arguments):
+    modules = {"train": train, "evaluate": evaluate, "predict": predict}
+    return cli.run(command, modules[command].main, [str(text) for text in arguments])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A finished tiny run."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    assert run("train", *TINY, "--output", folder) == 0
+    return folder
+
+
+def test_a_run_leaves_what_it_promises(finished, capsys):
+    names = {file.name for file in finished.iterdir()}
+    assert names >= {"config.toml", "metrics.jsonl", "last.safetensors", "last.json", "best.safetensors", "best.json"}
+    assert not [name for name in names if name.endswith(".partial")]
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, 10))
+    assert [line["step"] for line in lines if line["kind"] == "val"] == [3, 6, 9]
+    card = json.loads((finished / "last.json").read_text())
+    assert card["finished"] is True
+    assert card["step"] == 9
+    assert card["classes"][0] == "sky"
+    picture = Image.open(finished / "pictures" / "step_000009.png")
+    assert picture.size == (4 * 132 + 4, 136)
+    assert run("train", "--resume", finished) == 0
+    assert "finished already" in capsys.readouterr().out
+
+
+def interrupted(folder: Path, at: int) -> None:
+    """A run of the finished one's settings, stopped as by Ctrl-C after ``at`` steps."""
+    original = train.training_step
+    count = 0
+
+    def step(*arguments, **options):
+        nonlocal count
+        count += 1
+        if count == at:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(*arguments, **options)
+
+    train.training_step = step
+    try:
+        assert run("train", *TINY, "--output", folder) == 130
+    finally:
+        train.training_step = original
+
+
+@pytest.mark.parametrize("at", [2, 3, 7])
+def test_resuming_gives_the_same_weights_to_the_last_bit(finished, tmp_path, at):
+    folder = tmp_path / "run"
+    interrupted(folder, at)
+    assert json.loads((folder / "last.json").read_text())["step"] == at
+    assert run("train", "--resume", folder) == 0
+    expected, got = load_file(finished / "last.safetensors"), load_file(folder / "last.safetensors")
+    assert expected.keys() == got.keys()
+    for name, value in expected.items():
+        assert torch.equal(value, got[name]), name
+    strip = [
+        {key: value for key, value in json.loads(line).items() if key != "images_per_second"}
+        for line in (folder / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert [line["step"] for line in strip if line["kind"] == "train"] == list(range(1, 10))
+
+
+def test_sigterm_saves_and_exits_with_143(tmp_path):
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "segmodel.train", *TINY, "--epochs", "1000", "--output", str(folder)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not (folder / "last.json").exists() and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors
+    assert "to go on: --resume" in errors
+    assert SegModel.load(folder).num_classes == 12
+
+
+def test_results_do_not_depend_on_the_number_of_workers(finished, tmp_path):
+    folder = tmp_path / "run"
+    assert run("train", *TINY, "--workers", "2", "--output", folder) == 0
+    expected, got = load_file(finished / "last.safetensors"), load_file(folder / "last.safetensors")
+    assert all(torch.equal(value, got[name]) for name, value in expected.items())
+
+
+def test_batches_are_permutations_of_the_set():
+    keys = list(BatchKeys(10, 3, seed=0, first=0, last=6))
+    for epoch in (0, 1):
+        indices = [index for batch in keys[3 * epoch : 3 * epoch + 3] for _, index in batch]
+        assert len(set(indices)) == 9
+        assert {number for batch in keys[3 * epoch : 3 * epoch + 3] for number, _ in batch} == {epoch}
+    assert list(BatchKeys(10, 3, seed=0, first=4, last=6)) == keys[4:]
+    small = list(BatchKeys(2, 5, seed=0, first=0, last=2))
+    assert all(len(batch) == 5 and {index for _, index in batch} == {0, 1} for batch in small)
+
+
+def test_evaluate_prints_and_writes_the_figures(finished, tmp_path, capsys):
+    file = tmp_path / "figures.json"
+    assert run("evaluate", finished, "--guidance", "both", "--json", file, "--classes", "sky, road") == 0
+    text = capsys.readouterr().out
+    assert "guidance off" in text
+    assert "mIoU over sky, road" in text
+    figures = json.loads(file.read_text())
+    assert set(figures["results"]) == {"guidance off", "guidance on"}
+    assert 0 <= figures["results"]["guidance on"]["miou"] <= 1
+
+
+def test_predict_writes_labels_and_overlays(finished, tmp_path):
+    photos = tmp_path / "photos"
+    (photos / "inner").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name, size in (("a.png", (37, 21)), ("inner/b.jpg", (1, 1))):
+        Image.fromarray(rng.integers(0, 256, (*size[::-1], 3), np.uint8)).save(photos / name)
+    assert run("predict", finished, photos, "--output", tmp_path / "out") == 0
+    label = Image.open(tmp_path / "out" / "a.png")
+    assert label.mode == "P"
+    assert label.size == (37, 21)
+    assert np.asarray(label).max() < 12
+    assert Image.open(tmp_path / "out" / "inner" / "b_overlay.png").size == (1, 1)
+    assert run("predict", finished, photos, "--output", tmp_path / "out") == 2
+    assert run("predict", finished, photos, "--output", tmp_path / "out", "--overwrite") == 0
+
+
+def wrong_class_count(tmp_path: Path) -> Path:
+    root = tmp_path / "own"
+    for part in ("images", "labels"):
+        for split in ("train", "val"):
+            (root / part / split).mkdir(parents=True)
+    (root / "classes.toml").write_text('classes = [{name = "a", colour = [0, 0, 0]}, {name = "b", colour = [9, 9, 9]}]')
+    return root
+
+
+def test_mistakes_are_one_line_that_names_the_thing(finished, tmp_path, capsys):
+    occupied = tmp_path / "occupied"
+    occupied.mkdir()
+    (occupied / "file").write_text("mine")
+    (tmp_path / "bad.toml").write_text("[train]\nrat = 1.0\n")
+    (tmp_path / "cut.safetensors").write_bytes((finished / "last.safetensors").read_bytes()[:1000])
+    save_file({"weight": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    new = tmp_path / "new"
+    cases = [
+        (("train", "--data", "nowhere", "--output", new), "data: expected one of"),
+        (("train", "--data", f"voc:{tmp_path}/absent", "--output", new), "absent"),
+        (("train", *TINY, "--output", occupied), "expected an empty or new folder"),
+        (("train", *TINY, "--rate", "fast", "--output", new), "--rate: expected a number, got 'fast'"),
+        (("train", *TINY, "--epochs", "0", "--output", new), "epochs: expected at least 1, got 0"),
+        (("train", *TINY, "--crop", "64", "--output", new), "--crop: expected a list of 2"),
+        (("train", *TINY, "--patch-size", "3", "--output", new), "patch_size: expected a divisor"),
+        (("train", *TINY, "--depth", "20", "--output", new), "depth: expected one of"),
+        (("train", *TINY, "--colour", "1", "--output", new), "--colour"),
+        (("train", *TINY, "--config", tmp_path / "bad.toml", "--output", new), "did you mean 'rate'?"),
+        (("train", *TINY, "--config", tmp_path / "absent.toml", "--output", new), "cannot read the configuration"),
+        (("train", *TINY, "--recipe", "soup", "--output", new), "--recipe: expected one of"),
+        (("train", *TINY, "--init-weights", tmp_path / "absent.pth", "--output", new), "no such weight file"),
+        (("train", *TINY, "--device", "abacus", "--output", new), "--device: 'abacus' cannot be used here"),
+        (("train", "--resume", tmp_path / "absent"), "absent"),
+        (("train", "--resume", finished, "--rate", "1"), "--resume: expected no other setting"),
+        (("evaluate", tmp_path / "absent"), "expected a run folder or a checkpoint file"),
+        (("evaluate", occupied), "expected a run folder or a checkpoint file"),
+        (("evaluate", tmp_path / "cut.safetensors"), "not a readable checkpoint"),
+        (("evaluate", tmp_path / "foreign.safetensors"), "expected a segmodel checkpoint of format 1, got format none"),
+        (("evaluate", finished, "--split", "test"), "split"),
+        (("evaluate", finished, "--classes", "sky,lava"), "--classes: expected some of"),
+        (("evaluate", finished, "--json", tmp_path / "no" / "file.json"), "cannot be written"),
+        (("predict", finished, tmp_path / "absent.jpg", "--output", new), "no such file or folder"),
+        (("predict", finished, occupied, "--output", new), "no picture in this folder"),
+        (("predict", finished, tmp_path / "bad.toml", "--output", new), "bad.toml"),
+    ]
+    for arguments, message in cases:
+        assert run(*arguments) == 2, arguments
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert message in error, (arguments, error)
+        assert error.startswith(f"segmodel.{arguments[0]}: error: ")
+        assert not new.exists() or not list(new.iterdir()), arguments
+    assert [file.name for file in occupied.iterdir()] == ["file"]
+    assert (occupied / "file").read_text() == "mine"
+
+
+def test_a_checkpoint_of_another_class_count_is_named(finished, tmp_path, capsys):
+    root = wrong_class_count(tmp_path)
+    for split in ("train", "val"):
+        Image.new("RGB", (8, 8)).save(root / "images" / split / "x.png")
+        Image.new("L", (8, 8)).save(root / "labels" / split / "x.png")
+    assert run("evaluate", finished, "--data", f"folder:{root}") == 2
+    assert "trained on 12 classes, but" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_broken_file_met_during_training_is_one_line(tmp_path, capsys, workers):
+    root = wrong_class_count(tmp_path)
+    for split in ("train", "val"):
+        Image.new("RGB", (8, 8)).save(root / "images" / split / "x.png")
+        Image.new("L", (8, 8), 7).save(root / "labels" / split / "x.png")
+    assert run("train", *TINY, "--data", f"folder:{root}", "--workers", workers, "--output", tmp_path / "run") == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "labels/train/x.png" in error
+    assert "7" in error
+
+
+def test_run_time_faults_have_status_1_and_a_hint(monkeypatch, capsys):
+    def broken(arguments):
+        raise RuntimeError("disk\nfull")
+
+    assert cli.run("train", broken, []) == 1
+    assert capsys.readouterr().err == "segmodel.train: error: RuntimeError: disk full (--debug shows the trace)\n"
+    assert cli.run("train", broken, ["--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_the_recipe_of_the_scenes_is_the_default_and_flags_override_it():
+    parser = train.make_parser()
+    assert train.resolve(parser.parse_args([])).model.depth == 18
+    assert train.resolve(parser.parse_args(["--depth", "34"])).model.depth == 34
+    assert train.resolve(parser.parse_args(["--data", "voc:x"])).model.depth == 101
+    unary = train.resolve(parser.parse_args(["--variant", "unary"])).model
+    assert (unary.patch_size, unary.rings, unary.label_context, unary.guidance) == (1, (), "none", "off")
