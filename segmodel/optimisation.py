@@ -52,6 +52,7 @@ def training_step(
     rate: float,
     keep: float = 0.5,
     mining: Literal["pixel", "block"] = "pixel",
+    guidance: bool | None = None,
     autocast: torch.dtype | None = None,
     scaler: torch.amp.GradScaler | None = None,
 ) -> Tensor:
@@ -61,13 +62,14 @@ def training_step(
         images: ``(N, 3, H, W)`` in 0..255, labels: ``(N, H, W)`` int64.
         rate: learning rate of this step, multiplied by each group's ``rate_factor``.
         keep, mining: see ``hard_pixel_loss``.
+        guidance: False leaves the guidance CRF out of this step, None follows the model's configuration.
         autocast: dtype of the convolutions, None for the parameters' own. scaler: for float16.
     """
     for group in optimizer.param_groups:
         group["lr"] = rate * group["rate_factor"]
     optimizer.zero_grad(set_to_none=True)
     with torch.autocast(images.device.type, dtype=autocast, enabled=autocast is not None):
-        scores = model(images)
+        scores = model(images) if guidance is None else model(images, guidance=guidance)
     loss = hard_pixel_loss(scores, labels, keep=keep, mining=mining)
     if scaler is None:
         loss.backward()
