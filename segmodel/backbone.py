@@ -113,6 +113,11 @@ class ResNet(nn.Module):
     Forward: normalised image ``(N, 3, H, W)`` -> ``(N, channels, ceil(H / output_stride), ceil(W / output_stride))``.
     """
 
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
+
     def __init__(
         self,
         depth: int = 101,
@@ -130,7 +135,9 @@ class ResNet(nn.Module):
             raise ValueError(f"output_stride: expected 8, 16 or 32, got {output_stride}")
         if preactivation and depth < 50:
             raise ValueError(f"preactivation: expected a depth of 50, 101 or 152, got depth {depth}")
-        block = PreActivationBottleneck if preactivation else Bottleneck if depth >= 50 else Basic
+        block: type[PreActivationBottleneck | Bottleneck | Basic] = (
+            PreActivationBottleneck if preactivation else Bottleneck if depth >= 50 else Basic
+        )
         self.conv1 = nn.Conv2d(3, stem_width, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(stem_width)
         self.relu = nn.ReLU(inplace=True)
@@ -189,7 +196,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            content = load_file(path)
+            content: object = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # every reader has its own exceptions; the user needs one line

@@ -20,6 +20,12 @@ def ring_convolutions(inputs: int, outputs: int, rings: Rings) -> nn.ModuleList:
     )
 
 
+def zero(conv: nn.Conv2d) -> None:
+    """Lets a convolution start at zero, bias included."""
+    for parameter in conv.parameters():
+        nn.init.zeros_(parameter)
+
+
 class FeatureContext(nn.Module):
     """Centre and rings of feature context: C x n x n scores a coarse cell (Sec. 3.2, Sec. 4.1, the f of Eq. 10).
 
@@ -32,9 +38,9 @@ class FeatureContext(nn.Module):
         outputs = patch_size * patch_size * num_classes
         self.centre = nn.Conv2d(channels, outputs, 1)
         self.rings = ring_convolutions(channels, outputs, rings)
+        zero(self.centre)
         for conv in (self.centre, *self.rings):
             nn.init.normal_(conv.weight, std=0.01)
-        nn.init.zeros_(self.centre.bias)
 
     def forward(self, features: Tensor) -> Tensor:
         scores = self.centre(features)
@@ -59,8 +65,7 @@ class MaxPoolLabelContext(nn.Module):
         )
         self.hidden = nn.Conv2d(num_classes, hidden, 7, padding=3)
         self.output = nn.Conv2d(hidden, num_classes, 1)
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)
+        zero(self.output)
 
     def forward(self, scores: Tensor) -> Tensor:
         pooled = self.pool(scores)
@@ -80,8 +85,7 @@ class BoxRingLabelContext(nn.Module):
         self.rings = ring_convolutions(num_classes, hidden, rings)
         self.bias = nn.Parameter(torch.zeros(hidden))
         self.output = nn.Conv2d(hidden, num_classes, 1)
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)
+        zero(self.output)
 
     def forward(self, scores: Tensor) -> Tensor:
         pooled = kernels.distance_aware_pool(scores.softmax(1), radii=self.radii)
@@ -212,7 +216,7 @@ class SegmentationHead(nn.Module):
         """``guidance=None`` follows the configuration: joint always, "inference" in evaluation mode only."""
         if guidance is None:
             guidance = self.guidance == "joint" or (self.guidance == "inference" and not self.training)
-        return self.refine(self.coarse(features, image.shape[-2:]), image, guidance=guidance)
+        return self.refine(self.coarse(features, (image.shape[-2], image.shape[-1])), image, guidance=guidance)
 
 
 def enlarge(x: Tensor, factor: int) -> Tensor:

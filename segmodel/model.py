@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -75,7 +76,12 @@ class SegModel(nn.Module):
 
     Args:
         num_classes: C. config: architecture.
+
+    ``classes`` (names) and ``palette`` (C x 3, uint8) say what it was trained on; empty on a new model.
     """
+
+    image_mean: Tensor
+    image_std: Tensor
 
     def __init__(self, num_classes: int, config: ModelConfig | None = None):
         super().__init__()
@@ -110,6 +116,8 @@ class SegModel(nn.Module):
             guidance_iterations=config.guidance_iterations,
             learn_compatibility=config.learn_compatibility,
         )
+        self.classes: tuple[str, ...] = ()
+        self.palette = np.empty((0, 3), np.uint8)
         self.register_buffer("image_mean", torch.tensor(IMAGE_MEAN)[:, None, None], persistent=False)
         self.register_buffer("image_std", torch.tensor(IMAGE_STD)[:, None, None], persistent=False)
 

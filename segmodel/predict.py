@@ -7,14 +7,13 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import torch
 from PIL import Image
 from tqdm import tqdm
 
 from segmodel import cli
 from segmodel.checkpoint import load_model
 from segmodel.data.base import read_image
-from segmodel.evaluate import autocast_dtype, choose_device, label_maps
+from segmodel.evaluate import autocast_dtype, choose_device, label_maps, place
 from segmodel.options import UserError
 from segmodel.pictures import overlay, save_label, save_picture
 
@@ -60,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     if there and not options.overwrite:
         raise UserError(f"{there[0]}: exists already (--overwrite replaces it)")
     device = choose_device(options.device)
-    model = load_model(options.run).to(device, memory_format=torch.channels_last)
+    model = place(load_model(options.run), device)
     dtype = autocast_dtype(options.precision, device)
     mode = {"configured": None, "on": True, "off": False}[options.guidance]
     for (file, _), (label_file, overlay_file) in zip(tqdm(images, unit="image", disable=None), targets, strict=True):

@@ -36,7 +36,16 @@ from segmodel.checkpoint import (
     write_atomically,
 )
 from segmodel.data import Augmentation, AugmentedData, DataError, open_data
-from segmodel.evaluate import Precision, autocast, autocast_dtype, choose_device, evaluate, label_maps, result_json
+from segmodel.evaluate import (
+    Precision,
+    autocast,
+    autocast_dtype,
+    choose_device,
+    evaluate,
+    label_maps,
+    place,
+    result_json,
+)
 from segmodel.metrics import Scores, table
 from segmodel.model import VARIANTS, ModelConfig, SegModel
 from segmodel.optimisation import make_optimizer, poly_rate, recompute_batch_norm, training_step
@@ -166,7 +175,7 @@ def load_batches(data: AugmentedData, keys: BatchKeys, *, workers: int, device: 
     """Batches of images ``(N, 3, H, W)`` float32 in 0..255, channels last in memory, and labels int64."""
     if workers < 0:
         workers = min(8, (os.cpu_count() or 1) - 1)
-    loader = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         _Loadable(data),  # type: ignore[arg-type]
         batch_sampler=keys,  # type: ignore[arg-type]
         num_workers=workers,
@@ -233,7 +242,7 @@ class Trainer:
         self._place()
 
     def _place(self) -> None:
-        self.model.to(self.device, memory_format=torch.channels_last)
+        place(self.model, self.device)
         train = self.config.train
         self.optimizer = make_optimizer(
             self.model, rate=train.rate, momentum=train.momentum, weight_decay=train.weight_decay
