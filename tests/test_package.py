@@ -1,0 +1,63 @@
+"""The package from outside: what an import loads, what a wheel holds, one name for each module."""
+
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, files
+from importlib.util import find_spec
+
+import pytest
+
+import segmodel
+
+
+def modules_after(statement: str) -> set[str]:
+    code = f"{statement}\nimport sys\nprint(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(result.stdout.split())
+
+
+def test_importing_the_package_loads_neither_torch_nor_numpy():
+    assert not modules_after("import segmodel") & {"torch", "numpy", "triton", "PIL"}
+
+
+def test_importing_the_operators_loads_no_model():
+    loaded = modules_after("import segmodel.kernels")
+    assert not {name for name in loaded if name.startswith("segmodel.") and not name.startswith("segmodel.kernels")}
+    assert "triton" not in loaded
+
+
+def test_public_names_load_on_first_use_and_unknown_ones_are_errors():
+    for name in segmodel.__all__:
+        assert getattr(segmodel, name) is not None
+    assert set(segmodel.__all__) <= set(dir(segmodel))
+    with pytest.raises(AttributeError, match="has no attribute 'Segmodel'"):
+        _ = segmodel.Segmodel
+
+
+def test_nothing_is_imported_under_a_second_name():
+    everything = (
+        "import segmodel.kernels, segmodel.reference, segmodel.train, segmodel.evaluate, segmodel.predict\n"
+        "import importlib, pkgutil\n"
+        "for part in (segmodel.kernels, segmodel.reference):\n"
+        "    for item in pkgutil.iter_modules(part.__path__, part.__name__ + '.'):\n"
+        "        '__main__' in item.name or 'triton' in item.name or importlib.import_module(item.name)\n"
+    )
+    loaded = modules_after(everything)
+    assert not {name for name in loaded if name.split(".")[0] in ("kernels", "reference")}
+    assert {"segmodel.kernels.guidance_crf", "segmodel.reference.mean_field"} <= loaded
+
+
+def test_the_wheel_holds_segmodel_alone_and_its_recipes():
+    try:
+        installed = [file for file in files("segmodel") or [] if ".dist-info" not in str(file)]
+    except PackageNotFoundError:
+        pytest.skip("segmodel is not installed; this runs in the wheel's environment")
+    spec = find_spec("segmodel")
+    assert spec is not None
+    if not any(str(file).startswith("segmodel/") for file in installed):
+        pytest.skip("an editable install has no files of its own")
+    tops = {str(file).split("/")[0] for file in installed}
+    assert tops == {"segmodel"}
+    names = {str(file) for file in installed}
+    assert {"segmodel/kernels/guidance_crf.py", "segmodel/reference/mean_field.py"} <= names
+    assert {"segmodel/recipes/scenes.toml", "segmodel/py.typed"} <= names
