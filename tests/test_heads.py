@@ -1,0 +1,110 @@
+"""Parts of the head: up-sampling, separable pooling, the four configurations of Table 3, any size of image."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from segmodel.heads import LearnableUpsampling, MaxPoolLabelContext, SegmentationHead, area_average
+from segmodel.model import VARIANTS, ModelConfig, SegModel
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    factor=st.sampled_from([2, 4, 8, 16]), height=st.integers(1, 7), width=st.integers(1, 7), labels=st.integers(1, 3)
+)
+def test_initial_upsampling_is_bilinear_interpolation(factor, height, width, labels):
+    torch.manual_seed(height * 10 + width)
+    scores = torch.randn(2, labels, height, width, dtype=torch.float64)
+    up = LearnableUpsampling(labels, factor).double()
+    expected = functional.interpolate(scores, scale_factor=factor, mode="bilinear", align_corners=False)
+    # the weights are exact in float32 (multiples of a power of two), so float64 rounding only
+    torch.testing.assert_close(up(scores), expected, rtol=1e-12, atol=1e-12)
+
+
+@settings(max_examples=20, deadline=None)
+@given(pool=st.sampled_from([1, 3, 9, 25]), height=st.integers(1, 30), width=st.integers(1, 30))
+def test_separable_max_pool_is_the_square_one(pool, height, width):
+    torch.manual_seed(pool + height)
+    scores = torch.randn(1, 2, height, width)
+    separable = MaxPoolLabelContext(2, hidden=1, pool=pool).pool
+    expected = functional.max_pool2d(scores, pool, stride=1, padding=pool // 2)
+    assert torch.equal(separable(scores), expected)
+
+
+def test_label_messages_start_at_zero():
+    head = SegmentationHead(8, 3, label_context="box_rings", label_steps=2)
+    scores = torch.randn(1, 3, 6, 6)
+    assert all(torch.equal(message(scores), torch.zeros_like(scores)) for message in head.label_context)
+
+
+@settings(max_examples=15, deadline=None)
+@given(factor=st.sampled_from([1, 2, 4]), height=st.integers(1, 9), width=st.integers(1, 9))
+def test_area_average_repeats_the_last_row_and_column(factor, height, width):
+    image = torch.rand(1, 3, height, width)
+    rows = torch.arange(-(-height // factor) * factor).clamp(max=height - 1)
+    columns = torch.arange(-(-width // factor) * factor).clamp(max=width - 1)
+    whole = image[:, :, rows][:, :, :, columns]
+    expected = whole.unflatten(3, (-1, factor)).unflatten(2, (-1, factor)).mean((3, 5))
+    torch.testing.assert_close(area_average(image, factor), expected, rtol=1e-6, atol=1e-6)
+
+
+TINY = {"depth": 18, "width": 2, "stem_width": 2, "label_hidden": 2, "label_pool": 3, "rings": ((1, 1), (1, 2))}
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    variant=st.sampled_from(sorted(VARIANTS)),
+    label_context=st.sampled_from(["max_pool", "box_rings", "none"]),
+    upsampling=st.sampled_from(["learnable", "bilinear"]),
+    output_stride=st.sampled_from([8, 16, 32]),
+    patch_size=st.sampled_from([1, 2, 4, 8]),
+    steps=st.integers(0, 2),
+    height=st.integers(1, 70),
+    width=st.integers(1, 70),
+)
+def test_every_configuration_takes_every_size(
+    variant, label_context, upsampling, output_stride, patch_size, steps, height, width
+):
+    options = {**TINY, "label_context": label_context, "patch_size": patch_size, **VARIANTS[variant]}
+    config = ModelConfig(upsampling=upsampling, output_stride=output_stride, label_steps=steps, **options)
+    model = SegModel(3, config).eval()
+    image = 255 * torch.rand(2, 3, height, width)
+    for guidance in (None, False, True):
+        scores = model(image, guidance=guidance)
+        assert scores.shape == (2, 3, height, width)
+        assert torch.isfinite(scores).all()
+
+
+def test_guidance_follows_its_configuration():
+    image = 255 * torch.rand(1, 3, 20, 24)
+    for guidance in ("joint", "inference", "off"):
+        torch.manual_seed(0)
+        model = SegModel(3, ModelConfig(guidance=guidance, **TINY))
+        learned = {name for name, value in model.head.crf.named_parameters() if value.requires_grad}
+        assert learned == ({"compatibility", "weight"} if guidance == "joint" else set())
+        for training in (True, False):
+            model.train(training)
+            on = guidance == "joint" or (guidance == "inference" and not training)
+            features = model.features(image).detach()
+            expected = model.head(features, image, guidance=on)
+            assert torch.equal(model.head(features, image), expected)
+            assert not torch.equal(expected, model.head(features, image, guidance=not on))
+
+
+def test_wrong_images_and_options_are_named():
+    model = SegModel(3, ModelConfig(**TINY))
+    for image in (torch.zeros(3, 8, 8), torch.zeros(1, 1, 8, 8), torch.zeros(1, 3, 8, 8, dtype=torch.uint8)):
+        with pytest.raises(ValueError, match="image: expected a floating point tensor"):
+            model(image)
+    for options, message in (
+        ({"label_pool": 4}, "label_pool: expected an odd number, got 4"),
+        ({"rings": ((1, 0),)}, "rings: expected pairs"),
+        ({"guidance_eps": 0.0}, "guidance_eps: expected more than 0"),
+        ({"patch_size": 0}, "patch_size: expected at least 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ModelConfig(**options)
+    with pytest.raises(ValueError, match="num_classes: expected at least 1, got 0"):
+        SegModel(0)
