@@ -68,7 +68,8 @@ class TrainConfig:
     weight_decay: float = option(1e-4, "weight decay (lambda of Eq. 17)", "Sec. 7.1.2")
     keep: float = option(0.5, "share of the pixels kept, those with the larger loss", "Sec. 7.1.2")
     mining: Literal["pixel", "block"] = option("pixel", "decide for each pixel (text) or each 4x4 block (code)")
-    joint_from: float = option(0.0, "share of the training before the guidance CRF joins (from scratch: 0.5 is better)")
+    mining_from: float = option(0.0, "share of the training before mining starts (short trainings: 0.3 is better)")
+    joint_from: float = option(0.0, "share of the training before the guidance CRF joins (from scratch: 0.6 is better)")
     batch_norm_epochs: float = option(1.0, "passes that recompute the batch-norm statistics at the end", "Sec. 7.1.2")
     validate_every: int = option(1, "epochs between validations (0: only at the end)")
     validate_images: int = option(0, "validation images used during training (0: all)")
@@ -81,7 +82,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name, low in (("epochs", 1), ("steps", 0), ("batch_size", 1), ("validate_every", 0), ("pictures", 0),
                           ("workers", -1), ("batch_norm_epochs", 0), ("rate", 0), ("momentum", 0), ("seed", 0),
-                          ("weight_decay", 0), ("validate_images", 0), ("joint_from", 0)):  # fmt: skip
+                          ("weight_decay", 0), ("validate_images", 0), ("joint_from", 0), ("mining_from", 0)):  # fmt: skip
             if getattr(self, name) < low:
                 raise ValueError(f"{name}: expected at least {low}, got {getattr(self, name)}")
         if not 0 < self.keep <= 1:
@@ -300,7 +301,8 @@ class Trainer:
         for images, labels in self.batches(self.step, self.total):
             rate = poly_rate(self.step, self.total, base=train.rate, power=train.power)
             loss = training_step(
-                self.model, self.optimizer, images, labels, rate=rate, keep=train.keep, mining=train.mining,
+                self.model, self.optimizer, images, labels, rate=rate,
+                keep=1.0 if self.step < train.mining_from * self.total else train.keep, mining=train.mining,
                 guidance=False if self.step < train.joint_from * self.total else None,
                 autocast=self.dtype, scaler=self.scaler,
             ).item()  # fmt: skip
