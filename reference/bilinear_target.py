@@ -43,7 +43,7 @@ def coarse_targets_by_definition(p: Array, *, factor: int) -> Array:
 def coarse_targets(p: Array, *, factor: int) -> Array:
     r"""Return the target of every coarse cell: the bilinear-weighted label histogram of the pixels around it.
 
-    .. math:: D(q_i \,\|\, \textstyle\sum_j w_j p_i^j) \qquad (6)
+    .. math:: D(q_i \,\|\, \sum_j w_j p_i^j) \qquad (6)
 
     - ``p``: one-hot truth (f h, f w, L); ``factor`` f. Returns (h, w, L), rows sum to 1.
 

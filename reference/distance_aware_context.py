@@ -56,7 +56,7 @@ def ring_message_by_definition(x: Array, kernel: Array, *, ring: Ring) -> Array:
 
 
 def ring_message(x: Array, kernel: Array, *, ring: Ring) -> Array:
-    r"""Return :math:`\sum_t K_t^T \bar x_{p + d t}` with :math:`\bar x` the clipped box mean (Sec. 4.1, 7.3).
+    r"""Return :math:`\sum_t K_t^T m_{p + d t}` with m the clipped box mean (Sec. 4.1, 7.3).
 
     ``x``: (H, W, D); ``kernel``: (3, 3, D, E); returns (H, W, E). The feature half of Eq. 10 is the sum of such
     messages on f, and predicts the C x n x n scores of Sec. 3.2 as the centre does.
@@ -71,9 +71,9 @@ def mean_field_update_by_definition(scores: Array, cliques: Sequence[Clique], q:
     r"""Return the decoupled scores of Eq. 9, enumerating every labelling of every clique.
 
     .. math:: \varphi^u_i(x_i) = \varphi_i(x_i, I_i)
-              - \sum_c E_{\hat p(x_{c \setminus i})}[\psi_c(x_{c \setminus i}, x_i, I_c)] \qquad (9)
+              - \sum_c E_{\hat{p}(x_{c \backslash i})}[\psi_c(x_{c \backslash i}, x_i, I_c)] \qquad (9)
 
-    - ``scores`` :math:`\varphi`: (N, L); ``q`` :math:`\hat p`: (N, L) marginals of the last iteration.
+    - ``scores`` :math:`\varphi`: (N, L); ``q`` :math:`\hat{p}`: (N, L) marginals of the last iteration.
     - ``cliques``: pairs of member pixels (i, j, ...) and an energy table :math:`\psi_c` of shape (L,) * members.
 
     Open: Eq. 7 adds :math:`\psi`, Eq. 9 subtracts its expectation. Both are right if :math:`\varphi` is a score in
@@ -118,13 +118,14 @@ def label_message_box_rings(
 ) -> Array:
     r"""Return the learned message of Eq. 10 as the text has it: rings over the estimated probability map.
 
-    .. math:: E_{\hat p(x_{c \setminus i})}[\psi_c(x_{c \setminus i}, x_i, I_c)] = U[\hat p(x_c), x_i, f_c] \qquad (10)
+    .. math:: E_{\hat{p}(x_{c \backslash i})}[\psi_c(x_{c \backslash i}, x_i, I_c)]
+              = U[\hat{p}(x_c), x_i, f_c] \qquad (10)
 
-    - ``scores``: (H, W, C); :math:`\hat p` is their softmax. ``ring_kernels``: (3, 3, C, hidden) each, for ``rings`` in
-      cells of this map (the feature rings times n). ``output_weight``: (hidden, C). Returns scores to *add*: -U.
+    - ``scores``: (H, W, C); :math:`\hat{p}` is their softmax. ``ring_kernels``: (3, 3, C, hidden) each, for ``rings``
+      in cells of this map (the feature rings times n). ``output_weight``: (hidden, C). Returns scores to *add*: -U.
 
-    The function U is linear in :math:`\hat p`, as is the expectation that it stands for: for pairwise cliques whose
-    table depends on the offset only, Eq. 9 *is* a convolution of :math:`\hat p`, with the tables as its kernel.
+    The function U is linear in :math:`\hat{p}`, as is the expectation that it stands for: for pairwise cliques whose
+    table depends on the offset only, Eq. 9 *is* a convolution of :math:`\hat{p}`, with the tables as its kernel.
     """
     p = softmax(as_map("scores", scores))
     require(len(ring_kernels) == len(rings), "ring_kernels", f"{len(rings)} kernels", len(ring_kernels))

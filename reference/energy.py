@@ -135,7 +135,7 @@ def free_energy(q: Array, table: Array) -> float:
 def mean_field(potentials: Array, pairs: Array, *, sweeps: int = 50) -> Array:
     r"""Return the mean field q (N, L) of Eq. 14, one pixel after the other: each update lowers the free energy.
 
-    .. math:: q_i \propto \exp\Big( {-\varphi_i} - \sum_{j > i} \psi_{ij} q_j - \sum_{j < i} \psi_{ji}^T q_j \Big)
+    .. math:: q_i \propto \exp\left( -\varphi_i - \sum_{j > i} \psi_{ij} q_j - \sum_{j < i} \psi_{ji}^T q_j \right)
 
     ``pairs``: (N, N, L, L), read for i < j only. Algorithm 1 differs threefold: all pixels at once, W_ij for both
     orders of a pair, and the self-term :math:`w_{ii}`.

@@ -176,7 +176,7 @@ def label_message(scores: Array, parameters: Parameters, config: HeadConfig, ste
 
 
 def context_crf(scores: Array, parameters: Parameters, config: HeadConfig) -> tuple[Array, Pullback]:
-    r"""Return the decoupled scores :math:`s_T`, :math:`s_t = s_0 - U_t[\hat p(s_{t-1})]` (Eq. 4, 9)."""
+    r"""Return the decoupled scores :math:`s_T`, :math:`s_t = s_0 - U_t[\hat{p}(s_{t-1})]` (Eq. 4, 9)."""
     steps = 0 if config.label_context == "none" else config.label_steps
     estimate, pullbacks = scores, []
     for step in range(steps):

@@ -76,10 +76,10 @@ def guidance_crf_steps(
     r"""Return the scores :math:`\varphi^0 = \varphi^u, \varphi^1, \ldots` of every iteration of Algorithm 1.
 
     .. math::
-        q^k_i    &= \mathrm{softmax}(\varphi^k_i)              && \text{(1. softmax)} \\
-        g^k_i    &= \textstyle\sum_j w_{ij}(I)\, q^k_j         && \text{(2. guided filtering)} \\
-        m^k_i(l) &= \textstyle\sum_{l'} \mu(l, l')\, g^k_i(l') && \text{(3. compatibility transform)} \\
-        \varphi^{k+1}_i &= \varphi^u_i - \lambda m^k_i         && \text{(4. local update; printed: } \varphi^k_i)
+        q^k_i &= \mathrm{softmax}(\varphi^k_i) && \text{1. softmax} \\
+        g^k_i &= \sum_j w_{ij}(I)\, q^k_j && \text{2. guided filtering} \\
+        m^k_i(l) &= \sum_{l'} \mu(l, l')\, g^k_i(l') && \text{3. compatibility transform} \\
+        \varphi^{k+1}_i &= \varphi^u_i - \lambda m^k_i && \text{4. local update}
 
     - ``scores``: (H, W, L) at the guide's resolution; ``guide``: (H, W, 3) or (H, W, 1) in 0..255, area-averaged.
     - ``compatibility`` :math:`\mu`: (L, L), or None for Potts without an L x L product: as every q sums to 1,
@@ -135,9 +135,9 @@ def guidance_crf_gradients(
 
     .. math:: \frac{\partial L}{\partial \lambda} = -\langle G, m \rangle, \qquad
               \frac{\partial L}{\partial \mu} = -\lambda \sum_i G_i g_i^T, \qquad
-              \frac{\partial L}{\partial q} = -\lambda\, h \mu, \qquad
-              \frac{\partial L}{\partial \varphi^u} \mathrel{+}= G
+              \frac{\partial L}{\partial q} = -\lambda\, h \mu
 
+    Each adds up over the iterations; :math:`\varphi^u` receives every G, and what reaches :math:`\varphi^0` in the end.
     W acts on space and :math:`\mu` on labels, so the two commute.
     """
     phi = guidance_crf_steps(
@@ -173,7 +173,7 @@ def guidance_functional(
 ) -> float:
     r"""Return what Algorithm 1 decreases with clipped windows; ``q``: (H, W, L) with positive entries.
 
-    .. math:: F(q) = \sum_i n_i \Big( {-\langle s_i, q_i \rangle} + \sum_l q_{il} \ln q_{il} \Big)
+    .. math:: F(q) = \sum_i n_i \left( -\langle s_i, q_i \rangle + \sum_l q_{il} \ln q_{il} \right)
               + \frac{\lambda}{2} \sum_{l m} \mu_{lm}\, q_l^T D W q_m
 
     D W is positive semi-definite. If :math:`\lambda \geq 0` and :math:`\mu` is symmetric and negative semi-definite on

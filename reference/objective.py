@@ -18,7 +18,7 @@ def regularised_objective(
 ) -> float:
     r"""Return the objective that training decreases.
 
-    .. math:: \theta^* = \arg\min_\theta \sum_I \sum_i -\log \hat p(x^*_i | I; \theta)
+    .. math:: \theta^* = \arg\min_\theta \sum_I \sum_i -\log \hat{p}(x^*_i | I; \theta)
               + \frac{\text{weight decay}}{2} \lVert \theta \rVert_2^2 \qquad (17)
 
     - ``scores``: one (H, W, C) for each image; ``labels``: one (H, W) each, 255 ignored.

@@ -32,8 +32,8 @@ def local_scores(features: Array, weight: Array, bias: Array, *, patch_size: int
 def patch_rearrange_by_loops(x: Array, *, patch_size: int) -> Array:
     r"""Return Sec. 3.2's rearrangement, cell by cell.
 
-    .. math:: out[y, x, c] = in[\lfloor y/n \rfloor, \lfloor x/n \rfloor, m C + c],
-              \qquad m = (y \bmod n)\, n + (x \bmod n)
+    .. math:: out[y, x, c] = in[\lfloor y/n \rfloor, \lfloor x/n \rfloor, m C + c]
+    .. math:: m = (y \bmod n)\, n + (x \bmod n)
 
     The position m is the *outer* index of the channels (the authors' layout). ``torch.nn.PixelShuffle`` has the class
     outermost: the paper does not say, a trained network is the same up to a permutation, a loaded one is not.

@@ -30,7 +30,7 @@ def test_every_entry_is_a_documented_function_that_names_it(entry: str) -> None:
 
 def test_modules_are_all_the_modules_there_are() -> None:
     folder = Path(reference.__file__).parent
-    found = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__", "page", "figures", "typeset"}
+    found = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__", "page", "figures"}
     assert set(reference.MODULES) == found
     assert {name.split(".")[0] for name in reference.CONTENTS.values()} <= found
 

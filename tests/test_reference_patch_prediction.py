@@ -42,10 +42,10 @@ def test_eq_3_is_one_classifier_for_each_position(height: int, width: int, n: in
         assert scores[row, column, c] == pytest.approx(f[row // n, column // n] @ weight[:, k] + bias[k], abs=1e-13)
 
 
-@pytest.mark.parametrize("n", [0, 3])
-def test_the_channels_must_divide(n: int) -> None:
+@pytest.mark.parametrize(("channels", "n"), [(4, 0), (4, 3), (6, 2)])
+def test_the_channels_must_divide(channels: int, n: int) -> None:
     with pytest.raises(ValueError, match="patch_size: expected n >= 1 with n"):
-        patch_rearrange(np.zeros((1, 1, 4)), patch_size=n)
+        patch_rearrange(np.zeros((1, 1, channels)), patch_size=n)
 
 
 @pytest.mark.parametrize(("height", "width", "n"), [(4, 3, 2), (3, 4, 2), (2, 2, 0)])

@@ -1,0 +1,112 @@
+"""The page: complete, self-contained, its equations typeset; and the command that writes it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("docutils", reason="the page is an extra: pip install 'segmodel[page]'")
+
+from segmodel.reference import CONTENTS, MODULES, __main__, figures, page
+from segmodel.reference.errata import ERRATA
+
+STAGES = [("image", "a picture", "1 x 3 x 8 x 8"), ("scores", "the end", "1 x 21 x 8 x 8")]
+
+
+@pytest.fixture(scope="module")
+def text() -> str:
+    return page.render(STAGES)
+
+
+def test_every_equation_and_module_has_its_place(text: str) -> None:
+    for place in (*CONTENTS.values(), *MODULES):
+        assert f'id="{place}"' in text
+        assert f'href="#{place}"' in text
+    assert text.count("<math") > 80
+    for number in range(1, 18):
+        assert f'<mn>{number}</mn>\n  <mo stretchy="false">)</mo>' in text or f"Eq. {number}:" in text
+
+
+def test_nothing_failed_to_parse(text: str) -> None:
+    for sign in ("system-message", "problematic", ":math:", ":func:", "\\frac", "\\sum"):
+        assert sign not in re.sub(r"<pre><code>.*?</code></pre>", "", text, flags=re.S)
+
+
+def test_nothing_is_fetched(text: str) -> None:
+    addresses = re.findall(r"""(?:src|href)=["']([^"'#]+)""", text)
+    assert all(address.startswith("data:image/png;base64,") for address in addresses)
+    assert "@import" not in text
+    assert "url(" not in text
+
+
+def test_all_figures_and_misprints_are_there(text: str) -> None:
+    count = sum(len(drawn) for drawn in page.FIGURES.values())
+    assert text.count("<figure>") == count + 1  # and Fig. 4
+    assert text.count("<tr>") > len(ERRATA)
+    assert "1 x 21 x 8 x 8" in text
+    assert all(row.test in text for row in ERRATA)
+    assert "nan" not in "".join(re.findall(r"<svg.*?</svg>", text, flags=re.S)).lower().split('"')
+
+
+def test_without_a_live_model_fig_4_is_left_out() -> None:
+    assert "<figure>" not in page.section("head", ())
+
+
+def test_a_docstring_that_does_not_parse_is_an_error() -> None:
+    with pytest.raises(ValueError, match="docstring: expected reStructuredText"):
+        page.typeset(r":math:`\nosuchcommand`")
+
+
+def test_the_code_beside_the_text_is_without_docstring() -> None:
+    assert page.code_without_docstring(figures.curve).startswith("def curve(")
+    assert '"""' not in page.code_without_docstring(figures.curve)
+
+
+def test_the_embedded_png_is_one() -> None:
+    import base64
+    import io
+
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 5, 3))
+    data = figures.picture(pixels.astype(float), 0, 0, 5, 3).split("base64,")[1].split('"')[0]
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))), pixels)
+
+
+def test_the_command_writes_the_page_with_the_live_model(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "segmodel.reference", "--output"]
+    root = Path(page.__file__).parents[2]
+    done = subprocess.run(
+        [*command, str(tmp_path / "paper.html")], cwd=root, check=True, capture_output=True, text=True
+    )
+    assert done.stderr == ""
+    text = (tmp_path / "paper.html").read_text(encoding="utf-8")
+    assert "GuidanceCRF" in text.split('id="head"')[1].split("</svg>")[0]
+    assert "1 x 21 x 75 x 125" in text
+
+
+@pytest.mark.parametrize("bad", [".", "missing/paper.html"])
+def test_a_bad_path_is_one_line_and_status_2(
+    bad: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["reference", "--output", str(tmp_path / bad)])
+    assert __main__.main() == 2
+    assert capsys.readouterr().err.startswith("error: --output: expected a file in an existing folder")
+
+
+def test_without_docutils_the_error_names_the_extra(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "docutils", None)
+    monkeypatch.setattr(sys, "argv", ["reference", "--output", str(tmp_path / "paper.html")])
+    assert __main__.main() == 2
+    assert "segmodel[page]" in capsys.readouterr().err
+
+
+def test_without_torch_fig_4_is_left_out(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert __main__.live_stages() == []
+    assert "Fig. 4 is left out" in capsys.readouterr().err
