@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .arrays import Array, Labels, bilinear_upsample, one_hot, softmax
 from .bilinear_target import ambiguous_share, attainable_iou, coarse_targets, fit_scores
 from .distance_aware_context import FEATURE_RINGS, ring_boxes
-from .guided_filter import dense_weights
+from .guided_filter import guided_filter_adjoint
 from .mean_field import guidance_crf, guidance_crf_steps, guidance_functional, potts
 
 INK, SOFT, COLOURS = "#333", "#999", ("#3b6fb6", "#d1603d", "#4f9d69", "#8e6bb0")
@@ -114,7 +114,9 @@ def rows_of_w() -> str:
     edge[:, 8:] = (200, 170, 90)
     parts, scale = [], 10
     for k, (guide, name) in enumerate(((edge, "beside an edge"), (np.full_like(edge, 90.0), "on a flat picture"))):
-        w = dense_weights(guide, radius=radius)[7 * side + 6].reshape(side, side)
+        here = np.zeros((side, side, 1))
+        here[7, 6] = 1
+        w = guided_filter_adjoint(here, guide, radius=radius)[..., 0]  # row i of W is W^T applied to pixel i alone
         shown = 255 - np.clip(w / w.max(), 0, 1)[..., None] * np.array([196.0, 144, 73])
         shown[7, 6] *= 0.75
         left = 330 * k

@@ -33,7 +33,6 @@ from .patch_prediction import patch_rearrange, patch_rearrange_inverse
 Parameters = Mapping[str, Array]
 Gradients = dict[str, Array]
 Pullback = Callable[[Array], tuple[Array, Gradients]]
-Layer = Callable[[Array], tuple[Array, Pullback]]
 
 
 @dataclass(frozen=True)
@@ -69,32 +68,52 @@ class HeadConfig:
         return self.stride // self.patch_size // self.guidance_stride
 
 
+def linear(x: Array, parameters: Parameters, name: str) -> tuple[Array, Pullback]:
+    """Return x weight + bias, a 1 x 1 convolution; parameters ``NAME.weight`` (D, E) and ``NAME.bias`` (E,)."""
+    weight = parameters[f"{name}.weight"]
+
+    def pullback(gradient: Array) -> tuple[Array, Gradients]:
+        weight_gradient = np.einsum("yxd,yxe->de", x, gradient)
+        gradients = {f"{name}.weight": weight_gradient, f"{name}.bias": gradient.sum(axis=(0, 1))}
+        return gradient @ weight.T, gradients
+
+    return x @ weight + parameters[f"{name}.bias"], pullback
+
+
+def ring_sum(x: Array, parameters: Parameters, rings: Mapping[str, Ring]) -> tuple[Array, Pullback]:
+    """Return the sum of ring messages (Sec. 4.1); ``rings`` maps a kernel's name to its ring, (k, k, D, E) each."""
+    areas = {name: box_mean(x, radius=ring.radius) for name, ring in rings.items()}
+    total = np.zeros((*x.shape[:2], 1))  # grows to E channels with the first ring
+    for name, ring in rings.items():
+        total = total + convolution(areas[name], parameters[name], dilation=ring.dilation)
+
+    def pullback(gradient: Array) -> tuple[Array, Gradients]:
+        x_gradient, gradients = np.zeros_like(x), {}
+        for name, ring in rings.items():
+            area_gradient, gradients[name] = convolution_gradients(
+                areas[name], parameters[name], gradient, dilation=ring.dilation
+            )
+            x_gradient += box_mean_adjoint(area_gradient, radius=ring.radius)
+        return x_gradient, gradients
+
+    return total, pullback
+
+
 def feature_context(features: Array, parameters: Parameters, config: HeadConfig) -> tuple[Array, Pullback]:
     """Return the scores s_0 (n h, n w, C): centre plus rings, summed, then laid out in space (Eq. 3, Sec. 3.2, 4.1).
 
     Parameters: ``centre.weight`` (D, n n C), ``centre.bias`` (n n C,), ``ring.R.weight`` (3, 3, D, n n C).
     """
-    pooled = [box_mean(features, radius=ring.radius) for ring in config.rings]
-    kernels = [parameters[f"ring.{index}.weight"] for index in range(len(config.rings))]
-    scores = features @ parameters["centre.weight"] + parameters["centre.bias"]
-    for ring, area, kernel in zip(config.rings, pooled, kernels, strict=True):
-        scores = scores + convolution(area, kernel, dilation=ring.dilation)
+    rings = {f"ring.{index}.weight": ring for index, ring in enumerate(config.rings)}
+    centre, centre_pullback = linear(features, parameters, "centre")
+    context, context_pullback = ring_sum(features, parameters, rings)
 
     def pullback(gradient: Array) -> tuple[Array, Gradients]:
         gradient = patch_rearrange_inverse(gradient, patch_size=config.patch_size)
-        features_gradient = gradient @ parameters["centre.weight"].T
-        gradients: Gradients = {
-            "centre.weight": np.einsum("yxd,yxe->de", features, gradient),
-            "centre.bias": gradient.sum(axis=(0, 1)),
-        }
-        for index, (ring, area, kernel) in enumerate(zip(config.rings, pooled, kernels, strict=True)):
-            area_gradient, gradients[f"ring.{index}.weight"] = convolution_gradients(
-                area, kernel, gradient, dilation=ring.dilation
-            )
-            features_gradient = features_gradient + box_mean_adjoint(area_gradient, radius=ring.radius)
-        return features_gradient, gradients
+        (a, a_gradients), (b, b_gradients) = centre_pullback(gradient), context_pullback(gradient)
+        return a + b, a_gradients | b_gradients
 
-    return patch_rearrange(scores, patch_size=config.patch_size), pullback
+    return patch_rearrange(centre + context, patch_size=config.patch_size), pullback
 
 
 def max_pool(x: Array, *, size: int) -> tuple[Array, Pullback]:
@@ -138,41 +157,28 @@ def label_message(scores: Array, parameters: Parameters, config: HeadConfig, ste
     (3, 3, C, hidden) for "box_rings", whose radii and dilations are the feature rings' times n; for both
     ``label.T.hidden.bias``, ``label.T.output.weight`` (hidden, C) and ``label.T.output.bias``.
     """
-    name = f"label.{step}."
+    name = f"label.{step}"
     if config.label_context == "max_pool":
-        chain: list[Layer] = [lambda x: max_pool(x, size=config.label_pool), normalise]
-        layers = {f"{name}hidden.weight": Ring(radius=0, dilation=1)}
+        pooled, pool_pullback = max_pool(scores, size=config.label_pool)
+        context, context_pullback = normalise(pooled)
+        rings = {f"{name}.hidden.weight": Ring(radius=0, dilation=1)}  # a plain convolution
     else:
-        chain = [probabilities]
-        layers = {f"{name}ring.{i}.weight": ring.scaled(config.patch_size) for i, ring in enumerate(config.rings)}
-    context, pullbacks = scores, []
-    for layer in chain:
-        context, layer_pullback = layer(context)
-        pullbacks.append(layer_pullback)
-    hidden = np.tile(parameters[f"{name}hidden.bias"], (*scores.shape[:2], 1))
-    for key, ring in layers.items():
-        hidden = hidden + convolution(box_mean(context, radius=ring.radius), parameters[key], dilation=ring.dilation)
-    output_weight = parameters[f"{name}output.weight"]
+        context, context_pullback = probabilities(scores)
+        pool_pullback = None
+        rings = {f"{name}.ring.{i}.weight": ring.scaled(config.patch_size) for i, ring in enumerate(config.rings)}
+    hidden, hidden_pullback = ring_sum(context, parameters, rings)
+    message, output_pullback = linear(hidden + parameters[f"{name}.hidden.bias"], parameters, f"{name}.output")
 
     def pullback(gradient: Array) -> tuple[Array, Gradients]:
-        hidden_gradient = gradient @ output_weight.T
-        gradients: Gradients = {
-            f"{name}output.weight": np.einsum("yxd,yxe->de", hidden, gradient),
-            f"{name}output.bias": gradient.sum(axis=(0, 1)),
-            f"{name}hidden.bias": hidden_gradient.sum(axis=(0, 1)),
-        }
-        context_gradient = np.zeros_like(context)
-        for key, ring in layers.items():
-            area = box_mean(context, radius=ring.radius)
-            area_gradient, gradients[key] = convolution_gradients(
-                area, parameters[key], hidden_gradient, dilation=ring.dilation
-            )
-            context_gradient += box_mean_adjoint(area_gradient, radius=ring.radius)
-        for layer_pullback in reversed(pullbacks):
-            context_gradient, _ = layer_pullback(context_gradient)
-        return context_gradient, gradients
+        gradient, output_gradients = output_pullback(gradient)
+        bias_gradient = {f"{name}.hidden.bias": gradient.sum(axis=(0, 1))}
+        gradient, hidden_gradients = hidden_pullback(gradient)
+        gradient, _ = context_pullback(gradient)
+        if pool_pullback is not None:
+            gradient, _ = pool_pullback(gradient)
+        return gradient, output_gradients | bias_gradient | hidden_gradients
 
-    return hidden @ output_weight + parameters[f"{name}output.bias"], pullback
+    return message, pullback
 
 
 def context_crf(scores: Array, parameters: Parameters, config: HeadConfig) -> tuple[Array, Pullback]:

@@ -77,11 +77,10 @@ def mined_loss(
     """
     labels = as_labels("labels", labels, scores.shape[-1], ignore=ignore)
     require(labels.shape == scores.shape[:-1], "labels", f"shape {scores.shape[:-1]}", labels.shape)
-    require(fraction > 0, "fraction", "a positive number", fraction)
     rules = {"pixel": hard_pixels, "block": hard_blocks}
     require(mining in rules, "mining", f"one of {tuple(rules)}", mining)
     valid = labels != ignore
-    p = one_hot(np.where(valid, labels, 0), scores.shape[-1])
+    p = one_hot(labels, scores.shape[-1])
     log_truth = (p * log_softmax(scores)).sum(axis=-1)
     kept = valid if fraction >= 1 else rules[mining](log_truth, valid, fraction=fraction)
     count = max(1, int(kept.sum()))

@@ -56,7 +56,7 @@ def test_convolution_by_loops(height: int, width: int, taps: int, dilation: int,
 
 
 @some
-@given(SIZE, SIZE, st.sampled_from([1, 3]), st.integers(1, 3), SEED)
+@given(SIZE, SIZE, st.sampled_from([1, 3, 5]), st.integers(1, 3), SEED)
 def test_convolution_gradients(height: int, width: int, taps: int, dilation: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     x, kernel = rng.normal(size=(height, width, 2)), rng.normal(size=(taps, taps, 2, 3))
@@ -119,6 +119,14 @@ def test_softmax(labels: int, seed: int, shift: float) -> None:
     # shift + score loses up to 1e4 * 2^-53 = 1e-12 of the score
     np.testing.assert_allclose(arrays.softmax(scores + shift), q, rtol=0, atol=1e-11)
     y = rng.normal(size=(3, labels))
+    check_gradient(lambda s: inner(arrays.softmax(s), y), scores, arrays.softmax_adjoint(q, y))
+
+
+def test_softmax_is_over_the_last_axis_of_any_number() -> None:
+    scores, y = np.random.default_rng(0).normal(size=(2, 2, 4, 3))
+    q = arrays.softmax(scores)
+    np.testing.assert_allclose(q.sum(axis=2), 1, **EXACT)
+    np.testing.assert_allclose(arrays.softmax(scores[0, 0]), q[0, 0], **EXACT)
     check_gradient(lambda s: inner(arrays.softmax(s), y), scores, arrays.softmax_adjoint(q, y))
 
 

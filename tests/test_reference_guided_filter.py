@@ -55,6 +55,42 @@ def test_linear_time_is_the_dense_matrix(border: str, height, width, channels, r
     np.testing.assert_allclose(guided_filter_adjoint(y, guide, **options), dense(w.T, y), **EXACT)
 
 
+def weights_by_statistics(guide: np.ndarray, radius: int, border: str) -> np.ndarray:
+    """W once more, each window cut out of the picture (zeros outside it for "authors") and given to np.cov."""
+    height, width, channels = guide.shape
+    side, counts = 2 * radius + 1, window_counts(height, width, radius=radius)[..., 0]
+    padded = np.pad(guide, ((radius, radius), (radius, radius), (0, 0)))
+    inside = np.pad(np.ones((height, width), bool), radius)
+    number = np.pad(np.arange(height * width).reshape(height, width), radius)
+    total = np.zeros((height * width, height * width))
+    for row, column in np.ndindex(height, width):
+        cut = np.s_[row : row + side, column : column + side]
+        seen = padded[cut].reshape(-1, channels)
+        here = inside[cut].ravel()
+        sample = seen if border == "authors" else seen[here]
+        centred = seen[here] - sample.mean(axis=0)
+        inverse = np.linalg.inv(np.cov(sample.T, bias=True).reshape(channels, channels) + np.eye(channels))
+        members = number[cut].ravel()[here]
+        share = counts[row, column] if border == "clipped" else side**2
+        total[np.ix_(members, members)] += (1 + centred @ inverse @ centred.T) / share
+    return total / (counts.reshape(-1, 1) if border == "clipped" else side**2)
+
+
+@pytest.mark.parametrize("border", BORDERS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_three_borders_by_their_statistics(border: str, channels: int) -> None:
+    guide = draw_guide(6, 7, channels, "texture", 5)  # larger than the window, where the authors' area is the window's
+    w = dense_weights(guide, radius=2, border=border)
+    np.testing.assert_allclose(w, weights_by_statistics(guide, 2, border), **EXACT)
+
+
+def test_the_authors_area_is_no_larger_than_the_picture() -> None:
+    guide = np.zeros((3, 9, 1))  # black: zero-padding changes no moment
+    w = dense_weights(guide, radius=2, border="authors")
+    expected = weights_by_statistics(guide, 2, "constant") * (5 * 5) ** 2 / (3 * 5) ** 2
+    np.testing.assert_allclose(w, expected, **EXACT)
+
+
 @pytest.mark.parametrize("border", BORDERS)
 @few
 @given(**(CASE | {"epsilon": st.just(900.0)}))  # a smooth filter, so that differences of colours are well resolved

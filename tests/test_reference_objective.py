@@ -86,6 +86,19 @@ def test_mined_loss_and_its_gradient(mining, images, height, width, classes, ign
     check_gradient(mean_over_kept, scores, gradient)
 
 
+def test_fraction_one_keeps_blocks_whose_grid_point_is_ignored() -> None:
+    scores, labels = draw(1, 4, 4, 2, 0.0, 1)
+    labels[0, 0, 0] = 255
+    whole = objective.mined_loss(scores, labels, fraction=1.0, mining="block")[0]
+    assert whole == objective.mined_loss(scores, labels, fraction=1.0)[0] > 0
+    assert objective.mined_loss(scores, labels, fraction=0.9, mining="block")[0] == 0
+
+
+def test_each_image_needs_its_labels() -> None:
+    with pytest.raises(ValueError, match="argument 2"):
+        objective.regularised_objective([np.zeros((1, 1, 2))] * 2, [np.zeros((1, 1), int)], {})
+
+
 def test_mining_defaults() -> None:
     scores, labels = draw(2, 9, 9, 3, 0.2, 1)
     explicit = objective.mined_loss(scores, labels, fraction=0.5, mining="pixel", ignore=255)
@@ -229,6 +242,15 @@ def test_figures_by_their_definitions(classes, seed, ignored) -> None:
     assert objective.mean_iou(matrix) == pytest.approx(np.nanmean(iou))
     assert objective.mean_accuracy(matrix) == pytest.approx(np.nanmean(recall))
     assert objective.pixel_accuracy(matrix) == pytest.approx((truth == predicted)[valid].mean())
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_class_of_one_pixel_counts_and_an_absent_one_does_not() -> None:
+    confusion = np.array([[1, 0, 0, 0], [0, 1, 3, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+    np.testing.assert_array_equal(objective.intersection_over_union(confusion), [1, 0.25, 0, np.nan])
+    assert objective.mean_iou(confusion) == pytest.approx(1.25 / 3)
+    assert objective.mean_accuracy(confusion) == (1 + 0.25) / 2
+    assert np.isnan(objective.mean_iou(0 * confusion))
 
 
 def test_confusion_matrix_checks_the_labels() -> None:
