@@ -1,6 +1,6 @@
-r"""Misprints and open points of the paper, and where its public code does something else. Each has a test.
+"""Misprints and open points of the paper, and where its public code differs.
 
-The authors' code is named by what it does; none of it is copied.
+Each row has a test that shows the problem. The authors' code is named by what it does; none of it is copied.
 """
 
 from typing import NamedTuple

@@ -185,10 +185,10 @@ def architecture(stages: Sequence[tuple[str, str, str]]) -> str:
     """Fig. 4: one box a stage; ``stages`` are (name, what it is, shape of its output), from a model that was run."""
     parts = []
     for k, (name, kind, shape) in enumerate(stages):
-        x, y = 10 + 245 * (k % 3), 10 + 85 * (k // 3)
-        parts += [box(x, y, 215, 58, COLOURS[k % 4], edge=COLOURS[k % 4], opacity=0.12)]
-        parts += [text(x + 107, y + 18, name), text(x + 107, y + 34, kind, size=10, colour="#666")]
-        parts += [text(x + 107, y + 50, shape, size=11)]
+        x, y = 10 + 255 * (k % 3), 10 + 85 * (k // 3)
+        parts += [box(x, y, 225, 58, COLOURS[k % 4], edge=COLOURS[k % 4], opacity=0.12)]
+        parts += [text(x + 112, y + 18, name), text(x + 112, y + 34, kind, size=10, colour="#666")]
+        parts += [text(x + 112, y + 50, shape, size=11)]
         if k + 1 < len(stages):
-            parts += [text(x + 230, y + 34, "→", size=16) if k % 3 < 2 else text(x + 107, y + 76, "↵", size=16)]
-    return svg(730, 20 + 85 * -(-len(stages) // 3), *parts)
+            parts += [text(x + 240, y + 34, "→", size=16) if k % 3 < 2 else text(x + 112, y + 76, "↵", size=16)]
+    return svg(760, 20 + 85 * -(-len(stages) // 3), *parts)

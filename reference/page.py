@@ -56,7 +56,7 @@ math{font-size:1.06em}math[display=block]{overflow-x:auto;max-width:100%;margin:
 figure{margin:1.5rem 0}figcaption{color:var(--soft);font-size:.92rem}svg{width:100%;height:auto;font-family:sans-serif}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem;margin:1rem 0}
 td,th{border:1px solid var(--line);padding:.35rem .55rem;text-align:left;vertical-align:top}th{background:var(--code)}
-td p,th p{margin:0}.errata td{overflow-wrap:anywhere}dl dt{font-weight:bold}
+td p,th p{margin:0}.errata td{overflow-wrap:anywhere}.errata td:first-child{white-space:nowrap}dl dt{font-weight:bold}
 @media screen and (max-width:56rem){article{grid-template-columns:minmax(0,1fr);gap:.4rem}
 body{font-size:15px}h1{font-size:1.45rem}h2{font-size:1.25rem}.wide svg{min-width:33rem}
 .errata,.errata tbody{display:block}.errata thead{display:none}
