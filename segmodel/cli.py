@@ -13,7 +13,13 @@ class Parser(argparse.ArgumentParser):
     """An argument parser without abbreviations, whose errors are one line."""
 
     def __init__(self, command: str, description: str):
-        super().__init__(prog=f"python -m segmodel.{command}", description=description, allow_abbrev=False)
+        super().__init__(
+            prog=f"python -m segmodel.{command}",
+            usage="%(prog)s [options]" if command == "train" else None,  # not seventy flags in a paragraph
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
         self.add_argument("--debug", action="store_true", help="show the trace of an error")
 
     def error(self, message: str) -> None:  # type: ignore[override]

@@ -46,8 +46,9 @@ class ModelConfig:
     learn_compatibility: bool = option(True, "train the label compatibility, from Potts on", "Sec. 5")
 
     def __post_init__(self) -> None:
-        for name, low in (("width", 1), ("stem_width", 1), ("patch_size", 1), ("label_hidden", 1), ("label_steps", 0),
-                          ("guidance_radius", 0), ("guidance_iterations", 0)):  # fmt: skip
+        at_least = {"width": 1, "stem_width": 1, "patch_size": 1, "label_hidden": 1, "label_steps": 0,
+                    "guidance_radius": 0, "guidance_iterations": 0}  # fmt: skip
+        for name, low in at_least.items():
             if getattr(self, name) < low:
                 raise ValueError(f"{name}: expected at least {low}, got {getattr(self, name)}")
         if self.label_pool < 1 or self.label_pool % 2 == 0:

@@ -9,7 +9,6 @@ Settings come from, each over the one before: defaults (the paper's), a recipe, 
 """
 
 import json
-import os
 import signal
 import sys
 import time
@@ -22,7 +21,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from segmodel import cli, pictures
@@ -35,7 +33,7 @@ from segmodel.checkpoint import (
     versions,
     write_atomically,
 )
-from segmodel.data import Augmentation, AugmentedData, DataError, open_data
+from segmodel.data import Augmentation, AugmentedData, open_data
 from segmodel.evaluate import (
     Precision,
     autocast,
@@ -46,6 +44,7 @@ from segmodel.evaluate import (
     place,
     result_json,
 )
+from segmodel.loader import BatchKeys, load_batches, steps_per_epoch
 from segmodel.metrics import Scores, table
 from segmodel.model import VARIANTS, ModelConfig, SegModel
 from segmodel.optimisation import make_optimizer, poly_rate, recompute_batch_norm, training_step
@@ -80,9 +79,10 @@ class TrainConfig:
     device: str = option("auto", "cpu, cuda, ...; auto: a GPU where there is one")
 
     def __post_init__(self) -> None:
-        for name, low in (("epochs", 1), ("steps", 0), ("batch_size", 1), ("validate_every", 0), ("pictures", 0),
-                          ("workers", -1), ("batch_norm_epochs", 0), ("rate", 0), ("momentum", 0), ("seed", 0),
-                          ("weight_decay", 0), ("validate_images", 0), ("joint_from", 0), ("mining_from", 0)):  # fmt: skip
+        at_least = {"epochs": 1, "batch_size": 1, "workers": -1} | dict.fromkeys(
+            ("steps", "validate_every", "validate_images", "pictures", "batch_norm_epochs", "rate", "momentum",
+             "weight_decay", "seed", "joint_from", "mining_from"), 0)  # fmt: skip
+        for name, low in at_least.items():
             if getattr(self, name) < low:
                 raise ValueError(f"{name}: expected at least {low}, got {getattr(self, name)}")
         if not 0 < self.keep <= 1:
@@ -119,78 +119,6 @@ def read_recipe(name: str) -> dict[str, dict[str, Any]]:
         return read_toml(path, SECTIONS)
 
 
-class BatchKeys:
-    """Keys (epoch, index) of the batches of steps ``first..last - 1``; a function of the seed and the step alone.
-
-    Each epoch is a permutation without its last incomplete batch; a set smaller than a batch is repeated in it.
-    """
-
-    def __init__(self, length: int, batch_size: int, seed: int, first: int, last: int):
-        self.length, self.batch_size, self.seed, self.first, self.last = length, batch_size, seed, first, last
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return max(1, self.length // self.batch_size)
-
-    def __len__(self) -> int:
-        return max(0, self.last - self.first)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order, of_epoch = np.empty(0, np.int64), -1
-        for step in range(self.first, self.last):
-            epoch, place = divmod(step, self.steps_per_epoch)
-            if epoch != of_epoch:
-                order, of_epoch = np.random.default_rng((self.seed, epoch)).permutation(self.length), epoch
-            chosen = np.resize(
-                order[place * self.batch_size :], min(self.batch_size, max(self.length, self.batch_size))
-            )
-            yield [(epoch, int(index)) for index in chosen]
-
-
-class _Loadable:
-    """The data as a loader worker reads it: what is wrong with a file comes back as a value and is raised at home."""
-
-    def __init__(self, data: AugmentedData):
-        self.data = data
-
-    def __getitem__(self, key: tuple[int, int]) -> Any:
-        try:
-            return self.data[key]
-        except DataError as error:
-            return error
-
-
-def _collate(samples: list[Any]) -> tuple[Tensor, Tensor] | DataError:
-    for sample in samples:
-        if isinstance(sample, DataError):
-            return sample
-    images = torch.from_numpy(np.stack([sample.image for sample in samples]))
-    return images, torch.from_numpy(np.stack([sample.label for sample in samples]))
-
-
-def _quiet_worker(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process decides
-
-
-def load_batches(data: AugmentedData, keys: BatchKeys, *, workers: int, device: torch.device) -> Iterator[tuple]:
-    """Batches of images ``(N, 3, H, W)`` float32 in 0..255, channels last in memory, and labels int64."""
-    if workers < 0:
-        workers = min(8, (os.cpu_count() or 1) - 1)
-    loader: DataLoader[Any] = DataLoader(
-        _Loadable(data),  # type: ignore[arg-type]
-        batch_sampler=keys,  # type: ignore[arg-type]
-        num_workers=workers,
-        collate_fn=_collate,
-        worker_init_fn=_quiet_worker,
-        pin_memory=device.type == "cuda",
-    )
-    for batch in loader:
-        if isinstance(batch, DataError):
-            raise batch
-        images, labels = (part.to(device, non_blocking=True) for part in batch)
-        yield images.permute(0, 3, 1, 2).float(), labels.long()
-
-
 class StopSignal:
     """Remembers SIGINT or SIGTERM until the step is done; a second one acts at once."""
 
@@ -222,7 +150,7 @@ class Trainer:
         self.data = open_data(train.data, split="train")
         self.validation = open_data(train.data, split="val")
         self.augmented = AugmentedData(self.data, config.augmentation, seed=train.seed)
-        self.steps_per_epoch = max(1, len(self.data) // train.batch_size)
+        self.steps_per_epoch = steps_per_epoch(len(self.data), train.batch_size)
         self.total = train.steps or train.epochs * self.steps_per_epoch
         self.step, self.best, self.finished = 0, -1.0, False
         self.scaler = torch.amp.GradScaler(self.device.type) if self.dtype == torch.float16 else None

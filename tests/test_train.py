@@ -15,8 +15,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from segmodel import cli, evaluate, predict, train
+from segmodel.loader import BatchKeys
 from segmodel.model import SegModel
-from segmodel.train import BatchKeys
 
 TINY = [
     "--data", "scenes:train=12,val=2", "--depth", "18", "--width", "4", "--stem-width", "4", "--label-hidden", "4",
