@@ -1,10 +1,14 @@
 """The guidance CRF (Algorithm 1), read on scores: a score is a negative energy."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from . import backend as _backend
 from .guided_filter import PreparedGuide, composite, composite_filter, filter_planes, guide_for
+
+CONTIGUOUS = torch.contiguous_format
 
 
 def guidance_crf(
@@ -109,7 +113,7 @@ def _guidance_crf(
 @_guidance_crf.register_fake
 def _(scores, planes, compatibility, weight, radius, border, iterations, save, triton):
     beliefs = planes.new_empty((iterations if save else 0, *scores.shape))
-    return torch.empty_like(scores, memory_format=torch.contiguous_format), beliefs
+    return torch.empty_like(scores, memory_format=CONTIGUOUS), beliefs
 
 
 def forward(
@@ -124,14 +128,44 @@ def forward(
     triton: bool,
 ) -> tuple[Tensor, Tensor]:
     """Phi after the last iteration, and every q (iterations N L H W) if they are to be saved."""
-    phi = unary = scores.to(planes.dtype, memory_format=torch.contiguous_format)
-    beliefs = planes.new_empty((iterations if save else 0, *scores.shape))
+    step, _ = steps(triton)
+    unary, phi = scores.contiguous(), torch.empty_like(scores, memory_format=CONTIGUOUS)
+    beliefs = planes.new_empty((iterations if save else 2, *scores.shape))
     with torch.autocast(scores.device.type, enabled=False):
-        for k in range(iterations):
-            q = torch.softmax(phi, dim=1, out=beliefs[k] if save else None)
+        q = torch.softmax(unary, dim=1, dtype=planes.dtype, out=beliefs[0])
+        for k in range(1, iterations + 1):
             g = filter_planes(q, planes, radius, border, False, triton)
-            phi = torch.addcmul(unary, weight, messages(compatibility, g), value=-1)
-    return phi.to(scores.dtype), beliefs
+            message = g if compatibility is None else messages(compatibility, g)
+            last = k == iterations
+            q = step(
+                unary, message, weight, compatibility is None, not last, phi if last else beliefs[k % len(beliefs)]
+            )
+    return phi, beliefs if save else beliefs.new_empty((0, *scores.shape))
+
+
+def steps(triton: bool) -> tuple[Callable, Callable]:
+    """What lies between two filters, forward and backward: one Triton kernel each, or the functions below."""
+    if triton:
+        from . import triton_guidance_crf
+
+        return triton_guidance_crf.update, triton_guidance_crf.update_backward
+    return update, update_backward
+
+
+def update(unary: Tensor, message: Tensor, weight: Tensor, potts: bool, softmax: bool, out: Tensor) -> Tensor:
+    """``unary - weight * mu g`` into ``out``, and its softmax if wanted; ``message`` is g with Potts, else mu g."""
+    m = messages(None, message) if potts else message
+    phi = torch.addcmul(unary, weight, m, value=-1)
+    return torch.softmax(phi, dim=1, out=out) if softmax else out.copy_(phi)
+
+
+def update_backward(h: Tensor, q: Tensor, weight: Tensor, potts: bool, total: Tensor) -> tuple[Tensor, Tensor]:
+    """The next step of the backward, added to ``total``; and d_weight, which is 0 unless Potts. Overwrites h."""
+    d_weight = torch.dot(h.flatten(), q.flatten()) - h.sum() if potts else torch.zeros_like(weight)
+    d_q = h.mul_(weight if potts else -weight)
+    step = torch.ops.aten._softmax_backward_data(d_q, q, 1, q.dtype)
+    total += step
+    return step, d_weight
 
 
 @torch.library.custom_op("segmodel::guidance_crf_backward", mutates_args=())
@@ -151,7 +185,7 @@ def _guidance_crf_backward(
 @_guidance_crf_backward.register_fake
 def _(grad, beliefs, planes, compatibility, weight, radius, border, triton):
     labels = 0 if compatibility is None else grad.shape[1]
-    scores = torch.empty_like(grad, memory_format=torch.contiguous_format)
+    scores = torch.empty_like(grad, memory_format=CONTIGUOUS)
     return scores, planes.new_empty((labels, labels)), torch.empty_like(weight)
 
 
@@ -171,23 +205,21 @@ def backward(
     dq = -lambda mu^T h, and dlambda = -<h, mu q>. No g is needed, and with Potts no product: a term that is the
     same for all labels vanishes behind the softmax, and sum_l q_l = 1.
     """
-    step = grad.to(planes.dtype, memory_format=torch.contiguous_format)
+    _, step_backward = steps(triton)
+    step = grad.to(planes.dtype, memory_format=CONTIGUOUS)
     total = step.clone()
     labels = 0 if compatibility is None else grad.shape[1]
     d_compatibility, d_weight = planes.new_zeros((labels, labels)), torch.zeros_like(weight)
     with torch.autocast(grad.device.type, enabled=False):
         for q in reversed(beliefs.unbind(0)):
             h = filter_planes(step, planes, radius, border, True, triton)
-            if compatibility is None:
-                d_weight += torch.dot(h.flatten(), q.flatten()) - h.sum()
-                d_q = h.mul_(weight)
-            else:
+            if compatibility is not None:
                 product = torch.matmul(h.flatten(2), q.flatten(2).mT).sum(0)
                 d_weight -= (product * compatibility).sum()
                 d_compatibility -= weight * product
-                d_q = messages(compatibility.mT, h).mul_(-weight)
-            step = torch._softmax_backward_data(d_q, q, 1, planes.dtype)
-            total += step
+                h = messages(compatibility.mT, h)
+            step, d_potts = step_backward(h, q, weight, compatibility is None, total)
+            d_weight += d_potts
     return total.to(grad.dtype), d_compatibility, d_weight
 
 

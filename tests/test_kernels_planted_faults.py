@@ -1,0 +1,98 @@
+"""Faults that such operators have had elsewhere, planted one at a time: each must turn a test of the torch path red."""
+
+import inspect
+import textwrap
+from collections.abc import Callable
+
+import pytest
+import test_kernels_box_filter as box_tests
+import test_kernels_guidance_crf as crf_tests
+import test_kernels_guided_filter as filter_tests
+import torch
+from kernels_tools import Case
+
+from segmodel.kernels import box_filter, flat_planes, guidance_crf, guided_filter
+from segmodel.kernels.flat_planes import FlatPlanes
+
+# Importing the operators' modules by name: the package's attributes of the same names are the functions.
+MODULES = {function: inspect.getmodule(function) for function in (box_filter, guided_filter, guidance_crf)}
+
+filter_equal, filter_adjoint = (
+    filter_tests.test_float64_equals_the_reference,
+    filter_tests.test_adjoint_is_the_transpose,
+)
+crf_equal, crf_gradient = crf_tests.test_float64_equals_the_reference, crf_tests.test_gradients_equal_the_reference
+box_adjoint = box_tests.test_adjoint_equals_the_reference
+
+
+def case() -> Case:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(2, 3, 7, 6, dtype=torch.float64, generator=generator)
+    guide = 255 * torch.rand(2, 3, 7, 6, dtype=torch.float64, generator=generator).float().double()
+    return Case(scores, guide, "noise", 2, "clipped")
+
+
+# name: (where, function, what stands there, what is planted, the test with its further arguments)
+FAULTS: dict[str, tuple] = {
+    "W instead of its adjoint": (
+        MODULES[guided_filter], "blocked_filter", "(inverse, one) if adjoint else", "(one, inverse) if adjoint else",
+        filter_adjoint,
+    ),
+    "box mean instead of its adjoint": (
+        MODULES[box_filter], "_blocked_box_filter", "(inverse, one) if adjoint else", "(one, inverse) if adjoint else",
+        box_adjoint, 2,
+    ),
+    "eps added twice": (MODULES[guided_filter], "moments", "(entry + eps)", "(entry + eps + eps)", filter_equal),
+    "eps forgotten below the diagonal's first entry": (
+        MODULES[guided_filter], "moments", "(entry + eps)", "(entry + eps * (i == 0))", filter_equal,
+    ),
+    "a border count off by one": (
+        flat_planes, "_line_counts", "(last - first + 1)", "(last - first + 2)", filter_equal,
+    ),
+    "images of a batch mixed": (
+        MODULES[guided_filter], "blocked_filter", "planes[image], inverse", "planes[0], inverse", filter_equal,
+    ),
+    "a mask forgotten: no zeros between rows": (
+        FlatPlanes, "pitch", "self.width + self.radius", "self.width", filter_equal,
+    ),
+    "window one too short": (
+        FlatPlanes, "box_sum", "2 * self.radius + 1", "2 * self.radius", filter_equal,
+    ),
+    "softmax over the batch": (
+        MODULES[guidance_crf], "update", "torch.softmax(phi, dim=1", "torch.softmax(phi, dim=0", crf_equal, False, 3,
+    ),
+    "the update starts from phi, not from the unary scores": (
+        MODULES[guidance_crf], "forward", "unary, message, weight", "q, message, weight", crf_equal, False, 3,
+    ),
+    "compatibility not transposed": (
+        MODULES[guidance_crf], "backward", "messages(compatibility.mT, h)", "messages(compatibility, h)",
+        crf_gradient, True, torch.float64,
+    ),
+    "gradient of the last iteration only": (
+        MODULES[guidance_crf], "update_backward", "total += step", "total", crf_gradient, False, torch.float64,
+    ),
+    "the constant of Potts left out of the weight's gradient": (
+        MODULES[guidance_crf], "update_backward", "- h.sum()", "", crf_gradient, False, torch.float64,
+    ),
+}  # fmt: skip
+
+
+def planted(where: object, name: str, old: str, new: str) -> Callable | property:
+    """The same function with the fault in its text."""
+    original = inspect.getattr_static(where, name)
+    function = original.fget if isinstance(original, property) else original
+    source = textwrap.dedent(inspect.getsource(function))
+    assert source.count(old) >= 1, f"{name} has no {old!r} any more"
+    scope = dict(function.__globals__)
+    exec(compile(source.replace(old, new), f"<{name} with a fault>", "exec"), scope)
+    return scope[name]
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_the_fault_turns_a_test_red(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    where, function, old, new, test, *arguments = FAULTS[name]
+    inner = test.hypothesis.inner_test
+    inner(case(), *arguments)
+    monkeypatch.setattr(where, function, planted(where, function, old, new))
+    with pytest.raises((AssertionError, RuntimeError)):
+        inner(case(), *arguments)

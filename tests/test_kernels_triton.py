@@ -1,0 +1,134 @@
+"""The Triton kernels: which backend is chosen, every kernel in Triton's interpreter, and compiled without a GPU.
+
+Interpreting and compiling exclude each other in one process, and both differ from the process of the tests: each runs
+as a script of its own (tests/triton_interpreted.py, tests/triton_compiled.py).
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from segmodel.kernels import backend, guidance_crf, guided_filter
+
+pytest.importorskip("triton", reason="Triton exists for Linux only, and this machine has none")
+HERE = Path(__file__).parent
+TABLE = HERE / "triton_resources.json"
+
+
+def run(script: str, *arguments: str, **environment: str) -> str:
+    finished = subprocess.run(
+        [sys.executable, str(HERE / script), *arguments],
+        cwd=HERE.parent,
+        env={**os.environ, "PYTHONPATH": f"{HERE.parent}{os.pathsep}{HERE}", **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["guide_moments", "filter_and_adjoint", "update", "update_backward", "guidance_crf", "half_precision", "variable"],
+)
+def test_in_the_interpreter(name: str) -> None:
+    examples = "1000" if torch.cuda.is_available() and os.environ.get("SEGMODEL_MANY_EXAMPLES") else "25"
+    assert "passed" in run("triton_interpreted.py", name, examples, TRITON_INTERPRET="1", OMP_NUM_THREADS="1")
+
+
+def test_compiled_kernels_do_not_spill(request: pytest.FixtureRequest) -> None:
+    """sm_80, sm_90, sm_100 and gfx942; the table in the repository must be what the compiler says today."""
+    measured = json.loads(run("triton_compiled.py"))
+    for name, entry in measured["kernels"].items():
+        assert entry["spills"] == 0, (name, entry)
+    stored = json.loads(TABLE.read_text()) if TABLE.exists() else {}
+    if stored.get("triton") != measured["triton"] or os.environ.get("SEGMODEL_REFRESH_TABLES"):
+        TABLE.write_text(json.dumps(measured, indent=1) + "\n")
+        stored = measured
+    assert stored == measured, "run with SEGMODEL_REFRESH_TABLES=1 to accept the new resource table"
+
+
+def test_triton_where_it_cannot_run_is_an_error_that_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    scores, guide = torch.randn(1, 2, 4, 5), 255 * torch.rand(1, 3, 4, 5)
+    for function in (guided_filter, guidance_crf):
+        with pytest.raises(ValueError, match="backend: 'triton' cannot run here: the tensor is on cpu"):
+            function(scores, guide, backend="triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    with pytest.raises(ValueError, match="no float64"):
+        guided_filter(scores.double(), guide, backend="triton")
+    with pytest.raises(ValueError, match="no gradient for the guide"):
+        guided_filter(scores, guide.requires_grad_(), backend="triton")
+    monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="triton is not installed"):
+        guided_filter(scores, guide, backend="triton")
+    assert not backend.use_triton("auto", scores)
+
+
+def test_the_environment_variable_stands_in_for_auto(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    scores = torch.zeros(1, 2, 4, 5)
+    monkeypatch.setenv("SEGMODEL_BACKEND", "triton")
+    with pytest.raises(ValueError, match="cannot run here"):
+        backend.use_triton("auto", scores)
+    assert not backend.use_triton("torch", scores)
+    monkeypatch.setenv("SEGMODEL_BACKEND", "fast")
+    with pytest.raises(ValueError, match="backend: expected one of"):
+        backend.use_triton("auto", scores)
+    monkeypatch.setenv("SEGMODEL_BACKEND", "torch")
+    assert not backend.use_triton("auto", scores)
+
+
+def test_imports_without_triton() -> None:
+    """A finder that refuses triton stands for macOS and Windows."""
+    code = """
+import importlib.abc, importlib.util, sys
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "triton":
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Refuse())
+real = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *a: None if name == "triton" else real(name, *a)
+import torch, segmodel.kernels as kernels
+scores, guide = torch.randn(1, 2, 4, 5, requires_grad=True), 255 * torch.rand(1, 3, 4, 5)
+kernels.guidance_crf(scores, guide).sum().backward()
+assert not [name for name in sys.modules if name.startswith("segmodel.kernels.triton")]
+"""
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", [(1, 1), (7, 9), (75, 125), (128, 131)])
+def test_on_the_gpu_equals_the_torch_path(dtype: torch.dtype, size: tuple[int, int]) -> None:
+    for radius in (0, 3, 31):
+        scores = torch.randn(2, 21, *size, device="cuda").to(dtype).requires_grad_()
+        guide, mu = 255 * torch.rand(2, 3, *size, device="cuda"), (1 - torch.eye(21, device="cuda")).requires_grad_()
+        for compatibility in (None, mu):
+            results = []
+            for name in ("triton", "torch"):
+                phi = guidance_crf(scores, guide, compatibility=compatibility, radius=radius, backend=name)
+                results.append((phi, *torch.autograd.grad(phi.float().square().sum(), scores)))
+            bound = {torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 3e-2}[dtype]
+            for actual, expected in zip(*results, strict=True):
+                scale = float(expected.detach().abs().max())
+                torch.testing.assert_close(actual, expected, rtol=0, atol=bound * scale)
+
+
+@pytest.mark.gpu
+def test_on_the_gpu_in_a_graph_and_compiled() -> None:
+    scores, guide = torch.randn(1, 21, 75, 125, device="cuda"), 255 * torch.rand(1, 3, 75, 125, device="cuda")
+    expected = guidance_crf(scores, guide)
+    torch.testing.assert_close(torch.compile(guidance_crf, fullgraph=True)(scores, guide), expected)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = guidance_crf(scores, guide)
+    graph.replay()
+    torch.testing.assert_close(captured, expected)

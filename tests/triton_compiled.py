@@ -1,0 +1,73 @@
+"""Compile every Triton kernel for machines that are not here; print registers, shared memory and spills as JSON."""
+
+import json
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from segmodel.kernels import triton_guidance_crf, triton_guided_filter
+
+TARGETS = {name: GPUTarget("cuda", int(name[3:]), 32) for name in ("sm_80", "sm_90", "sm_100")}
+TARGETS["gfx942"] = GPUTarget("hip", "gfx942", 64)
+TOOL = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+DOUBLES = {"means": "*fp64"}
+SCALARS = {"labels": "i32", "height": "i32", "width": "i32", "area": "i32", "eps": "fp32"}
+
+
+def kernels() -> list[tuple]:
+    """Name, kernel, options and launch: the paper's sizes, a colour guide and 21 labels."""
+    rows, columns, _ = triton_guided_filter.tiling(75, 125, 3)
+    box = {"CHANNELS": 3, "RADIUS": 3, "ROWS": rows, "COLUMNS": columns}
+    padded, pixels = triton_guidance_crf.tiling(21)
+    labels = {"POTTS": True, "LABELS": padded, "PIXELS": pixels}
+    filter_module, crf_module = triton_guided_filter, triton_guidance_crf
+    return [
+        ("guide_means", filter_module._guide_means, box | {"PRODUCTS": True}, filter_module.LAUNCH),
+        ("factorise", filter_module._factorise, {"CHANNELS": 3, "PIXELS": filter_module.FLAT}, filter_module.LAUNCH),
+        ("slopes", filter_module._slopes, box | {"CLIPPED": True, "DIVIDE": False}, filter_module.LAUNCH),
+        ("slopes_adjoint", filter_module._slopes, box | {"CLIPPED": True, "DIVIDE": True}, filter_module.LAUNCH),
+        ("collect", filter_module._collect, box | {"CLIPPED": True, "DIVIDE": True}, filter_module.LAUNCH),
+        ("update", crf_module._update, labels | {"SOFTMAX": True}, crf_module.LAUNCH),
+        ("update_backward", crf_module._update_backward, labels, crf_module.LAUNCH),
+    ]
+
+
+def compile_kernel(kernel, constants: dict, launch: dict, target: GPUTarget):
+    names = kernel.arg_names
+    signature = {n: "constexpr" if n in constants else SCALARS.get(n, DOUBLES.get(n, "*fp32")) for n in names}
+    source = ASTSource(
+        fn=kernel,
+        signature=signature,
+        constexprs={(names.index(name),): value for name, value in constants.items()},
+        attrs={(i,): [["tt.divisibility", 16]] for i, n in enumerate(names) if signature[n].startswith("*")},
+    )
+    return triton.compile(source, target=target, options=dict(launch))
+
+
+def resources(compiled, target: GPUTarget) -> dict[str, int]:
+    if target.backend == "hip":
+        text = compiled.asm["amdgcn"]
+        registers, spills = (
+            int(re.search(rf"\.{key}:\s*(\d+)", text)[1]) for key in ("vgpr_count", "vgpr_spill_count")
+        )
+    else:
+        with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+            file.write(compiled.asm["cubin"])
+            file.flush()
+            text = subprocess.run([TOOL, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+        registers, spills = (int(re.search(rf"{key}:(\d+)", text)[1]) for key in ("REG", "STACK"))
+    return {"registers": registers, "shared": compiled.metadata.shared, "spills": spills}
+
+
+if __name__ == "__main__":
+    table = {
+        f"{name} {target}": resources(compile_kernel(kernel, constants, launch, where), where)
+        for name, kernel, constants, launch in kernels()
+        for target, where in TARGETS.items()
+    }
+    print(json.dumps({"triton": triton.__version__, "kernels": table}))

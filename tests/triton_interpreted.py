@@ -1,0 +1,159 @@
+"""Every Triton kernel in the interpreter against the float64 oracle: ``triton_interpreted.py NAME EXAMPLES``.
+
+Run by tests/test_kernels_triton.py with TRITON_INTERPRET=1. Maps stay under 9 x 9 x 4: an interpreted program takes
+tens of milliseconds.
+"""
+
+import os
+import sys
+
+import numpy as np
+import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from kernels_tools import FLAT, TEXTURED, Case, assert_close, cases, channel_first, channel_last
+
+from segmodel.kernels import guidance_crf, guided_filter, prepare_guide, triton_guided_filter
+from segmodel.kernels.triton_guidance_crf import update, update_backward
+from segmodel.reference import arrays, mean_field
+from segmodel.reference import guided_filter as reference
+
+EXAMPLES = int(sys.argv[2]) if __name__ == "__main__" else 25
+# Not shrunk: an interpreted example is slow, and small already.
+examples = settings(
+    max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, phases=(Phase.explicit, Phase.generate)
+)
+SMALL = [(1, 1), (1, 5), (4, 1), (3, 3), (5, 4), (9, 9)]
+# Running sums of at most 16 rows err a little more than the torch path's; see its bounds for the rest.
+BOUND = {"textured": 2e-5, "flat": 2e-4}
+small = {"labels": (1, 2), "sizes": SMALL, "batch": (1,)}
+
+
+def narrow_tiling(height: int, width: int, radius: int) -> tuple[int, int, int]:
+    """Tiles of 8 x 16 (or wider, for a window), so that a 9 x 9 map has several of them in both directions."""
+    columns = max(16, 1 << (2 * radius + 1).bit_length())
+    return 8, columns, -(-height // 8) * -(-width // (columns - 2 * radius))
+
+
+@examples
+@given(cases(**small, kinds=TEXTURED + FLAT))
+def guide_moments(case: Case) -> None:
+    torch_planes = prepare_guide(case.guide.float(), **case.options).planes
+    planes = prepare_guide(case.guide.float(), backend="triton", **case.options).planes
+    # Colours and means to one unit of float32 at 255; L and 1 / D divide by variances of at least eps = 1.
+    torch.testing.assert_close(planes, torch_planes, rtol=2e-4, atol=6e-5)
+
+
+@examples
+@given(cases(**small, kinds=TEXTURED + FLAT), st.booleans())
+def filter_and_adjoint(case: Case, adjoint: bool) -> None:
+    oracle = reference.guided_filter_adjoint if adjoint else reference.guided_filter
+    images = zip(channel_last(case.scores), channel_last(case.guide), strict=True)
+    expected = channel_first([oracle(s, g, **case.options) for s, g in images])
+    planes = prepare_guide(case.guide.float(), **case.options).planes
+    actual = triton_guided_filter.filter_planes(case.scores.float(), planes, case.radius, case.border, adjoint)
+    assert_close(actual, expected, BOUND["flat" if case.kind in FLAT else "textured"])
+
+
+@st.composite
+def label_maps(draw) -> tuple[torch.Tensor, torch.Tensor, float, bool]:
+    shape = (draw(st.integers(1, 2)), draw(st.sampled_from((1, 2, 3, 4, 21))), *draw(st.sampled_from(SMALL)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**16)))
+    first, second = (torch.from_numpy(rng.normal(size=shape)) for _ in range(2))
+    return draw(st.sampled_from((1.0, 30.0))) * first, second, draw(st.floats(0, 4)), draw(st.booleans())
+
+
+@examples
+@given(label_maps(), st.booleans())
+def update_step(maps: tuple[torch.Tensor, torch.Tensor, float, bool], softmax: bool) -> None:
+    unary, g, weight, potts = maps
+    message = g.sum(1, keepdim=True) - g if potts else g
+    expected = unary - weight * message
+    expected = (
+        torch.from_numpy(channel_first([arrays.softmax(x) for x in channel_last(expected)])) if softmax else expected
+    )
+    actual = update(unary.float(), g.float(), torch.tensor(weight), potts, softmax, torch.empty_like(g.float()))
+    assert_close(actual, expected.numpy(), 1e-5)
+
+
+@examples
+@given(label_maps())
+def update_backward_step(maps: tuple[torch.Tensor, torch.Tensor, float, bool]) -> None:
+    logits, h, weight, potts = maps
+    q = torch.softmax(logits, dim=1)
+    d_q = weight * h if potts else -weight * h
+    pairs = zip(channel_last(q), channel_last(d_q), strict=True)
+    expected = channel_first([arrays.softmax_adjoint(a, b) for a, b in pairs])
+    total = logits.float().clone()
+    step, d_weight = update_backward(h.float(), q.float(), torch.tensor(weight), potts, total)
+    assert_close(step, expected, 1e-5)
+    assert_close(total, logits.numpy() + expected, 1e-5)
+    # Potts, not scaled by the weight: <h, q> - sum h.
+    assert_close(d_weight, ((h * q).sum() - h.sum()).numpy() if potts else np.zeros(()), 1e-4)
+
+
+@settings(examples, max_examples=max(3, EXAMPLES // 8))
+@given(cases(labels=(1, 3), sizes=[(4, 5)], batch=(1,)), st.booleans())
+def crf_and_gradients(case: Case, learned: bool) -> None:
+    labels = case.scores.shape[1]
+    mu = np.random.default_rng(0).uniform(size=(labels, labels)) if learned else None
+    options = {"iterations": 2, **case.options}
+    scores, weight = case.scores.detach().float().clone().requires_grad_(), torch.tensor(1.5, requires_grad=True)
+    compatibility = None if mu is None else torch.tensor(mu, dtype=torch.float32, requires_grad=True)
+    phi = guidance_crf(
+        scores,
+        prepare_guide(case.guide.float(), **case.options),
+        compatibility=compatibility,
+        weight=weight,
+        iterations=2,
+        backend="triton",
+    )
+    y = torch.randn(phi.shape, generator=torch.Generator().manual_seed(0))
+    phi.backward(y)
+    (s,), (g,), (t,) = map(channel_last, (case.scores, case.guide, y))
+    expected = mean_field.guidance_crf(s, g, compatibility=mu, weight=1.5, **options)
+    assert_close(phi, channel_first([expected]), BOUND["textured"])
+    gradients = mean_field.guidance_crf_gradients(t, s, g, compatibility=mu, weight=1.5, **options)
+    assert_close(scores.grad, channel_first([gradients.scores]), 3e-5)
+    assert_close(weight.grad, np.array(gradients.weight), 3e-4)
+    if compatibility is not None:
+        assert_close(compatibility.grad, gradients.compatibility, 3e-4)
+
+
+def half_precision() -> None:
+    # float16 only: the interpreter has been seen to load bfloat16 wrongly; bfloat16 is tested on a GPU.
+    scores, guide = torch.randn(1, 2, 4, 5).half(), 255 * torch.rand(1, 3, 4, 5)
+    actual = guided_filter(scores, guide, backend="triton", radius=1)
+    assert actual.dtype == torch.float16
+    torch.testing.assert_close(actual, guided_filter(scores, guide, backend="torch", radius=1), rtol=1e-3, atol=1e-3)
+
+
+def variable() -> None:
+    """SEGMODEL_BACKEND=triton reaches the kernels, and the second derivative of the filter works there too."""
+    os.environ["SEGMODEL_BACKEND"] = "triton"
+    used = []
+    original = triton_guided_filter.filter_planes
+    triton_guided_filter.filter_planes = lambda *a: used.append(1) or original(*a)
+    scores, guide = torch.randn(1, 1, 3, 4, requires_grad=True), 255 * torch.rand(1, 1, 3, 4)
+    y = torch.ones(1, 1, 3, 4, requires_grad=True)
+    (gradient,) = torch.autograd.grad(guided_filter(scores, guide, radius=1), scores, y, create_graph=True)
+    gradient.sum().backward()
+    assert len(used) == 3
+    assert y.grad is not None
+
+
+TESTS = {
+    "guide_moments": guide_moments,
+    "filter_and_adjoint": filter_and_adjoint,
+    "update": update_step,
+    "update_backward": update_backward_step,
+    "guidance_crf": crf_and_gradients,
+    "half_precision": half_precision,
+    "variable": variable,
+}
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    triton_guided_filter.tiling = narrow_tiling
+    TESTS[sys.argv[1]]()
+    print(sys.argv[1], "passed")
