@@ -4,11 +4,12 @@ python -m segmodel.evaluate RUN
 python -m segmodel.evaluate RUN --data camvid:PATH --split val --json figures.json
 """
 
+import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,7 @@ from tqdm import tqdm
 from segmodel import cli
 from segmodel.checkpoint import find_checkpoint, load_model, read_checkpoint, versions, write_atomically
 from segmodel.data import SegmentationData, open_data
+from segmodel.guidance import GuidanceCRF
 from segmodel.metrics import ConfusionMatrix, Scores, table
 from segmodel.model import SegModel
 from segmodel.options import UserError
@@ -108,6 +110,39 @@ def evaluate(
     return [matrix.scores() for matrix in matrices]
 
 
+def add_inference_options(parser: argparse.ArgumentParser, *, modes: Sequence[str]) -> None:
+    """The options that evaluate and predict share."""
+    parser.add_argument("--guidance", choices=modes, default=modes[0],
+                        help="guidance CRF (default: as in the run's configuration)")  # fmt: skip
+    parser.add_argument("--guidance-radius", type=int, metavar="R", help="an untrained guidance CRF (Potts) instead of "
+                        "the run's, with this radius (Sec. 7.2: added at inference)")  # fmt: skip
+    parser.add_argument("--guidance-weight", type=float, metavar="W", help="the same, with this weight lambda")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: a GPU where there is one)")
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16", "float16"), default="auto",
+                        help="dtype of the convolutions (default: auto)")  # fmt: skip
+
+
+def load_for_inference(path: str | Path, options: argparse.Namespace) -> tuple[SegModel, torch.dtype | None]:
+    """The model of a path on the device, with the guidance CRF that the options ask for, and the autocast dtype."""
+    device = choose_device(options.device)
+    model = load_model(path)
+    if options.guidance_radius is not None or options.guidance_weight is not None:
+        changes = {"guidance_radius": options.guidance_radius, "guidance_weight": options.guidance_weight}
+        given = {name: value for name, value in changes.items() if value is not None}
+        try:
+            config = dataclasses.replace(model.config, **given)
+        except ValueError as error:
+            raise UserError(f"--{str(error).replace('_', '-', 1)}") from error
+        model.head.crf = GuidanceCRF(
+            model.num_classes,
+            radius=config.guidance_radius,
+            eps=config.guidance_eps,
+            weight=config.guidance_weight,
+            iterations=config.guidance_iterations,
+        )
+    return place(model, device), autocast_dtype(options.precision, device)
+
+
 def check_classes(path: str | Path, classes: Sequence[str], data: SegmentationData) -> None:
     if len(classes) != len(data.classes):
         raise UserError(f"{path}: trained on {len(classes)} classes, but {data.name} has {len(data.classes)}")
@@ -115,7 +150,7 @@ def check_classes(path: str | Path, classes: Sequence[str], data: SegmentationDa
 
 def result_json(scores: Scores, classes: Sequence[str]) -> dict:
     """Scores as JSON values; NaN (an absent class) becomes null."""
-    values = asdict(scores)
+    values = dataclasses.asdict(scores)
     values["iou"] = dict(zip(classes, scores.iou, strict=True))
     return json.loads(json.dumps(values).replace("NaN", "null"))
 
@@ -125,18 +160,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("run", help="run folder or checkpoint file")
     parser.add_argument("--data", help="scenes, camvid:PATH, voc:PATH or folder:PATH (default: that of the run)")
     parser.add_argument("--split", default="val", help="part of the data (default: val)")
-    parser.add_argument("--guidance", choices=("configured", "on", "off", "both"), default="configured",
-                        help="guidance CRF (default: as in the run's configuration)")  # fmt: skip
     parser.add_argument("--classes", help="also the mean IoU over these classes: names, separated by commas")
     parser.add_argument("--json", metavar="FILE", help="write the figures to this file as well")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: a GPU where there is one)")
-    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16", "float16"), default="auto",
-                        help="dtype of the convolutions (default: auto)")  # fmt: skip
+    add_inference_options(parser, modes=("configured", "on", "off", "both"))
     options = parser.parse_args(arguments)
     file = find_checkpoint(options.run)
     card, _ = read_checkpoint(file)
-    device = choose_device(options.device)
-    model = place(load_model(file), device)
+    model, dtype = load_for_inference(file, options)
     spec = options.data or card.get("data")
     if not spec:
         raise UserError("--data: expected, since the checkpoint does not name its data")
@@ -146,7 +176,7 @@ def main(arguments: Sequence[str]) -> int:
     titles = {"configured": ["model"], "on": ["guidance on"], "off": ["guidance off"],
               "both": ["guidance off", "guidance on"]}[options.guidance]  # fmt: skip
     subset = _subset(options.classes, data.classes)
-    results = evaluate(model, data, modes=modes[options.guidance], dtype=autocast_dtype(options.precision, device))
+    results = evaluate(model, data, modes=modes[options.guidance], dtype=dtype)
     columns = dict(zip(titles, results, strict=True))
     print(f"{file}\n{spec}, {options.split}: {len(data)} images\n")
     print(table(columns, data.classes))

@@ -11,9 +11,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from segmodel import cli
-from segmodel.checkpoint import load_model
 from segmodel.data.base import read_image
-from segmodel.evaluate import autocast_dtype, choose_device, label_maps, place
+from segmodel.evaluate import add_inference_options, label_maps, load_for_inference
 from segmodel.options import UserError
 from segmodel.pictures import overlay, save_label, save_picture
 
@@ -45,12 +44,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("run", help="run folder or checkpoint file")
     parser.add_argument("images", nargs="+", metavar="IMAGE|FOLDER", help="pictures, or folders of pictures")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for NAME.png and NAME_overlay.png")
-    parser.add_argument("--guidance", choices=("configured", "on", "off"), default="configured",
-                        help="guidance CRF (default: as in the run's configuration)")  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace predictions that are there already")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: a GPU where there is one)")
-    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16", "float16"), default="auto",
-                        help="dtype of the convolutions (default: auto)")  # fmt: skip
+    add_inference_options(parser, modes=("configured", "on", "off"))
     options = parser.parse_args(arguments)
     images = find_images(options.images)
     output = Path(options.output)
@@ -58,9 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     there = [file for pair in targets for file in pair if file.exists()]
     if there and not options.overwrite:
         raise UserError(f"{there[0]}: exists already (--overwrite replaces it)")
-    device = choose_device(options.device)
-    model = place(load_model(options.run), device)
-    dtype = autocast_dtype(options.precision, device)
+    model, dtype = load_for_inference(options.run, options)
     mode = {"configured": None, "on": True, "off": False}[options.guidance]
     for (file, _), (label_file, overlay_file) in zip(tqdm(images, unit="image", disable=None), targets, strict=True):
         pixels, _ = read_image(file)

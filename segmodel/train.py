@@ -266,7 +266,8 @@ class Trainer:
                  pixel_accuracy=chosen.pixel_accuracy, images=limit or len(self.validation))  # fmt: skip
         tqdm.write(f"step {self.step}: mIoU {100 * chosen.miou:.2f} (guidance off {100 * off.miou:.2f})")
         self.draw()
-        if chosen.miou > self.best:
+        fewer_before = self.finished and self.config.train.validate_images  # then "best" was judged on other images
+        if chosen.miou > self.best or fewer_before:
             self.best = chosen.miou
             self.save("best", scores=chosen)
         self.save("last", scores=chosen)

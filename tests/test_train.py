@@ -129,6 +129,7 @@ def test_evaluate_prints_and_writes_the_figures(finished, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "guidance off" in text
     assert "mIoU over sky, road" in text
+    assert run("evaluate", finished, "--guidance", "on", "--guidance-weight", "8", "--guidance-radius", "6") == 0
     figures = json.loads(file.read_text())
     assert set(figures["results"]) == {"guidance off", "guidance on"}
     assert 0 <= figures["results"]["guidance on"]["miou"] <= 1
@@ -189,6 +190,8 @@ def test_mistakes_are_one_line_that_names_the_thing(finished, tmp_path, capsys):
         (("evaluate", tmp_path / "cut.safetensors"), "not a readable checkpoint"),
         (("evaluate", tmp_path / "foreign.safetensors"), "expected a segmodel checkpoint of format 1, got format none"),
         (("evaluate", finished, "--split", "test"), "split"),
+        (("evaluate", finished, "--guidance-radius", "-1"), "--guidance-radius: expected at least 0, got -1"),
+        (("evaluate", finished, "--guidance-weight", "much"), "--guidance-weight"),
         (("evaluate", finished, "--classes", "sky,lava"), "--classes: expected some of"),
         (("evaluate", finished, "--json", tmp_path / "no" / "file.json"), "cannot be written"),
         (("predict", finished, tmp_path / "absent.jpg", "--output", new), "no such file or folder"),
