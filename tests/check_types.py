@@ -7,7 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 spec = find_spec("segmodel")
-assert spec is not None and spec.origin is not None
+assert spec is not None
+assert spec.origin is not None
 files = len(list(Path(spec.origin).parent.rglob("*.py")))
 result = subprocess.run([sys.executable, "-m", "mypy", "-p", "segmodel"], capture_output=True, text=True, check=False)
 print(result.stdout, result.stderr, sep="")
