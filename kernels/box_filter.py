@@ -49,7 +49,7 @@ def _box_filter(x: Tensor, radius: int, border: str, adjoint: bool) -> Tensor:
 
 def _blocked_box_filter(x: Tensor, radius: int, border: str, adjoint: bool) -> Tensor:
     """D^-1 S x, or the adjoint S D^-1 x, some planes at a time."""
-    layout = FlatPlanes(*x.shape[-2:], radius)
+    layout = FlatPlanes(x.shape[-2], x.shape[-1], radius)
     planes = x.reshape(-1, *x.shape[-2:])
     out = torch.empty_like(planes, memory_format=torch.contiguous_format)
     wide = x.new_empty(0, dtype=_backend.statistics_dtype(x.dtype))

@@ -135,7 +135,7 @@ def composite_filter(p: Tensor, guide: PreparedGuide) -> Tensor:
 
 def blocked_filter(p: Tensor, planes: Tensor, radius: int, border: str, adjoint: bool) -> Tensor:
     """W p, or W^T p: the same sums, image after image and some labels at a time, so that they stay in the cache."""
-    layout, channels = FlatPlanes(*p.shape[-2:], radius), 3 if planes.shape[1] == 12 else 1
+    layout, channels = FlatPlanes(p.shape[-2], p.shape[-1], radius), 3 if planes.shape[1] == 12 else 1
     out = torch.empty_like(p, memory_format=torch.contiguous_format)
     inverse, one = 1 / window_counts(planes, radius, border), planes.new_ones(())
     before, after = (inverse, one) if adjoint else (one, inverse)

@@ -1,5 +1,7 @@
 """The guidance CRF and the guided filter as modules for any model's scores (Sec. 5)."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,7 +9,7 @@ from torch import Tensor, nn
 from segmodel.kernels import guidance_crf, guided_filter
 
 
-def guide_from_image(image: Tensor, size: tuple[int, int], image_range: tuple[float, float]) -> Tensor:
+def guide_from_image(image: Tensor, size: Sequence[int], image_range: tuple[float, float]) -> Tensor:
     """Area-average an N 3 H W (or N 1 H W) image to ``size`` and map ``image_range`` to 0..255.
 
     Raises:
