@@ -1,5 +1,7 @@
 """The head: each step against its literal form, and every gradient against finite differences."""
 
+from dataclasses import FrozenInstanceError
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -240,6 +242,8 @@ def test_the_defaults_are_the_authors_full_model() -> None:
     assert (config.label_context, config.label_steps, config.label_pool) == ("max_pool", 1, 25)
     assert (config.guidance, config.radius, config.epsilon, config.iterations) == (True, 3, 1.0, 3)
     assert (config.border, config.guidance_stride, config.factor) == ("clipped", 4, 2)
+    with pytest.raises(FrozenInstanceError):
+        config.stride = 8  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
