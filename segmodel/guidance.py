@@ -23,7 +23,7 @@ def guide_from_image(image: Tensor, size: Sequence[int], image_range: tuple[floa
     # Half precision holds 0..255 in whole colours only, and the filter feels less than one.
     image = image if image.dtype == torch.float64 else image.float()
     if tuple(image.shape[2:]) != tuple(size):
-        image = F.adaptive_avg_pool2d(image, size)
+        image = F.adaptive_avg_pool2d(image, (size[0], size[1]))
     return (image - low) * (255.0 / (high - low))
 
 
