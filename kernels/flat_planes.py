@@ -10,17 +10,20 @@ from torch import Tensor
 BLOCK = 2**15
 
 
-def window_sum(x: Tensor, size: int, *, dim: int = -1, step: int = 1) -> Tensor:
+def window_sum(x: Tensor, size: int, *, dim: int = -1, step: int = 1, strided: bool = False) -> Tensor:
     """Sums over ``size`` elements ``step`` apart, window i starting at element i; ``(size - 1) * step`` fewer outputs.
 
     Doubling and tripling need about ``log2(size)`` additions, never subtract, and stay accurate: a cumulative
-    sum over a whole float32 image would lose three digits.
+    sum over a whole float32 image would lose three digits. With ``strided``, for 2-D tensors and the last dimension,
+    5 to 8 elements are summed in one pass over overlapping views: faster on a CPU, but not for autograd or export.
     """
     if size == 1:
         return x
-    parts = 2 if size % 2 == 0 else 3 if size % 3 == 0 else 0
-    part = window_sum(x, size // parts if parts else size - 1, dim=dim, step=step)
     count = x.shape[dim] - (size - 1) * step
+    if strided and 5 <= size <= 8:
+        return x.as_strided((len(x), size, count), (x.stride(0), step, 1)).sum(1)
+    parts = 2 if size % 2 == 0 else 3 if size % 3 == 0 else 0
+    part = window_sum(x, size // parts if parts else size - 1, dim=dim, step=step, strided=strided)
     if not parts:
         return part.narrow(dim, 0, count) + x.narrow(dim, (size - 1) * step, count)
     total = part.narrow(dim, 0, count)
@@ -93,4 +96,10 @@ class FlatPlanes:
     def box_sum(self, padded: Tensor) -> Tensor:
         """Clipped window sums [planes, length]; the values between the rows mean nothing."""
         size = 2 * self.radius + 1
-        return window_sum(window_sum(padded, size, step=self.pitch), size)
+        return window_sum(window_sum(padded, size, step=self.pitch, strided=True), size, strided=True)
+
+    def clipped_sum(self, planes: Tensor) -> Tensor:
+        """Clipped window sums of [planes, H, W], in that shape."""
+        padded = self.padded(len(planes), planes)
+        self.pixels(self.core(padded)).copy_(planes)
+        return self.pixels(self.box_sum(padded))

@@ -13,6 +13,7 @@ W does not change when a constant is added to the guide, hence the image mean is
 digits. The inverse is applied as L D L^T: products with an explicit inverse cancel badly on grey colour guides.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -63,7 +64,7 @@ def prepare_guide(
     eps = float(eps)
     triton = _backend.use_triton(backend, guide)
     if composite(guide, backend, triton):
-        planes = moments(guide, radius, eps).to(_backend.statistics_dtype(guide.dtype))
+        planes = moments(guide, radius, eps, lambda planes: box_sum(planes, radius))
     else:
         planes = torch.ops.segmodel.guide_moments(guide, radius, eps, triton)
     return PreparedGuide(planes, radius, eps, border)
@@ -77,18 +78,18 @@ def composite(guide: Tensor, backend: str, triton: bool) -> bool:
     return gradient or torch.compiler.is_exporting()
 
 
-def moments(guide: Tensor, radius: int, eps: float) -> Tensor:
+def moments(guide: Tensor, radius: int, eps: float, box: Callable[[Tensor], Tensor]) -> Tensor:
     """Window means and factorised covariances in float64: they are few, and every label depends on them."""
-    guide = guide.double()
+    dtype, guide = _backend.statistics_dtype(guide.dtype), guide.double()
     guide = guide - guide.mean(dim=(2, 3), keepdim=True)
-    counts = window_counts(guide, radius, "clipped")
+    inverse = 1 / window_counts(guide, radius, "clipped")
     colours = guide.unbind(1)  # each [N, H, W]
-    means = [box_sum(colour, radius) / counts for colour in colours]
+    means = [box(colour) * inverse for colour in colours]
     lower: dict[tuple[int, int], Tensor] = {}
     diagonal: list[Tensor] = []
     for i in range(len(colours)):
         for j in range(i + 1):
-            entry = box_sum(colours[i] * colours[j], radius) / counts - means[i] * means[j]
+            entry = box(colours[i] * colours[j]) * inverse - means[i] * means[j]
             for k in range(j):
                 entry = entry - lower[i, k] * diagonal[k] * lower[j, k]
             if i == j:
@@ -96,7 +97,8 @@ def moments(guide: Tensor, radius: int, eps: float) -> Tensor:
                 diagonal.append((entry + eps).clamp(min=eps))
             else:
                 lower[i, j] = entry / diagonal[j]
-    return torch.stack([*colours, *means, *lower.values(), *(1 / d for d in diagonal)], dim=1)
+    planes = [*colours, *means, *lower.values(), *(1 / d for d in diagonal)]
+    return torch.stack([plane.to(dtype) for plane in planes], dim=1)
 
 
 def split_planes(planes: Tensor) -> tuple[list[Tensor], list[Tensor], dict[tuple[int, int], Tensor], list[Tensor]]:
@@ -245,7 +247,8 @@ def _guide_moments(guide: Tensor, radius: int, eps: float, triton: bool) -> Tens
         from .triton_guided_filter import moments as triton_moments
 
         return triton_moments(guide, radius, eps)
-    return moments(guide, radius, eps).to(_backend.statistics_dtype(guide.dtype))
+    layout = FlatPlanes(guide.shape[2], guide.shape[3], radius)
+    return moments(guide, radius, eps, layout.clipped_sum)
 
 
 @_guide_moments.register_fake
