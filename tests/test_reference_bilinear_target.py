@@ -96,6 +96,8 @@ def test_fitting_beats_plain_gradient_descent_and_starts_at_the_histogram() -> N
     p = one_hot(np.array([[0, 0, 0, 1, 1, 1, 1, 1, 0, 1, 1, 1]]).repeat(4, axis=0), 2)
     histogram = np.log(np.maximum(bilinear_target.coarse_targets(p, factor=4), 1e-3))
     np.testing.assert_array_equal(bilinear_target.fit_scores(p, factor=4, steps=0), histogram)
+    alone = bilinear_target.fit_scores(one_hot(np.zeros((4, 4), int), 2), factor=4, steps=0)
+    np.testing.assert_array_equal(alone[0, 0], [0, np.log(1e-3)])  # the logarithm of nothing is cut off
     plain = histogram
     for _ in range(30):
         plain = plain - 2 / 16 * bilinear_target.upsampled_loss(plain, p, factor=4)[1]

@@ -246,7 +246,7 @@ def test_figures_by_their_definitions(classes, seed, ignored) -> None:
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_a_class_of_one_pixel_counts_and_an_absent_one_does_not() -> None:
-    confusion = np.array([[1, 0, 0, 0], [0, 1, 3, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+    confusion = np.array([[1, 0, 0, 0], [0, 2, 6, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
     np.testing.assert_array_equal(objective.intersection_over_union(confusion), [1, 0.25, 0, np.nan])
     assert objective.mean_iou(confusion) == pytest.approx(1.25 / 3)
     assert objective.mean_accuracy(confusion) == (1 + 0.25) / 2
