@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -189,8 +190,10 @@ def main(arguments: Sequence[str]) -> int:
     tables: dict[str, Any] = {}
     for size in FILTER_SIZES:
         title = "guided filter, guide moments included, {}x{}x{}".format(*size)
-        calls = filter_calls(*inputs(*size))
-        tables[title] = compare(calls | _radius_31(*inputs(*size)), options.seconds)
+        scores, guide = inputs(*size)
+        calls = filter_calls(scores, guide)
+        calls["segmodel, radius 31"] = partial(guided_filter, scores, guide, radius=31)
+        tables[title] = compare(calls, options.seconds)
         print_table(title, tables[title])
     title = "guidance CRF of {}x{}x{}, quarter size unless it says full".format(*CRF_SIZE)
     tables[title] = compare(crf_calls(*CRF_SIZE), options.seconds)
@@ -198,12 +201,11 @@ def main(arguments: Sequence[str]) -> int:
     report |= {"milliseconds": tables, "gpu": gpu_tables()}
     print(f"\nGPU: {json.dumps(report['gpu'], indent=1)}")
     if options.json:
-        Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
+        try:
+            Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
+        except OSError as error:
+            raise UserError(f"--json: {options.json}: cannot be written ({error.strerror})") from error
     return 0
-
-
-def _radius_31(scores: Tensor, guide: Tensor) -> dict[str, Call]:
-    return {"segmodel, radius 31": lambda: guided_filter(scores, guide, radius=31)}
 
 
 if __name__ == "__main__":

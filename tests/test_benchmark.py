@@ -1,0 +1,50 @@
+"""The benchmark command on tiny sizes: every table, its JSON, and no figures for a GPU that is not there."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from segmodel import benchmark, cli
+
+
+def test_writes_all_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(benchmark, "FILTER_SIZES", ((2, 20, 24),))
+    monkeypatch.setattr(benchmark, "CRF_SIZE", (2, 24, 28))
+    threads, file = torch.get_num_threads(), tmp_path / "figures.json"
+    try:
+        assert cli.run("benchmark", benchmark.main, ["--threads", "1", "--seconds", "0.01", "--json", str(file)]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    report = json.loads(file.read_text())
+    assert report["threads"] == 1
+    assert report["versions"]["torch"] == torch.__version__
+    assert len(report["milliseconds"]) == 2
+    for rows in report["milliseconds"].values():
+        assert rows["segmodel"]["over_segmodel"] == 1.0
+        for row in rows.values():
+            assert 0 < row["min"] <= row["p20"] <= row["p50"] <= row["p80"]
+    if not torch.cuda.is_available():
+        assert report["gpu"] == "not measured"
+        assert "not measured" in capsys.readouterr().out
+
+
+def test_a_peer_that_disagrees_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Filter:
+        def filter(self, maps: np.ndarray) -> np.ndarray:
+            return maps + 1
+
+    class OpenCV:
+        class ximgproc:
+            createGuidedFilter = staticmethod(lambda picture, radius, eps: Filter())
+
+    monkeypatch.setattr(benchmark, "peer", lambda name: OpenCV if name == "cv2" else None)
+    with pytest.raises(RuntimeError, match="differ"):
+        benchmark.filter_calls(*benchmark.inputs(2, 20, 24))
+
+
+def test_bad_arguments_exit_with_status_2(capsys: pytest.CaptureFixture) -> None:
+    assert cli.run("benchmark", benchmark.main, ["--threads", "0"]) == 2
+    assert "--threads: expected at least 1" in capsys.readouterr().err
