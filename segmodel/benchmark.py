@@ -5,6 +5,7 @@ contestants of a table take turns in one run, so that their ratios survive a bus
 its peer's where both must agree is an error, not a figure.
 """
 
+import ctypes
 import importlib
 import json
 import platform
@@ -46,11 +47,12 @@ def percentile(values: Sequence[float], percent: int) -> float:
 def peak_memory(call: Call) -> float | None:
     """MiB by which a call raises the resident memory at most; None where Linux's counters are missing."""
     try:
+        ctypes.CDLL(None).malloc_trim(0)  # or freed memory of earlier calls would hide what this one takes
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
         before = _resident("VmRSS")
         call()
         return round((_resident("VmHWM") - before) / 1024, 1)
-    except OSError:
+    except (OSError, AttributeError, TypeError):
         return None
 
 
