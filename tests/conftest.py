@@ -4,8 +4,8 @@ import pytest
 import torch
 
 # dtype -> (rtol, atol) of one operator against the float64 oracle.
-# float64: a few hundred roundings of 2^-53. float32: statistics of colours up to 128 from their mean (the study's
-# centred direct sums err by 1e-6). float16 and bfloat16: statistics are float32; the result is rounded once.
+# float64: a few hundred roundings of 2^-53. float32: statistics of colours up to 128 from their mean (direct
+# sums of centred colours err by 1e-6). float16 and bfloat16: statistics are float32; the result is rounded once.
 TOLERANCE = {
     torch.float64: (1e-11, 1e-11),
     torch.float32: (1e-5, 1e-5),
