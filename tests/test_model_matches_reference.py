@@ -6,6 +6,7 @@ hundred roundings of colours up to 255 and their squares, through at most three 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from segmodel import heads, losses, optimisation
-from segmodel.metrics import ConfusionMatrix
+from segmodel import guidance, heads, losses, metrics, optimisation
 from segmodel.reference import head as oracle
 from segmodel.reference import objective
-from segmodel.reference.arrays import bilinear_upsample
 from segmodel.reference.distance_aware_context import Ring
 
 some = settings(max_examples=30, deadline=None, derandomize=True)
@@ -261,7 +260,7 @@ def check_batch_norm(seed: int = 0) -> None:
 
 def check_figures(seed: int = 0, labels: int = 5) -> None:
     rng = np.random.default_rng(seed)
-    matrix, total = ConfusionMatrix(labels), np.zeros((labels, labels), np.int64)
+    matrix, total = metrics.ConfusionMatrix(labels), np.zeros((labels, labels), np.int64)
     for _ in range(3):
         truth, predicted = rng.integers(0, labels - 1, (6, 7)), rng.integers(0, labels - 2, (6, 7))
         truth[rng.random(truth.shape) < 0.2] = 255
@@ -365,6 +364,10 @@ def test_float32_errs_at_most_twice_as_much_as_eager_torch(case: Case) -> None:
     assert np.abs(ours - expected).max() <= 2 * np.abs(eager - expected).max() + slack
 
 
+Check = Callable[[], None]
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
 def swapped(function: Callable, **changes: Callable[[Any], Any]) -> Callable:
     """``function`` with some of its keyword arguments changed."""
     return lambda *args, **kwargs: function(*args, **(kwargs | {k: f(kwargs[k]) for k, f in changes.items()}))
@@ -382,136 +385,9 @@ def groups_with_decayed_biases(model: nn.Module, *, weight_decay: float = 1e-4) 
     return [group | {"weight_decay": weight_decay} for group in optimisation_groups(model, weight_decay=weight_decay)]
 
 
-optimisation_groups = optimisation.parameter_groups
-upsampling_forward = heads.LearnableUpsampling.forward
-RICH = Case()
-TWINS = Case(twins=True, images=3, ignored=0.0, keep=0.4)
-POOLED = Case(label_context="max_pool")
-
-Check = Callable[[], None]
-FAULTS: list[tuple[str, Check, Callable[[pytest.MonkeyPatch], None]]] = [
-    (
-        "the rings' radii in the wrong order",
-        lambda: check_scores(RICH),
-        lambda patch: patch.setattr(
-            heads.kernels,
-            "distance_aware_pool",
-            swapped(heads.kernels.distance_aware_pool, radii=lambda radii: tuple(reversed(radii))),
-        ),
-    ),
-    (
-        "box means over zero padding",
-        lambda: check_scores(RICH),
-        lambda patch: patch.setattr(heads.kernels, "distance_aware_pool", padded_counts),
-    ),
-    (
-        "PixelShuffle's channel order",
-        lambda: check_scores(RICH),
-        lambda patch: patch.setattr(heads.kernels, "patch_rearrange", pixel_shuffle),
-    ),
-    (
-        "the sign of lambda",
-        lambda: check_scores(RICH),
-        lambda patch: patch.setattr(
-            "segmodel.guidance.guidance_crf",
-            swapped(heads.kernels.guidance_crf, weight=lambda weight: -weight),
-        ),
-    ),
-    (
-        "the compatibility transposed",
-        lambda: check_scores(RICH),
-        lambda patch: patch.setattr(
-            "segmodel.guidance.guidance_crf", swapped(heads.kernels.guidance_crf, compatibility=lambda mu: mu.T)
-        ),
-    ),
-    (
-        "epsilon added twice",
-        lambda: check_scores(RICH),
-        lambda patch: patch.setattr(
-            "segmodel.guidance.guidance_crf", swapped(heads.kernels.guidance_crf, eps=lambda eps: 2 * eps)
-        ),
-    ),
-    (
-        "no gradient through the probabilities of Algorithm 1",
-        lambda: check_loss_and_gradients(RICH),
-        lambda patch: patch.setattr(
-            "segmodel.guidance.guidance_crf",
-            lambda scores, guide, **options: (
-                scores + (heads.kernels.guidance_crf(scores.detach(), guide, **options) - scores.detach())
-            ),
-        ),
-    ),
-    (
-        "a guide that is sampled, not averaged",
-        lambda: check_scores(RICH),
-        lambda patch: patch.setattr(heads, "area_average", lambda image, factor: image[:, :, ::factor, ::factor]),
-    ),
-    (
-        "up-sampling with aligned corners",
-        lambda: check_scores(RICH),
-        lambda patch: patch.setattr(
-            heads,
-            "enlarge",
-            lambda x, factor: functional.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=True),
-        ),
-    ),
-    (
-        "the learnable up-sampling shifted by a pixel",
-        lambda: check_scores(RICH),
-        lambda patch: patch.setattr(
-            heads.LearnableUpsampling, "forward", lambda self, x: upsampling_forward(self, x).roll(1, -1)
-        ),
-    ),
-    (
-        "the label context's norm without its small constant",
-        lambda: check_scores(POOLED),
-        lambda patch: patch.setattr(
-            heads.MaxPoolLabelContext,
-            "forward",
-            lambda self, x: self.output(self.hidden(functional.normalize(self.pool(x), dim=1))),
-        ),
-    ),
-    (
-        "ties at the mining threshold dropped",
-        lambda: check_loss_and_gradients(TWINS),
-        lambda patch: patch.setattr(losses, "_threshold", strict_threshold),
-    ),
-    (
-        "mining image by image",
-        lambda: check_training(RICH),
-        lambda patch: patch.setattr(optimisation, "hard_pixel_loss", image_by_image),
-    ),
-    (
-        "decay on biases",
-        lambda: check_training(RICH),
-        lambda patch: patch.setattr(optimisation, "parameter_groups", groups_with_decayed_biases),
-    ),
-    (
-        "Nesterov's momentum",
-        lambda: check_training(RICH),
-        lambda patch: patch.setattr(
-            optimisation.torch.optim, "SGD", lambda *args, **options: torch_sgd(*args, **options, nesterov=True)
-        ),
-    ),
-    (
-        "a linear schedule",
-        lambda: check_training(RICH),
-        lambda patch: patch.setattr(optimisation, "poly_rate", lambda step, total, base: base * (1 - step / total)),
-    ),
-    (
-        "batch-norm statistics that are not reset",
-        check_batch_norm,
-        lambda patch: patch.setattr(nn.BatchNorm2d, "reset_running_stats", lambda self: None),
-    ),
-    (
-        "absent classes counted with an IoU of zero",
-        check_figures,
-        lambda patch: patch.setattr("segmodel.metrics._mean", lambda values: float(np.nan_to_num(values).mean())),
-    ),
-]
-torch_sgd = torch.optim.SGD
-threshold_with_ties = losses._threshold
-hard_pixel_loss = losses.hard_pixel_loss
+def put(target: object, name: str, value: object) -> Plant:
+    """Something that puts a faulty part in the place of a sound one."""
+    return lambda patch: patch.setattr(target, name, value)
 
 
 def strict_threshold(values: Tensor, keep: float) -> Tensor:
@@ -525,15 +401,100 @@ def image_by_image(scores: Tensor, labels: Tensor, **options: Any) -> Tensor:
     return torch.stack(each).mean()
 
 
+torch_sgd = torch.optim.SGD
+threshold_with_ties = losses._threshold
+hard_pixel_loss = losses.hard_pixel_loss
+optimisation_groups = optimisation.parameter_groups
+upsampling_forward = heads.LearnableUpsampling.forward
+RICH = Case()
+TWINS = Case(twins=True, images=3, ignored=0.0, keep=0.4)
+POOLED = Case(label_context="max_pool")
+crf, pool = heads.kernels.guidance_crf, heads.kernels.distance_aware_pool
+scores_agree, gradients_agree, training_agrees = (
+    partial(check, RICH) for check in (check_scores, check_loss_and_gradients, check_training)
+)
+
+FAULTS: list[tuple[str, Check, Plant]] = [
+    (
+        "the rings' radii in the wrong order",
+        scores_agree,
+        put(heads.kernels, "distance_aware_pool", swapped(pool, radii=lambda radii: tuple(reversed(radii)))),
+    ),
+    ("box means over zero padding", scores_agree, put(heads.kernels, "distance_aware_pool", padded_counts)),
+    ("PixelShuffle's channel order", scores_agree, put(heads.kernels, "patch_rearrange", pixel_shuffle)),
+    ("the sign of lambda", scores_agree, put(guidance, "guidance_crf", swapped(crf, weight=lambda weight: -weight))),
+    (
+        "the compatibility transposed",
+        scores_agree,
+        put(guidance, "guidance_crf", swapped(crf, compatibility=lambda mu: mu.T)),
+    ),
+    ("epsilon added twice", scores_agree, put(guidance, "guidance_crf", swapped(crf, eps=lambda eps: 2 * eps))),
+    (
+        "no gradient through the probabilities of Algorithm 1",
+        gradients_agree,
+        put(guidance, "guidance_crf", lambda s, guide, **options: s + (crf(s.detach(), guide, **options) - s.detach())),
+    ),
+    (
+        "a guide that is sampled, not averaged",
+        scores_agree,
+        put(heads, "area_average", lambda image, factor: image[:, :, ::factor, ::factor]),
+    ),
+    (
+        "up-sampling with aligned corners",
+        scores_agree,
+        put(
+            heads,
+            "enlarge",
+            lambda x, factor: functional.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=True),
+        ),
+    ),
+    (
+        "the learnable up-sampling shifted by a pixel",
+        scores_agree,
+        put(heads.LearnableUpsampling, "forward", lambda self, x: upsampling_forward(self, x).roll(1, -1)),
+    ),
+    (
+        "the label context's norm without its small constant",
+        lambda: check_scores(POOLED),
+        put(
+            heads.MaxPoolLabelContext,
+            "forward",
+            lambda self, x: self.output(self.hidden(functional.normalize(self.pool(x), dim=1))),
+        ),
+    ),
+    (
+        "ties at the mining threshold dropped",
+        lambda: check_loss_and_gradients(TWINS),
+        put(losses, "_threshold", strict_threshold),
+    ),
+    ("mining image by image", training_agrees, put(optimisation, "hard_pixel_loss", image_by_image)),
+    ("decay on biases", training_agrees, put(optimisation, "parameter_groups", groups_with_decayed_biases)),
+    (
+        "Nesterov's momentum",
+        training_agrees,
+        put(optimisation.torch.optim, "SGD", lambda *args, **options: torch_sgd(*args, **options, nesterov=True)),
+    ),
+    (
+        "a linear schedule",
+        training_agrees,
+        put(optimisation, "poly_rate", lambda step, total, base: base * (1 - step / total)),
+    ),
+    (
+        "batch-norm statistics that are not reset",
+        check_batch_norm,
+        put(nn.BatchNorm2d, "reset_running_stats", lambda self: None),
+    ),
+    (
+        "absent classes counted with an IoU of zero",
+        check_figures,
+        put(metrics, "_mean", lambda values: float(np.nan_to_num(values).mean())),
+    ),
+]
+
+
 @pytest.mark.parametrize(("check", "plant"), [fault[1:] for fault in FAULTS], ids=[fault[0] for fault in FAULTS])
-def test_a_planted_fault_turns_the_comparison_red(check: Check, plant, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_planted_fault_turns_the_comparison_red(check: Check, plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     check()
     plant(monkeypatch)
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
         check()
-
-
-def test_the_oracle_s_bilinear_is_torch_s() -> None:
-    x = np.random.default_rng(0).normal(size=(3, 4, 2))
-    up = functional.interpolate(torch.from_numpy(x.transpose(2, 0, 1)[None]), scale_factor=4, mode="bilinear")
-    assert_close(channels_last(up)[0], bilinear_upsample(x, factor=4), 1e-12)
