@@ -317,8 +317,8 @@ class Trainer:
         """Trains to the end; on SIGINT or SIGTERM the state is saved and 128 + signal returned."""
         with StopSignal() as stop:
             self.optimise(stop)
+            self.save("last")
             if stop.number:
-                self.save("last")
                 print(f"stopped at step {self.step} of {self.total}; to go on: --resume {self.folder}", file=sys.stderr)
                 return 128 + stop.number
         self.finish()

@@ -74,7 +74,7 @@ def interrupted(folder: Path, at: int) -> None:
         train.training_step = original
 
 
-@pytest.mark.parametrize("at", [2, 3, 7])
+@pytest.mark.parametrize("at", [2, 3, 7, 9])
 def test_resuming_gives_the_same_weights_to_the_last_bit(finished, tmp_path, at):
     folder = tmp_path / "run"
     interrupted(folder, at)
