@@ -93,8 +93,8 @@ def find_checkpoint(path: str | Path) -> Path:
     )
 
 
-def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Card and tensors of a checkpoint file.
+def read_checkpoint(path: str | Path, *, weights: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Card and tensors of a checkpoint file; without ``weights`` only its header is read, and there are no tensors.
 
     Raises:
         UserError: unreadable, truncated, or not written by segmodel.
@@ -102,7 +102,8 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]
     try:
         with safe_open(path, framework="pt") as file:
             card = json.loads((file.metadata() or {}).get("segmodel", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            names = file.keys() if weights else ()
+            tensors = {name: file.get_tensor(name) for name in names}
     except (OSError, SafetensorError, ValueError) as error:
         raise UserError(f"{path}: not a readable checkpoint ({error})") from error
     if not isinstance(card, dict) or card.get("format") != FORMAT:

@@ -165,7 +165,7 @@ def main(arguments: Sequence[str]) -> int:
     add_inference_options(parser, modes=("configured", "on", "off", "both"))
     options = parser.parse_args(arguments)
     file = find_checkpoint(options.run)
-    card, _ = read_checkpoint(file)
+    card, _ = read_checkpoint(file, weights=False)
     model, dtype = load_for_inference(file, options)
     spec = options.data or card.get("data")
     if not spec:

@@ -273,11 +273,16 @@ class Trainer:
         self.save("last", scores=chosen)
         return scores
 
-    def draw(self) -> Path | None:
+    @property
+    def picture(self) -> Path:
+        """Where the sheet of the present step lies."""
+        return self.folder / "pictures" / f"step_{self.step:06d}.png"
+
+    def draw(self) -> None:
         """A sheet of input, truth and prediction (guidance off, on) of evenly spaced validation images."""
         count = min(self.config.train.pictures, len(self.validation))
         if not count:
-            return None
+            return
         rows = []
         was_training = self.model.training
         self.model.eval()
@@ -287,11 +292,8 @@ class Trainer:
             drawn = [pictures.colourise(label, self.data.palette) for label in (sample.label, *labels)]
             rows.append([sample.image, *drawn])
         self.model.train(was_training)
-        folder = self.folder / "pictures"
-        folder.mkdir(exist_ok=True)
-        path = folder / f"step_{self.step:06d}.png"
-        pictures.save_picture(path, pictures.sheet(rows))
-        return path
+        self.picture.parent.mkdir(exist_ok=True)
+        pictures.save_picture(self.picture, pictures.sheet(rows))
 
     def finish(self) -> None:
         """Batch-norm statistics anew, the final figures, checkpoint and pictures."""
@@ -309,9 +311,7 @@ class Trainer:
         print(table({"guidance off": scores[0], "guidance on": scores[1]}, self.data.classes))
         print(f"\ncheckpoint: {self.folder / 'last.safetensors'}")
         if self.config.train.pictures:
-            print(
-                f"pictures (input, truth, guidance off, guidance on): {self.folder}/pictures/step_{self.step:06d}.png"
-            )
+            print(f"pictures (input, truth, guidance off, guidance on): {self.picture}")
 
     def run(self) -> int:
         """Trains to the end; on SIGINT or SIGTERM the state is saved and 128 + signal returned."""
