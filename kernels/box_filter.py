@@ -18,7 +18,7 @@ def box_filter(x: Tensor, *, radius: int, border: str = "clipped", backend: str 
     r"""Windowed mean of every channel (Sec. 4.1, Sec. 5).
 
     Twice differentiable. There is no Triton form, and ``backend="triton"`` is an error: the rings' maps are small (1/16
-    of the image's side) beside the convolutions that read them, and no measurement has asked for one.
+    of the image's side) beside the convolutions that read them. That is a judgement: nothing was measured on a GPU.
 
     Args:
         x: ``N C H W``, any strides, float16, bfloat16 (sums in float32), float32 or float64.

@@ -130,7 +130,7 @@ def forward(
     """Phi after the last iteration, and every q (iterations N L H W) if they are to be saved."""
     step, _ = steps(triton)
     unary, phi = scores.contiguous(), torch.empty_like(scores, memory_format=CONTIGUOUS)
-    beliefs = planes.new_empty((iterations if save else 2, *scores.shape))
+    beliefs = planes.new_empty((iterations if save else 1, *scores.shape))
     with torch.autocast(scores.device.type, enabled=False):
         q = torch.softmax(unary, dim=1, dtype=planes.dtype, out=beliefs[0])
         for k in range(1, iterations + 1):
@@ -153,10 +153,14 @@ def steps(triton: bool) -> tuple[Callable, Callable]:
 
 
 def update(unary: Tensor, message: Tensor, weight: Tensor, potts: bool, softmax: bool, out: Tensor) -> Tensor:
-    """``unary - weight * mu g`` into ``out``, and its softmax if wanted; ``message`` is g with Potts, else mu g."""
-    m = messages(None, message) if potts else message
-    phi = torch.addcmul(unary, weight, m, value=-1)
-    return torch.softmax(phi, dim=1, out=out) if softmax else out.copy_(phi)
+    """``unary - weight * mu g`` into ``out``, and its softmax if wanted; ``message`` is g with Potts, else mu g.
+
+    Overwrites the message.
+    """
+    if potts:
+        torch.sub(message.sum(dim=1, keepdim=True), message, out=message)
+    phi = torch.addcmul(unary, weight, message, value=-1, out=message if softmax else out)
+    return torch.softmax(phi, dim=1, out=out) if softmax else phi
 
 
 def update_backward(h: Tensor, q: Tensor, weight: Tensor, potts: bool, total: Tensor) -> tuple[Tensor, Tensor]:

@@ -222,9 +222,12 @@ def _collect(
 
 
 def tiling(height: int, width: int, radius: int) -> tuple[int, int, int]:
-    """Rows and columns of a tile (half of the columns or more are useful), and the number of tiles."""
+    """Rows and columns of a tile (half of the columns or more are useful), and the number of tiles.
+
+    Every doubling of the radius adds shifts whose indices occupy registers: full tiles spill from about 31 on.
+    """
     columns = max(128, triton.next_power_of_2(4 * radius))
-    rows = max(1, TILE // columns)
+    rows = max(1, (TILE >> (radius // 16).bit_length()) // columns)
     return rows, columns, triton.cdiv(height, rows) * triton.cdiv(width, columns - 2 * radius)
 
 

@@ -100,14 +100,19 @@ def decay_group(name: str, parameter: Array, *, weight_decay: float = 1e-4) -> t
     """Return the learning-rate factor and the weight decay of a parameter.
 
     Weights: rate x1, decayed; biases: rate x2, not decayed (authors' code). What decay towards zero would harm is not
-    decayed either: batch-norm scales, the CRF's weight and compatibility, the up-sampling brushes.
+    decayed either: batch-norm scales, the CRF's weight and compatibility, the up-sampling brushes. These and the rings
+    of feature context move at rate x0.1 (our choice: their many inputs or uses make a step at x1 too long).
 
     >>> decay_group("centre.weight", np.ones((4, 4))), decay_group("centre.bias", np.ones(4))
     ((1.0, 0.0001), (2.0, 0.0))
     """
     if name.endswith("bias"):
         return 2.0, 0.0
-    spared = np.ndim(parameter) < 2 or name.startswith(("crf.", "upsampling."))
+    if name.startswith("upsampling."):
+        return 0.1, 0.0
+    if name.startswith("ring."):
+        return 0.1, weight_decay
+    spared = np.ndim(parameter) < 2 or name.startswith("crf.")
     return 1.0, 0.0 if spared else weight_decay
 
 

@@ -22,12 +22,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import segmodel
 from segmodel import cli
-from segmodel.kernels import guidance_crf, guided_filter
+from segmodel.kernels import guidance_crf, guided_filter, prepare_guide
+from segmodel.kernels.guided_filter import composite_filter
 from segmodel.options import UserError
 
 FILTER_SIZES = ((21, 75, 125), (21, 300, 500), (19, 256, 512))  # labels, height, width
 CRF_SIZE = (21, 300, 500)
+RADII = (3, 1, 7, 15, 31)
 GPU_SIZES = ((1, 21, 75, 125), (16, 21, 128, 128), (1, 19, 256, 512))  # images, labels, height, width
 Call = Callable[[], Any]
 
@@ -62,22 +65,23 @@ def _resident(key: str) -> int:
 
 
 def compare(calls: dict[str, Call], seconds: float) -> dict[str, dict[str, float | None]]:
-    """Milliseconds of every call, which take turns for about ``seconds`` each; the ratio is of the minima, to ours."""
+    """Milliseconds of every call, which take turns for ``seconds`` each on average; ratio: of minima, to the first."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     memory = {name: peak_memory(call) for name, call in calls.items()}
-    while min(sum(values) for values in times.values()) < 1000 * seconds or len(times["segmodel"]) < 5:
+    until = time.perf_counter() + seconds * len(calls)
+    while time.perf_counter() < until or len(next(iter(times.values()))) < 5:
         for name, call in calls.items():
             start = time.perf_counter()
             call()
             times[name].append(1000 * (time.perf_counter() - start))
-    ours = min(times["segmodel"])
+    first = min(next(iter(times.values())))
     return {
         name: {
             "p20": percentile(values, 20),
             "p50": statistics.median(values),
             "p80": percentile(values, 80),
             "min": min(values),
-            "over_segmodel": min(values) / ours,
+            "ratio": min(values) / first,
             "peak_mib": memory[name],
         }
         for name, values in times.items()
@@ -137,20 +141,50 @@ def crf_calls(labels: int, height: int, width: int) -> dict[str, Call]:
     return calls
 
 
+def gpu_calls(scores: Tensor, guide: Tensor) -> dict[str, Call]:
+    """Both backends, standard operators compiled (a registered operator is opaque to the compiler), and kornia."""
+    prepared = prepare_guide(guide)
+    composite = torch.compile(composite_filter)
+    calls: dict[str, Call] = {
+        "guided_filter standard operators, compiled": lambda: composite(scores, prepared),
+        "guided_filter triton, radius 31": lambda: guided_filter(scores, guide, radius=31, backend="triton"),
+    }
+    for backend in ("triton", "torch"):
+        calls[f"guided_filter {backend}"] = partial(guided_filter, scores, guide, backend=backend)
+        calls[f"guided_filter {backend}, prepared guide"] = partial(guided_filter, scores, prepared, backend=backend)
+        calls[f"guidance_crf {backend}"] = partial(guidance_crf, scores, guide, backend=backend)
+    kornia = peer("kornia.filters")
+    if kornia is not None:
+        calls["guided_blur kornia"] = lambda: kornia.guided_blur(guide, scores, 7, 1.0)
+    return calls
+
+
+def filter_bytes(scores: Tensor) -> int:
+    """What the Triton filter moves with a prepared guide: 5 + 5 planes a label, 12 + 3 of the guide."""
+    images, labels, height, width = scores.shape
+    return 4 * images * height * width * (10 * labels + 12 + 3)
+
+
 def gpu_tables() -> dict[str, Any] | str:
-    """Median milliseconds of both backends on a GPU, or "not measured"."""
+    """Median milliseconds of both backends on a GPU, and the share of its copy rate; or "not measured"."""
     if not torch.cuda.is_available():
         return "not measured"
     from triton.testing import do_bench
 
-    tables: dict[str, Any] = {"device": torch.cuda.get_device_name()}
-    for images, labels, height, width in GPU_SIZES:
-        scores, guide = (x.cuda().expand(images, -1, -1, -1).contiguous() for x in inputs(labels, height, width))
-        for backend in ("triton", "torch"):
-            for name, function in (("guided_filter", guided_filter), ("guidance_crf", guidance_crf)):
-                call = lambda f=function, b=backend: f(scores, guide, backend=b)  # noqa: E731, B023
-                key = f"{name} {backend} {images}x{labels}x{height}x{width}"
-                tables[key] = dict(zip(("p20", "p50", "p80"), do_bench(call, quantiles=[0.2, 0.5, 0.8]), strict=True))
+    source = torch.empty(2**28, device="cuda")
+    target = torch.empty_like(source)
+    rate = 2 * source.nbytes / do_bench(lambda: target.copy_(source), quantiles=[0.5])  # bytes a millisecond
+    tables: dict[str, Any] = {"device": torch.cuda.get_device_name(), "copy rate, GB/s": rate / 1e6}
+    for size in GPU_SIZES:
+        images, *rest = size
+        scores, guide = (x.cuda().expand(images, -1, -1, -1).contiguous() for x in inputs(*rest))
+        table: dict[str, Any] = {}
+        for name, call in gpu_calls(scores, guide).items():
+            call()  # compiles
+            table[name] = dict(zip(("p20", "p50", "p80"), do_bench(call, quantiles=[0.2, 0.5, 0.8]), strict=True))
+        moved = filter_bytes(scores) / table["guided_filter triton, prepared guide"]["p50"]
+        table["guided_filter triton, prepared guide: share of the copy rate"] = moved / rate
+        tables["x".join(map(str, size))] = table
     return tables
 
 
@@ -161,24 +195,49 @@ def environment() -> dict[str, Any]:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return {
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, **versions},
+        "versions": {
+            "segmodel": segmodel.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            **versions,
+        },
         "processor": models[0] if models else platform.processor(),
         "threads": torch.get_num_threads(),
     }
 
 
 def print_table(title: str, rows: dict[str, dict[str, float | None]]) -> None:
-    print(f"\n{title}\n{'':38}{'p20':>9}{'p50':>9}{'p80':>9}{'min':>9}{'/ ours':>8}{'peak MiB':>10}")
+    print(f"\n{title}\n{'':38}{'p20':>9}{'p50':>9}{'p80':>9}{'min':>9}{'ratio':>8}{'peak MiB':>10}")
     for name, row in rows.items():
         times = "".join(f"{row[key]:9.2f}" for key in ("p20", "p50", "p80", "min"))
         memory = "-" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"
-        print(f"{name:38}{times}{row['over_segmodel']:8.2f}{memory:>10}")
+        print(f"{name:38}{times}{row['ratio']:8.2f}{memory:>10}")
+
+
+def operator_tables(seconds: float) -> dict[str, Any]:
+    """The guided filter and the guidance CRF against their peers, and how the filter grows with its radius."""
+    tables: dict[str, Any] = {}
+    for size in FILTER_SIZES:
+        scores, guide = inputs(*size)
+        calls = filter_calls(scores, guide)
+        tables["guided filter, guide moments included, {}x{}x{}".format(*size)] = compare(calls, seconds)
+    tables["guidance CRF of {}x{}x{}, quarter size unless it says full".format(*CRF_SIZE)] = compare(
+        crf_calls(*CRF_SIZE), seconds
+    )
+    scores, guide = inputs(*CRF_SIZE)
+    by_radius: dict[str, Call] = {f"radius {r}": partial(guided_filter, scores, guide, radius=r) for r in RADII}
+    tables["guided filter of {}x{}x{} by radius".format(*CRF_SIZE)] = compare(by_radius, seconds)
+    return tables
 
 
 def main(arguments: Sequence[str]) -> int:
     parser = cli.Parser("benchmark", __doc__.splitlines()[0])
+    parser.add_argument("--only", choices=("operators", "model"), help="one half of the tables (default: both)")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch and OpenCV (default: 2)")
     parser.add_argument("--seconds", type=float, default=2.0, help="time for each contestant (default: 2)")
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto",
+                        help="dtype of the model's convolutions (default: auto)")  # fmt: skip
     parser.add_argument("--json", metavar="FILE", help="write the figures to this file as well")
     options = parser.parse_args(arguments)
     if options.threads < 1:
@@ -190,16 +249,14 @@ def main(arguments: Sequence[str]) -> int:
     report: dict[str, Any] = environment()
     print(json.dumps(report), "times in ms", sep="\n")
     tables: dict[str, Any] = {}
-    for size in FILTER_SIZES:
-        title = "guided filter, guide moments included, {}x{}x{}".format(*size)
-        scores, guide = inputs(*size)
-        calls = filter_calls(scores, guide)
-        calls["segmodel, radius 31"] = partial(guided_filter, scores, guide, radius=31)
-        tables[title] = compare(calls, options.seconds)
-        print_table(title, tables[title])
-    title = "guidance CRF of {}x{}x{}, quarter size unless it says full".format(*CRF_SIZE)
-    tables[title] = compare(crf_calls(*CRF_SIZE), options.seconds)
-    print_table(title, tables[title])
+    if options.only != "model":
+        tables |= operator_tables(options.seconds)
+    if options.only != "operators":
+        from segmodel.benchmark_model import model_tables
+
+        tables |= model_tables(options.seconds, precision=options.precision)
+    for title, rows in tables.items():
+        print_table(title, rows)
     report |= {"milliseconds": tables, "gpu": gpu_tables()}
     print(f"\nGPU: {json.dumps(report['gpu'], indent=1)}")
     if options.json:

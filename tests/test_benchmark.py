@@ -7,12 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from segmodel import benchmark, cli
+from segmodel import benchmark, benchmark_model, cli
+from segmodel.model import ModelConfig
 
 
 def test_writes_all_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr(benchmark, "FILTER_SIZES", ((2, 20, 24),))
     monkeypatch.setattr(benchmark, "CRF_SIZE", (2, 24, 28))
+    monkeypatch.setattr(benchmark, "RADII", (1, 2))
+    monkeypatch.setattr(benchmark_model, "PAPER", ModelConfig(depth=18, width=4, stem_width=4))
+    monkeypatch.setattr(benchmark_model, "SIZE", (40, 50))
+    monkeypatch.setattr(benchmark_model, "SIZES", ((20, 30), (40, 50)))
     threads, file = torch.get_num_threads(), tmp_path / "figures.json"
     try:
         assert cli.run("benchmark", benchmark.main, ["--threads", "1", "--seconds", "0.01", "--json", str(file)]) == 0
@@ -21,9 +26,13 @@ def test_writes_all_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     report = json.loads(file.read_text())
     assert report["threads"] == 1
     assert report["versions"]["torch"] == torch.__version__
-    assert len(report["milliseconds"]) == 2
-    for rows in report["milliseconds"].values():
-        assert rows["segmodel"]["over_segmodel"] == 1.0
+    tables = list(report["milliseconds"].values())
+    assert len(tables) == 7
+    assert "segmodel" in tables[0]
+    assert list(tables[3]) == ["unary", "context", "patch", "guide"]
+    assert {"whole", "backbone", "feature context, first ring", "guidance CRF"} < tables[4].keys()
+    for rows in tables:
+        assert next(iter(rows.values()))["ratio"] == 1.0
         for row in rows.values():
             assert 0 < row["min"] <= row["p20"] <= row["p50"] <= row["p80"]
     if not torch.cuda.is_available():
@@ -48,3 +57,14 @@ def test_a_peer_that_disagrees_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
 def test_bad_arguments_exit_with_status_2(capsys: pytest.CaptureFixture) -> None:
     assert cli.run("benchmark", benchmark.main, ["--threads", "0"]) == 2
     assert "--threads: expected at least 1" in capsys.readouterr().err
+
+
+def test_calls_of_a_gpu_on_the_torch_path() -> None:
+    """What can run here does; the rest needs a GPU, or a compiler."""
+    scores, guide = benchmark.inputs(2, 12, 13)
+    calls = benchmark.gpu_calls(scores, guide)
+    expected = benchmark.guided_filter(scores, guide)
+    for name in ("guided_filter torch", "guided_filter torch, prepared guide"):
+        torch.testing.assert_close(calls[name](), expected, rtol=0, atol=0)
+    assert calls["guidance_crf torch"]().shape == scores.shape
+    assert benchmark.filter_bytes(scores) == 4 * 12 * 13 * (2 * 10 + 15)

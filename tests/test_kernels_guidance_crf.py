@@ -1,5 +1,7 @@
 """The guidance CRF of the torch path, forward and backward, against the float64 reference of Algorithm 1."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -187,6 +189,26 @@ def test_autocast_does_not_degrade_it() -> None:
         torch.testing.assert_close(plain, inside, rtol=0, atol=0)
 
 
+def test_autocast_does_not_degrade_the_standard_operators() -> None:
+    """A guide that requires a gradient takes them; their matrix product would be in bfloat16."""
+    scores, guide = torch.randn(1, 3, 7, 8), (255 * torch.rand(1, 3, 7, 8)).requires_grad_()
+    mu = 1 - torch.eye(3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = guidance_crf(scores, guide, compatibility=mu)
+    torch.testing.assert_close(inside, guidance_crf(scores, guide.detach(), compatibility=mu), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("enabled", "learned"), [(True, True), (True, False), (False, True)])
+def test_beliefs_are_kept_for_a_gradient_only(enabled: bool, learned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, kept = inspect.getmodule(guidance_crf), []
+    original = module.forward
+    monkeypatch.setattr(module, "forward", lambda *a: kept.append(a[7]) or original(*a))
+    scores, guide = torch.randn(1, 3, 7, 8), 255 * torch.rand(1, 3, 7, 8)
+    with torch.set_grad_enabled(enabled):
+        guidance_crf(scores, guide, weight=torch.tensor(2.0, requires_grad=learned))
+    assert kept == [enabled and learned]
+
+
 def test_a_second_derivative_raises() -> None:
     scores, guide = torch.randn(1, 2, 4, 5, requires_grad=True), 255 * torch.rand(1, 3, 4, 5)
     (gradient,) = torch.autograd.grad(guidance_crf(scores, guide).square().sum(), scores, create_graph=True)
@@ -199,8 +221,8 @@ BAD = {
     "weight": ({"weight": torch.zeros(2)}, "weight: expected a number or one element"),
     "iterations": ({"iterations": -1}, "iterations: expected an integer"),
     "iterations bool": ({"iterations": True}, "iterations: expected an integer"),
-    "scores": ({"scores": torch.zeros(2, 4, 5)}, "scores: expected N C H W"),
-    "guide": ({"guide": torch.zeros(1, 3, 4, 6)}, "guide: expected batch, height and width"),
+    "scores": ({"scores": torch.zeros(2, 4, 5)}, "^scores: expected N C H W"),
+    "guide": ({"guide": torch.zeros(1, 3, 4, 6)}, "^guide: expected batch, height and width"),
 }
 
 

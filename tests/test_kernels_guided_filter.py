@@ -1,5 +1,8 @@
 """The guided filter of the torch path against the float64 reference of Eq. 11, 12 and 16."""
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +10,11 @@ from conftest import TOLERANCE
 from hypothesis import given
 from hypothesis import strategies as st
 from kernels_tools import FLAT, SCALES, TEXTURED, Case, assert_close, cases, channel_first, channel_last, few, some
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import gradcheck, gradgradcheck
 
 import segmodel.reference.guided_filter as reference
-from segmodel.kernels import PreparedGuide, guided_filter, prepare_guide
+from segmodel.kernels import PreparedGuide, box_filter, flat_planes, guidance_crf, guided_filter, prepare_guide
 from segmodel.kernels.guided_filter import _guide_moments, _guided_filter, composite_filter
 
 # Float32 error against float64, in units of the largest score. Textured: the acceptance bound. Flat: two_valued grey
@@ -169,12 +173,14 @@ def test_autocast_does_not_degrade_it() -> None:
     torch.testing.assert_close(inside, guided_filter(scores, guide), rtol=0, atol=0)
 
 
-def test_what_is_not_supported_raises() -> None:
+@pytest.mark.parametrize("operator", [guided_filter, guidance_crf, box_filter])
+def test_what_is_not_supported_raises(operator: Callable) -> None:
     scores, guide = torch.randn(1, 2, 4, 5), 255 * torch.rand(1, 3, 4, 5)
+    function = partial(operator, radius=2) if operator is box_filter else partial(operator, guide=guide)
     with pytest.raises(NotImplementedError, match="forward mode"):
-        torch.func.jvp(lambda s: guided_filter(s, guide), (scores,), (scores,))
+        torch.func.jvp(function, (scores,), (scores,))
     with pytest.raises(RuntimeError):
-        torch.func.grad(lambda s: guided_filter(s, guide).sum())(scores)
+        torch.func.grad(lambda s: function(s).sum())(scores)
 
 
 GOOD = {"scores": torch.zeros(1, 2, 4, 5), "guide": torch.zeros(1, 3, 4, 5)}
@@ -207,6 +213,83 @@ def test_errors_name_the_argument(name: str) -> None:
         guided_filter(**(GOOD | change))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"guide": torch.zeros(3, 4, 5)}, "^guide: expected N C H W"),
+        ({"guide": torch.zeros(1, 3, 4, 5, dtype=torch.int32)}, "^guide: expected one of"),
+        ({"guide": [1.0]}, "^guide: expected a tensor"),
+        ({"eps": -1.0}, "^eps: expected a number > 0"),
+    ],
+)
+def test_errors_of_prepare_guide(change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        prepare_guide(**({"guide": torch.zeros(1, 3, 4, 5)} | change))
+
+
+def test_planes_of_a_prepared_guide() -> None:
+    guide = torch.randint(0, 256, (2, 3, 5, 6), dtype=torch.uint8)
+    planes = prepare_guide(guide, radius=9).planes
+    centred = guide - guide.double().mean(dim=(2, 3), keepdim=True)
+    torch.testing.assert_close(planes[:, :3].double(), centred, rtol=0, atol=1e-5)
+    # The window is the whole image: means 0, and L D L^T is the covariance plus eps.
+    torch.testing.assert_close(planes[:, 3:6], torch.zeros(2, 3, 5, 6), rtol=0, atol=1e-4)
+    variance = (centred[:, :1] ** 2).mean(dim=(2, 3), keepdim=True).expand(2, 1, 5, 6)
+    torch.testing.assert_close(1 / planes[:, 9:10].double(), variance + 1, rtol=1e-5, atol=0)
+
+
+def test_float64_scores_take_any_guide() -> None:
+    scores, guide = torch.randn(1, 2, 5, 6, dtype=torch.float64), torch.randint(0, 256, (1, 3, 5, 6), dtype=torch.uint8)
+    torch.testing.assert_close(guided_filter(scores, guide), guided_filter(scores, guide.double()), rtol=0, atol=0)
+
+
+def test_defaults_are_the_papers() -> None:
+    scores, guide = torch.randn(1, 2, 9, 9), 255 * torch.rand(1, 3, 9, 9)
+    options = {"radius": 3, "eps": 1.0, "border": "clipped"}
+    assert torch.equal(guided_filter(scores, guide), guided_filter(scores, guide, **options))
+    assert torch.equal(prepare_guide(guide).planes, prepare_guide(guide, **options).planes)
+    assert torch.equal(guidance_crf(scores, guide), guidance_crf(scores, guide, iterations=3, weight=2.0, **options))
+
+
+def test_autocast_computes_every_operator_in_float32() -> None:
+    scores, guide = torch.randn(1, 2, 5, 6).bfloat16(), (255 * torch.rand(1, 3, 5, 6)).bfloat16()
+    planes, weight, ops = prepare_guide(guide.float()).planes.bfloat16(), torch.tensor(2.0), torch.ops.segmodel
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        results = (
+            ops.box_filter(scores, 2, "clipped", False),
+            ops.guide_moments(guide, 3, 1.0, False),
+            ops.guided_filter(scores, planes, 3, "clipped", False, False),
+            *ops.guidance_crf(scores, planes, None, weight, 3, "clipped", 2, True, False),
+        )
+        backward = ops.guidance_crf_backward(scores, results[-1], planes, None, weight, 3, "clipped", False)
+    assert all(x.dtype == torch.float32 for x in (*results, backward[0]))
+
+
+def test_fake_tensors_have_the_real_shapes() -> None:
+    """What torch.compile and export believe, dtypes and strides included."""
+    for channels, save, compatibility in ((1, False, None), (3, True, torch.rand(2, 2))):
+        scores, guide = torch.randn(2, 2, 5, 6), 255 * torch.rand(2, channels, 5, 6)
+        weight = torch.tensor(2.0)
+        real = every_operator(scores, guide, compatibility, weight, save)
+        with FakeTensorMode() as mode:
+            inputs = [None if x is None else mode.from_tensor(x) for x in (scores, guide, compatibility, weight)]
+            fake = every_operator(*inputs, save)
+        for r, f in zip(real, fake, strict=True):
+            assert (r.shape, r.dtype, r.stride()) == (f.shape, f.dtype, f.stride())
+
+
+def every_operator(
+    scores: torch.Tensor, guide: torch.Tensor, compatibility: torch.Tensor | None, weight: torch.Tensor, save: bool
+) -> list[torch.Tensor]:
+    ops = torch.ops.segmodel
+    planes = ops.guide_moments(guide, 3, 1.0, False)
+    filtered = ops.guided_filter(scores.mT, planes.mT, 3, "clipped", False, False)
+    phi, beliefs = ops.guidance_crf(scores, planes, compatibility, weight, 3, "clipped", 2, save, False)
+    box = ops.box_filter(scores.mT, 3, "clipped", False)
+    gradients = ops.guidance_crf_backward(scores, beliefs, planes, compatibility, weight, 3, "clipped", False)
+    return [planes, filtered, phi, beliefs, box, *gradients]
+
+
 def test_a_prepared_guide_carries_its_options() -> None:
     guide = 255 * torch.rand(1, 1, 5, 6)
     prepared = prepare_guide(guide, radius=1, eps=4, border="constant")
@@ -223,6 +306,17 @@ def test_nan_reaches_its_windows_and_no_other_label() -> None:
     filtered = guided_filter(scores, guide, radius=1)
     assert filtered[0, 0, 8:13, 8:13].isnan().all()
     assert not filtered[0, 1].isnan().any()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_nan_does_not_reach_the_next_block_of_labels(bad: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flat_planes, "BLOCK", 1)  # one label a block
+    scores, guide = torch.randn(1, 3, 7, 8), 255 * torch.rand(1, 3, 7, 8)
+    expected = guided_filter(scores, guide, radius=2)
+    scores[0, 1, :, 7] = bad
+    filtered = guided_filter(scores, guide, radius=2)
+    assert not filtered[0, 1, :, 5:].isfinite().any()
+    torch.testing.assert_close(filtered[:, ::2], expected[:, ::2], rtol=0, atol=0)
 
 
 def test_empty_batch() -> None:

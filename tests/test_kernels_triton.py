@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -32,13 +33,18 @@ def run(script: str, *arguments: str, **environment: str) -> str:
     return finished.stdout
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["guide_moments", "filter_and_adjoint", "update", "update_backward", "guidance_crf", "half_precision", "variable"],
-)
+KERNELS = ["guide_moments", "filter_and_adjoint", "update", "update_backward", "guidance_crf", "variable"]
+
+
+@pytest.mark.parametrize("name", KERNELS)
 def test_in_the_interpreter(name: str) -> None:
-    examples = "1000" if torch.cuda.is_available() and os.environ.get("SEGMODEL_MANY_EXAMPLES") else "25"
-    assert "passed" in run("triton_interpreted.py", name, examples, TRITON_INTERPRET="1", OMP_NUM_THREADS="1")
+    assert "passed" in run("triton_interpreted.py", name, "25", TRITON_INTERPRET="1", OMP_NUM_THREADS="1")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", KERNELS)
+def test_on_the_gpu_equals_the_oracle(name: str) -> None:
+    assert "passed" in run("triton_interpreted.py", name, "1000", TRITON_INTERPRET="0")
 
 
 def test_compiled_kernels_do_not_spill(request: pytest.FixtureRequest) -> None:
@@ -60,12 +66,12 @@ def test_triton_where_it_cannot_run_is_an_error_that_says_why(monkeypatch: pytes
         with pytest.raises(ValueError, match="backend: 'triton' cannot run here: the tensor is on cpu"):
             function(scores, guide, backend="triton")
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    with pytest.raises(ValueError, match="no float64"):
+    with pytest.raises(ValueError, match="here: its kernels have no float64"):
         guided_filter(scores.double(), guide, backend="triton")
-    with pytest.raises(ValueError, match="no gradient for the guide"):
+    with pytest.raises(ValueError, match=r"^backend: .* no gradient for the guide"):
         guided_filter(scores, guide.requires_grad_(), backend="triton")
     monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="triton is not installed"):
+    with pytest.raises(ValueError, match="here: the package triton is not installed"):
         guided_filter(scores, guide, backend="triton")
     assert not backend.use_triton("auto", scores)
 
@@ -82,6 +88,20 @@ def test_the_environment_variable_stands_in_for_auto(monkeypatch: pytest.MonkeyP
         backend.use_triton("auto", scores)
     monkeypatch.setenv("SEGMODEL_BACKEND", "torch")
     assert not backend.use_triton("auto", scores)
+
+
+def test_auto_takes_triton_on_a_gpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for a tensor on a GPU: only its device and dtype are asked for."""
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.delenv("SEGMODEL_BACKEND", raising=False)
+    on_gpu = SimpleNamespace(device=SimpleNamespace(type="cuda"), dtype=torch.float32)
+    assert backend.use_triton("auto", on_gpu)
+    assert backend.use_triton("triton", on_gpu)
+    assert not backend.use_triton("torch", on_gpu)
+    assert not backend.use_triton("auto", SimpleNamespace(device=on_gpu.device, dtype=torch.float64))
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert not backend.use_triton("auto", torch.zeros(1))
+    assert backend.use_triton("triton", torch.zeros(1))
 
 
 def test_imports_without_triton() -> None:

@@ -172,8 +172,10 @@ def test_decay_groups() -> None:
     assert objective.decay_group("centre.weight", weight) == (1.0, 1e-4)
     assert objective.decay_group("centre.weight", weight, weight_decay=0.3) == (1.0, 0.3)
     assert objective.decay_group("label.0.hidden.bias", vector) == (2.0, 0.0)
-    for name, array in (("norm.weight", vector), ("crf.compatibility", weight), ("upsampling.weight", weight)):
+    for name, array in (("norm.weight", vector), ("crf.compatibility", weight)):
         assert objective.decay_group(name, array) == (1.0, 0.0)
+    assert objective.decay_group("upsampling.weight", weight) == (0.1, 0.0)
+    assert objective.decay_group("ring.0.weight", weight) == (0.1, 1e-4)
 
 
 @few

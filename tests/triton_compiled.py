@@ -19,22 +19,30 @@ DOUBLES = {"means": "*fp64"}
 SCALARS = {"labels": "i32", "height": "i32", "width": "i32", "area": "i32", "eps": "fp32"}
 
 
+RADII = (3, 31, 60)
+
+
 def kernels() -> list[tuple]:
-    """Name, kernel, options and launch: the paper's sizes, a colour guide and 21 labels."""
-    rows, columns, _ = triton_guided_filter.tiling(75, 125, 3)
-    box = {"CHANNELS": 3, "RADIUS": 3, "ROWS": rows, "COLUMNS": columns}
+    """Name, kernel, options and launch: the paper's sizes, a colour guide and 21 labels; and two large radii."""
     padded, pixels = triton_guidance_crf.tiling(21)
     labels = {"POTTS": True, "LABELS": padded, "PIXELS": pixels}
     filter_module, crf_module = triton_guided_filter, triton_guidance_crf
-    return [
-        ("guide_means", filter_module._guide_means, box | {"PRODUCTS": True}, filter_module.LAUNCH),
+    every = [
         ("factorise", filter_module._factorise, {"CHANNELS": 3, "PIXELS": filter_module.FLAT}, filter_module.LAUNCH),
-        ("slopes", filter_module._slopes, box | {"CLIPPED": True, "DIVIDE": False}, filter_module.LAUNCH),
-        ("slopes_adjoint", filter_module._slopes, box | {"CLIPPED": True, "DIVIDE": True}, filter_module.LAUNCH),
-        ("collect", filter_module._collect, box | {"CLIPPED": True, "DIVIDE": True}, filter_module.LAUNCH),
         ("update", crf_module._update, labels | {"SOFTMAX": True}, crf_module.LAUNCH),
         ("update_backward", crf_module._update_backward, labels, crf_module.LAUNCH),
     ]
+    for radius in RADII:
+        rows, columns, _ = filter_module.tiling(75, 125, radius)
+        box = {"CHANNELS": 3, "RADIUS": radius, "ROWS": rows, "COLUMNS": columns}
+        for name, kernel, options in (
+            ("guide_means", filter_module._guide_means, {"PRODUCTS": True}),
+            ("slopes", filter_module._slopes, {"CLIPPED": True, "DIVIDE": False}),
+            ("slopes_adjoint", filter_module._slopes, {"CLIPPED": True, "DIVIDE": True}),
+            ("collect", filter_module._collect, {"CLIPPED": True, "DIVIDE": True}),
+        ):
+            every.append((f"{name} radius {radius}", kernel, box | options, filter_module.LAUNCH))
+    return every
 
 
 def compile_kernel(kernel, constants: dict, launch: dict, target: GPUTarget):
