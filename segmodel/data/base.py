@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
+import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +11,20 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from segmodel.errors import DataError, limit, read_text
+
 IGNORE = 255
 MAX_CLASSES = 254  # 254 marks an invalid value in the tables below, 255 is the ignore value
 _INVALID = 254
 _ORIENTATION = 0x0112  # EXIF
 _IMAGE_MODES = ("RGB", "L", "P", "1", "RGBA", "LA", "CMYK", "YCbCr")
 _LABEL_MODES = ("P", "L", "1", "I;16", "I")
-_BROKEN_FILE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")  # not EPS: Pillow would start Ghostscript
 
 
-class DataError(ValueError):
-    """One line that names what is wrong: the thing, its file, what was expected and what was found."""
+def picture_endings() -> set[str]:
+    """Endings, such as ".png", of the picture files that are read."""
+    return {ending for ending, kind in Image.registered_extensions().items() if kind in _FORMATS}
 
 
 @dataclass(frozen=True)
@@ -54,20 +57,26 @@ class SegmentationData:
     def __getitem__(self, index: int) -> Sample:
         raise NotImplementedError
 
+    def problems(self) -> dict[int, str]:
+        """What is wrong with samples that need not be read to see it: index -> one line."""
+        return {}
+
 
 @dataclass(frozen=True)
 class Pair:
-    """Where one sample lies."""
+    """Where one sample lies; `where` is the line of the list that says so."""
 
     image: Path
     label: Path
     name: str
+    where: str = ""
 
 
 class FileData(SegmentationData):
     """Samples read from files; labels are validated on every read.
 
-    pairs: the files. values: maps label values (0..255) to classes: (256,) uint8 with 254 where a value is not allowed.
+    pairs: the files, which lie in `root`. values: maps label values (0..255) to classes: (256,) uint8 with 254 where a
+        value is not allowed.
     colours: None, or (K, 3) uint8: labels are then RGB pictures, and row i stands for values[i].
     """
 
@@ -77,12 +86,13 @@ class FileData(SegmentationData):
         name: str,
         classes: Sequence[str],
         palette: np.ndarray,
+        root: Path,
         pairs: Sequence[Pair],
         values: np.ndarray,
         colours: np.ndarray | None = None,
     ) -> None:
         self.name, self.classes, self.palette = name, tuple(classes), np.asarray(palette, np.uint8)
-        self.pairs, self.values, self.colours = list(pairs), values, colours
+        self.root, self.pairs, self.values, self.colours = root, list(pairs), values, colours
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -90,7 +100,7 @@ class FileData(SegmentationData):
     def __getitem__(self, index: int) -> Sample:
         pair = self.pairs[index]
         image, orientation = read_image(pair.image)
-        label = read_label(pair.label, values=self.values, colours=self.colours)
+        label = self.read_label(pair.label)
         if label.shape != image.shape[:2]:
             hint = f" (EXIF orientation {orientation} of the image is not applied)" if orientation > 1 else ""
             raise DataError(
@@ -98,6 +108,69 @@ class FileData(SegmentationData):
                 f"got {label.shape[1]}x{label.shape[0]}{hint}"
             )
         return Sample(image, label, pair.name)
+
+    def read_label(self, path: Path) -> np.ndarray:
+        return read_label(path, values=self.values, colours=self.colours)
+
+    def problems(self) -> dict[int, str]:
+        where = [pair.where for pair in self.pairs]
+        wrong = misplaced(self.root, [pair.image for pair in self.pairs])
+        wrong = misplaced(self.root, [pair.label for pair in self.pairs]) | wrong
+        return {index: f"{where[index]}: {wrong[index]}".removeprefix(": ") for index in sorted(wrong)}
+
+
+class MixedData(SegmentationData):
+    """Data sets of the same classes one after the other; a part that is named twice is seen twice as often."""
+
+    def __init__(self, parts: Sequence[SegmentationData], *, name: str) -> None:
+        first = parts[0]
+        self.name, self.classes, self.palette, self.parts = name, first.classes, first.palette, tuple(parts)
+        self.ends = np.cumsum([len(part) for part in parts])
+        for part in parts[1:]:
+            if part.classes != first.classes:
+                raise DataError(f"data: expected the classes of {_classes(first)}, got those of {_classes(part)}")
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < len(self):
+            raise IndexError(f"index: expected 0..{len(self) - 1}, got {index}")
+        part = int(np.searchsorted(self.ends, index, side="right"))
+        return self.parts[part][index - int(self.ends[part]) + len(self.parts[part])]
+
+    def problems(self) -> dict[int, str]:
+        starts = [int(end) - len(part) for end, part in zip(self.ends, self.parts, strict=True)]
+        found = {id(part): part.problems() for part in self.parts}
+        pairs = zip(starts, self.parts, strict=True)
+        return {start + index: line for start, part in pairs for index, line in found[id(part)].items()}
+
+
+def _classes(data: SegmentationData) -> str:
+    names = ", ".join(data.classes[:3])
+    return f"{data.name} ({len(data.classes)}: {names}{', ...' if len(data.classes) > 3 else ''})"
+
+
+def misplaced(root: Path, paths: Sequence[Path]) -> dict[int, str]:
+    """Which of these files are missing, or lie outside the root once links are followed: index -> one line.
+
+    The root itself may be a link; a link in it that leads out of it is an error unless SEGMODEL_FOLLOW_LINKS is 1, so
+    that no list or archive from elsewhere decides which other files of a machine are read.
+    """
+    real_root, real_folders, wrong = root.resolve(), dict[Path, Path](), dict[int, str]()
+    follow = limit("SEGMODEL_FOLLOW_LINKS")
+    for index, path in enumerate(paths):
+        if not os.path.isfile(path):  # unlike the path's own methods it never raises, whatever the name
+            wrong[index] = f"no such file: {path}"
+        elif not follow:
+            if path.parent not in real_folders:
+                real_folders[path.parent] = path.parent.resolve()
+            real = path.resolve() if os.path.islink(path) else real_folders[path.parent]
+            if not real.is_relative_to(real_root):
+                wrong[index] = (
+                    f"expected a path inside {root}, got a link out of it: {path} (SEGMODEL_FOLLOW_LINKS=1 allows that)"
+                )
+    return wrong
 
 
 def index_values(count: int, *, ignore: int | None = IGNORE) -> np.ndarray:
@@ -122,6 +195,11 @@ def read_label(path: Path, *, values: np.ndarray, colours: np.ndarray | None = N
     if colours is not None:
         return _from_colours(path, _decoded(path, ("RGB",), "labels as RGB colours")[0], values, colours)
     raw, _ = _decoded(path, _LABEL_MODES, "labels as numbers (a palette or grey picture)")
+    return class_values(path, raw, values)
+
+
+def class_values(path: Path, raw: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Whole numbers (H, W) as uint8 classes by the table `values`; `path` is for the message if one has none."""
     clipped = np.clip(raw, 0, 255).astype(np.uint8, copy=False)
     label = values[clipped]
     wrong = (label == _INVALID) | (clipped != raw)
@@ -134,9 +212,16 @@ def read_label(path: Path, *, values: np.ndarray, colours: np.ndarray | None = N
 
 
 def _decoded(path: Path, modes: tuple[str, ...], expected: str, convert: bool = False) -> tuple[np.ndarray, int]:
-    """The pixels of a file, converted to RGB or as they are, and its EXIF orientation."""
+    """The pixels of a file (of an animation its first picture), converted to RGB or as they are, and its EXIF
+    orientation."""
+    most = limit("SEGMODEL_MAX_PIXELS")
+    if most > (Image.MAX_IMAGE_PIXELS or most):  # Pillow's own limit yields to a higher one that the user asked for
+        Image.MAX_IMAGE_PIXELS = most
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=_FORMATS) as image:
+            if image.width * image.height > most:
+                size = f"{image.width}x{image.height}"
+                raise ValueError(f"expected at most {most} pixels (SEGMODEL_MAX_PIXELS), got {size}")
             # Pillow would stretch grey values of 2 and 4 bits to 0..255: not the numbers that the file holds.
             narrow = image.format == "PNG" and bool(image.tile) and image.tile[0][3] in ("L;2", "L;4")
             mode = "L of 2 or 4 bits" if narrow else image.mode
@@ -144,7 +229,7 @@ def _decoded(path: Path, modes: tuple[str, ...], expected: str, convert: bool = 
             pixels = np.array(image.convert("RGB") if convert else image) if mode in modes else None
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
-    except _BROKEN_FILE as error:
+    except Exception as error:  # every decoder has its own exceptions; the user needs one line
         raise DataError(f"{path}: cannot be read as an image: {one_line(error)}") from error
     if pixels is None:
         raise DataError(f"{path}: expected {expected}, got mode {mode}")
@@ -171,48 +256,61 @@ def _packed(colours: np.ndarray) -> np.ndarray:
 
 
 def _allowed(values: np.ndarray) -> str:
-    ignored = np.flatnonzero(values == IGNORE)
-    last = np.flatnonzero(values < _INVALID)[-1]
-    return f"0..{last}" + "".join(f" and {value} (ignored)" for value in ignored)
+    classes, ignored = np.flatnonzero(values < _INVALID), np.flatnonzero(values == IGNORE)
+    if len(ignored) > 2:
+        return f"0..{max(classes[-1], ignored[-1])}"
+    return f"{classes[0]}..{classes[-1]}" + "".join(f" and {value} (ignored)" for value in ignored)
 
 
 def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def split_options(kind: str, rest: str, known: tuple[str, ...]) -> tuple[str, dict[str, str]]:
+    """PATH and the options of PATH,NAME,NAME=VALUE; `known`: "NAME" or "NAME=". A folder's name may hold a comma."""
+    path, *parts = [rest] if os.path.isdir(rest) else rest.split(",")
+    options: dict[str, str] = {}
+    for part in parts:
+        name, sign, value = part.partition("=")
+        if name + sign not in known or bool(sign) != bool(value) or name in options:
+            form = "".join(f"[,{option}{'PATH' * option.endswith('=')}]" for option in known)
+            raise DataError(f"data: expected {kind}:PATH{form}, got '{kind}:{rest}'")
+        options[name] = value
+    return path, options
+
+
 def existing_folder(path: str | Path, what: str) -> Path:
     folder = Path(path)
-    if not folder.is_dir():
-        raise DataError(f"{what}: expected a folder, got {folder}" + (" (a file)" if folder.exists() else " (missing)"))
+    if not os.path.isdir(folder):  # unlike the path's own methods these never raise, whatever the name
+        raise DataError(
+            f"{what}: expected a folder, got {folder}" + (" (a file)" if os.path.exists(folder) else " (missing)")
+        )
     return folder
 
 
-def read_lines(path: Path, *, fields: int, expected: str) -> list[tuple[int, list[str]]]:
-    """The lines of a list file, split at blanks, with their numbers; empty lines are left out."""
+def read_lines(path: Path, *, fields: int, expected: str) -> list[tuple[str, list[str]]]:
+    """The lines of a list file, split at blanks, each with the place that names it; empty lines are left out."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path, most="SEGMODEL_MAX_LIST_BYTES", encoding="utf-8-sig").splitlines()
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file (a list of {expected})") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {one_line(error)}") from error
-    rows = [(number, line.split()) for number, line in enumerate(lines, start=1) if line.strip()]
-    for number, row in rows:
-        if len(row) != fields:
-            raise DataError(f"{path}, line {number}: expected {expected}, got {' '.join(row)!r}")
+    rows = [(f"{path}, line {number}", line.split()) for number, line in enumerate(lines, start=1) if line.strip()]
+    wrong = [f"{where}: expected {expected}, got {' '.join(row)!r:.200}" for where, row in rows if len(row) != fields]
     if not rows:
-        raise DataError(f"{path}: expected at least one line ({expected}), got an empty list")
+        wrong = [f"{path}: expected at least one line ({expected}), got an empty list"]
+    if wrong:
+        raise DataError(*wrong)
     return rows
 
 
 def inside(root: Path, entry: str, where: str) -> Path:
-    """The existing file that a list entry names; entries may not leave the root."""
+    """The path that an entry of a list names; entries may not leave the root (by links neither: see misplaced)."""
     parts = Path(entry).parts
     if Path(entry).is_absolute() or ".." in parts:
-        raise DataError(f"{where}: expected a path inside {root}, got {entry!r}")
-    path = root.joinpath(*parts)
-    if not path.is_file():
-        raise DataError(f"{where}: no such file: {path}")
-    return path
+        raise DataError(f"{where}: expected a path inside {root}, got {entry!r:.200}")
+    return root.joinpath(*parts)
 
 
 def read_pairs(list_path: Path, root: Path) -> list[Pair]:
@@ -222,8 +320,8 @@ def read_pairs(list_path: Path, root: Path) -> list[Pair]:
     and file, are taken below the root.
     """
     pairs = []
-    for number, entries in read_lines(list_path, fields=2, expected="IMAGE LABEL"):
+    for where, entries in read_lines(list_path, fields=2, expected="IMAGE LABEL"):
         relative = ["/".join(Path(e).parts[1:][-2:]) if Path(e).is_absolute() else e for e in entries]
-        image, label = (inside(root, entry, f"{list_path}, line {number}") for entry in relative)
-        pairs.append(Pair(image, label, image.stem))
+        image, label = (inside(root, entry, where) for entry in relative)
+        pairs.append(Pair(image, label, image.stem, where))
     return pairs

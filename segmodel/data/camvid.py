@@ -29,6 +29,7 @@ def camvid(path: str, *, split: str) -> FileData:
         name="camvid",
         classes=CLASSES,
         palette=PALETTE,
+        root=root,
         pairs=read_pairs(root / f"{split}.txt", root),
         values=values,
     )

@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from segmodel.errors import read_text
+
 from .base import IGNORE, MAX_CLASSES, DataError, FileData, Pair, existing_folder, index_values, one_line, read_pairs
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -45,16 +47,18 @@ def folder(path: str, *, split: str) -> FileData:
             colours = np.concatenate([palette, np.array([ignore], np.uint8)])
         if len(np.unique(colours, axis=0)) < len(colours):
             raise DataError(f"{file}: colours: expected all different (the ignored one too), got a colour twice")
-    return FileData(name=root.name, classes=names, palette=palette, pairs=pairs, values=values, colours=colours)
+    return FileData(
+        name=root.name, classes=names, palette=palette, root=root, pairs=pairs, values=values, colours=colours
+    )
 
 
 def read_classes(file: Path) -> tuple[tuple[str, ...], np.ndarray, str, Any]:
     """Names, palette (C, 3) uint8, kind of labels and ignore value (a number, a colour or None) of a classes.toml."""
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
+        table = tomllib.loads(read_text(file, most="SEGMODEL_MAX_CONFIG_BYTES"))
     except FileNotFoundError as error:
         raise DataError(f"{file}: no such file (class names and colours)") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{file}: cannot be read: {one_line(error)}") from error
     _only_keys(file, "", table, {"labels", "ignore", "classes"})
     kind = table.get("labels", "index")
@@ -113,12 +117,13 @@ def _found_pairs(root: Path, split: str) -> list[Pair]:
     if not files:
         raise DataError(f"{images}: expected images ({', '.join(IMAGE_ENDINGS)}), got none")
     pairs: dict[str, Pair] = {}
+    wrong: list[str] = []
     for image in files:
         name = image.relative_to(images).with_suffix("").as_posix()
         label = labels / f"{name}.png"
         if name in pairs:
-            raise DataError(f"{image}: expected one image of this name, got {pairs[name].image} too")
-        if not label.is_file():
-            raise DataError(f"{image}: its label is missing: {label}")
-        pairs[name] = Pair(image, label, name)
+            wrong.append(f"{image}: expected one image of this name, got {pairs[name].image} too")
+        pairs[name] = Pair(image, label, name, where=str(image))
+    if wrong:
+        raise DataError(*wrong)
     return list(pairs.values())

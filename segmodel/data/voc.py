@@ -1,10 +1,28 @@
-"""Pascal VOC 2012 segmentation in its own layout, with the augmented training set where it is present."""
+"""Pascal VOC 2012 segmentation and SBD (Semantic Boundaries Dataset), each in its own layout."""
 
+import io
+import struct
+import zlib
+from collections.abc import Collection
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from .base import DataError, FileData, Pair, existing_folder, index_values, inside, read_lines
+from .base import (
+    DataError,
+    FileData,
+    MixedData,
+    Pair,
+    SegmentationData,
+    class_values,
+    existing_folder,
+    index_values,
+    inside,
+    one_line,
+    read_lines,
+    split_options,
+)
 
 CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -22,21 +40,106 @@ def voc_palette(count: int = 21) -> np.ndarray:
     return palette
 
 
-def voc(path: str, *, split: str) -> FileData:
-    """`path` is VOCdevkit, or VOC2012 inside it.
+_VALUES = index_values(len(CLASSES))
+_MAX_MAT = 1 << 20, 1 << 26  # bytes of a MATLAB file, packed and unpacked; SBD's have a few thousand
 
-    train: the list train_aug.txt with SegmentationClassAug if that list is there (10,582 images: VOC and SBD), else
-    train.txt with SegmentationClass. val: val.txt with SegmentationClass, or SegmentationClassAug if only that exists
-    (both hold the same labels of val). Labels are palette or grey PNG, values 0..20, 255 is ignored.
+
+def voc(rest: str, *, split: str) -> SegmentationData:
+    """`rest` is PATH or PATH,sbd=PATH: VOCdevkit or VOC2012 in it, and SBD's benchmark_RELEASE or dataset in it.
+
+    train: with sbd= the images of VOC's train.txt (with VOC's labels), then those of SBD's train.txt and val.txt that
+    are neither among them nor in VOC's val.txt (with SBD's labels): the 10,582 of "train_aug". Else the list
+    train_aug.txt with SegmentationClassAug if that list is there, else train.txt with SegmentationClass. val: val.txt
+    with SegmentationClass, or SegmentationClassAug if only that exists (both hold the same labels of val). Labels are
+    palette or grey PNG, values 0..20, 255 is ignored.
     """
     if split not in ("train", "val"):
         raise DataError(f"voc: split: expected train or val, got {split!r}")
+    path, options = split_options("voc", rest, ("sbd=",))
     root = existing_folder(path, "voc")
     root = root / "VOC2012" if (root / "VOC2012").is_dir() else root
     lists = existing_folder(root / "ImageSets" / "Segmentation", "voc")
-    list_path, labels = _parts(root, lists, split)
-    pairs = [_pair(root, labels, row[0], f"{list_path}, line {n}") for n, row in _names(list_path)]
-    return FileData(name="voc", classes=CLASSES, palette=voc_palette(), pairs=pairs, values=index_values(len(CLASSES)))
+    if split == "train" and "sbd" in options:
+        official = _voc(root, lists / "train.txt", existing_folder(root / "SegmentationClass", "voc: labels"))
+        known = {name for list_name in ("train.txt", "val.txt") for _, (name,) in _names(lists / list_name)}
+        return MixedData([official, _sbd(options["sbd"], ("train", "val"), without=known)], name="voc")
+    return _voc(root, *_parts(root, lists, split))
+
+
+def sbd(path: str, *, split: str) -> FileData:
+    """`path` is benchmark_RELEASE, or dataset inside it: img/NAME.jpg, cls/NAME.mat, and the lists train.txt, val.txt.
+
+    The labels are `GTcls.Segmentation` of the MATLAB files, 0..20; nothing is ignored. SBD's lists are not VOC's: its
+    train holds images of VOC's val. Use voc:PATH,sbd=PATH to be measured on those.
+    """
+    if split not in ("train", "val"):
+        raise DataError(f"sbd: split: expected train or val, got {split!r}")
+    return _sbd(path, (split,))
+
+
+class SbdData(FileData):
+    """Labels in MATLAB files."""
+
+    def read_label(self, path: Path) -> np.ndarray:
+        return class_values(path, _read_mat(path), self.values)
+
+
+def _sbd(path: str, lists: tuple[str, ...], without: Collection[str] = ()) -> FileData:
+    root = existing_folder(path, "sbd")
+    root = root / "dataset" if (root / "dataset").is_dir() else root
+    if find_spec("scipy") is None:
+        raise DataError(f"sbd: {root}/cls/*.mat are read by scipy, which is missing: pip install segmodel[sbd]")
+    found: dict[str, str] = {}  # a name that both lists hold counts once
+    for part in lists:
+        for where, (name,) in _names(root / f"{part}.txt"):
+            if name not in without:
+                found.setdefault(name, where)
+    pairs = [
+        Pair(inside(root, f"img/{name}.jpg", where), inside(root, f"cls/{name}.mat", where), name, where)
+        for name, where in found.items()
+    ]
+    return SbdData(name="sbd", classes=CLASSES, palette=voc_palette(), root=root, pairs=pairs, values=_VALUES)
+
+
+def _read_mat(path: Path) -> np.ndarray:
+    from scipy.io import loadmat  # an extra: only SBD needs it
+
+    try:
+        label = loadmat(io.BytesIO(_bounded(path)), variable_names=["GTcls"])["GTcls"]["Segmentation"][0, 0]
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except Exception as error:  # scipy's reader raises whatever a broken file leads it to
+        text = f"{type(error).__name__}: {one_line(error)}"
+        raise DataError(f"{path}: GTcls.Segmentation cannot be read from this MATLAB file: {text}") from error
+    if not isinstance(label, np.ndarray) or label.ndim != 2 or label.dtype.kind not in "ui":
+        raise DataError(f"{path}: GTcls.Segmentation: expected a matrix of whole numbers, got {label!r:.60}")
+    return label
+
+
+def _bounded(path: Path) -> bytes:
+    """The bytes of a MATLAB file (version 5) after a look at how much its packed elements (type 15) unpack to."""
+    with path.open("rb") as file:
+        content = file.read(_MAX_MAT[0] + 1)
+    order = ">" if content[126:128] == b"MI" else "<"
+    place, unpacked = 128, len(content)
+    while place + 8 <= len(content):
+        kind, size = struct.unpack_from(f"{order}II", content, place)
+        if kind == 15:
+            unpacked += len(zlib.decompressobj().decompress(content[place + 8 : place + 8 + size], _MAX_MAT[1]))
+        place += 8 + size
+    if len(content) > _MAX_MAT[0] or unpacked > _MAX_MAT[1]:
+        raise ValueError(f"expected at most {_MAX_MAT[0]} bytes that unpack to {_MAX_MAT[1]}, got more")
+    return content
+
+
+def _voc(root: Path, list_path: Path, labels: Path) -> FileData:
+    pairs = [
+        Pair(
+            inside(root, f"JPEGImages/{name}.jpg", where), inside(root, f"{labels.name}/{name}.png", where), name, where
+        )
+        for where, (name,) in _names(list_path)
+    ]
+    return FileData(name="voc", classes=CLASSES, palette=voc_palette(), root=root, pairs=pairs, values=_VALUES)
 
 
 def _parts(root: Path, lists: Path, split: str) -> tuple[Path, Path]:
@@ -47,10 +150,5 @@ def _parts(root: Path, lists: Path, split: str) -> tuple[Path, Path]:
     return lists / f"{split}.txt", existing_folder(augmented if use_augmented else official, "voc: labels")
 
 
-def _names(list_path: Path) -> list[tuple[int, list[str]]]:
+def _names(list_path: Path) -> list[tuple[str, list[str]]]:
     return read_lines(list_path, fields=1, expected="one image name a line")
-
-
-def _pair(root: Path, labels: Path, name: str, where: str) -> Pair:
-    image = inside(root, f"JPEGImages/{name}.jpg", where)
-    return Pair(image, inside(root, f"{labels.name}/{name}.png", where), name)
