@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from segmodel.guidance import GuidedFilter as GuidedFilter
     from segmodel.model import ModelConfig as ModelConfig
     from segmodel.model import SegModel as SegModel
+    from segmodel.refine import refine as refine
+    from segmodel.refine import refine_mask as refine_mask
+    from segmodel.tune import tune_refinement as tune_refinement
 
 __version__ = "0.1.0"
 _HOME = {
@@ -19,8 +22,20 @@ _HOME = {
     "GuidedFilter": "segmodel.guidance",
     "ModelConfig": "segmodel.model",
     "SegModel": "segmodel.model",
+    "refine": "segmodel.refine",
+    "refine_mask": "segmodel.refine",
+    "tune_refinement": "segmodel.tune",
 }
-__all__ = ["GuidanceCRF", "GuidedFilter", "ModelConfig", "SegModel", "__version__"]
+__all__ = [
+    "GuidanceCRF",
+    "GuidedFilter",
+    "ModelConfig",
+    "SegModel",
+    "__version__",
+    "refine",
+    "refine_mask",
+    "tune_refinement",
+]
 
 
 def __getattr__(name: str) -> object:

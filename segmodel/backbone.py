@@ -5,12 +5,16 @@ stride 32, the dense one computes at every 2nd (output stride 16) or 4th (output
 pre-trained weights keep their meaning. A 3x3 filter is therefore dilated only if it comes after the removed stride.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from segmodel.timm_backbone import TimmBackbone
 
 LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 IMAGE_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
@@ -156,14 +160,42 @@ class ResNet(nn.Module):
                 inputs = planes * block.expansion
             setattr(self, f"layer{stage + 1}", nn.Sequential(*layers))
         self.channels = inputs
+        self.recompute = False  # true: activations inside the blocks are computed anew in the backward pass
         self.last = nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU(inplace=True)) if preactivation else nn.Identity()
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # on "meta" that would load half of torch
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        return self.last(self.layer4(self.layer3(self.layer2(self.layer1(x)))))
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            if not (self.recompute and torch.is_grad_enabled()):
+                x = stage(x)
+                continue
+            for block in stage:
+                x = recomputed(block, x)
+        return self.last(x)
+
+
+def recomputed(block: nn.Module, x: Tensor) -> Tensor:
+    """``block(x)`` that keeps x alone for the backward pass and computes the rest anew there.
+
+    The second time running statistics stay as the first time left them.
+    """
+    norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+
+    @contextmanager
+    def on_copies() -> Iterator[None]:
+        kept = [norm._buffers for norm in norms]
+        for norm in norms:
+            norm._buffers = {name: value.clone() for name, value in norm._buffers.items() if value is not None}
+        try:
+            yield
+        finally:  # it is left early, by an exception, once everything is there
+            for norm, buffers in zip(norms, kept, strict=True):
+                norm._buffers = buffers
+
+    return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), on_copies()))
 
 
 @dataclass(frozen=True)
@@ -200,7 +232,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # every reader has its own exceptions; the user needs one line
-        raise ValueError(f"{path}: not a readable weight file ({str(error).splitlines()[0]})") from error
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f"{path}: not a readable weight file ({reason})") from error
     for wrapper in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -215,10 +248,15 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 def load_initial_weights(backbone: nn.Module, path: str | Path) -> LoadReport:
     """Copies the tensors of a weight file whose names and shapes fit the backbone.
 
+    For a timm backbone the names are timm's, and ``path`` "timm" downloads the weights that timm has for it.
+
     Raises:
-        ValueError: unreadable file, a name that fits with a shape that does not, or nothing that fits.
+        ValueError: unreadable file, a name that fits with a shape that does not, NaN or infinity, or nothing that fits.
     """
-    tensors = read_weights(path)
+    if isinstance(backbone, TimmBackbone):
+        tensors = backbone.download() if str(path) == "timm" else backbone.named_as_here(read_weights(path))
+    else:
+        tensors = read_weights(path)
     own = backbone.state_dict()
     for name in own.keys() & tensors.keys():
         if own[name].shape != tensors[name].shape:
@@ -227,6 +265,9 @@ def load_initial_weights(backbone: nn.Module, path: str | Path) -> LoadReport:
                 " (do --depth, --width, --stem-width and --preactivation fit this file?)"
             )
     loaded = {name: tensors[name] for name in own if name in tensors}
+    for name, value in loaded.items():
+        if value.layout != torch.strided or value.is_meta or value.is_complex() or not torch.isfinite(value).all():
+            raise ValueError(f"{path}: {name}: expected real, finite values, got others")
     if not loaded:
         raise ValueError(f"{path}: no tensor fits this backbone (first names: {', '.join(list(tensors)[:3])})")
     backbone.load_state_dict(loaded, strict=False)

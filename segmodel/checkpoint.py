@@ -6,8 +6,10 @@ a checkpoint as a whole; nothing in it is ever executed.
 """
 
 import json
+import math
 import os
 import platform
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,25 +17,35 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 import segmodel
+from segmodel.errors import UserError
+from segmodel.files import replacing, write_atomically
 from segmodel.model import ModelConfig, SegModel
-from segmodel.options import UserError, build, check_values
+from segmodel.options import build, check_values
 
 FORMAT = 1
 MOMENTUM = "momentum/"
+CARD: dict[str, tuple[type, ...]] = {
+    "model": (dict,), "classes": (list,), "palette": (list,), "data": (str,), "step": (int,),
+    "best": (int, float, type(None)), "finished": (bool,), "scaler": (dict, type(None)),
+}  # fmt: skip
+"""Types of the card's values, those that are there; ``build_model`` needs the first three."""
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """The file either has the whole text or stays as it was."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+def json_text(values: Any, *, indent: int | None = None) -> str:
+    """JSON in which null stands for numbers that are not finite (JSON has none)."""
+    return json.dumps(_without_nan(values), indent=indent, allow_nan=False)
+
+
+def _without_nan(values: Any) -> Any:
+    if isinstance(values, Mapping):
+        return {key: _without_nan(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_without_nan(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
 def versions() -> dict[str, str]:
@@ -61,6 +73,8 @@ def restore_momentum(model: nn.Module, optimizer: torch.optim.Optimizer, tensors
     for name, parameter in model.named_parameters():
         saved = tensors.get(MOMENTUM + name)
         if saved is not None:
+            if saved.shape != parameter.shape:
+                raise UserError(f"{MOMENTUM}{name}: expected {tuple(parameter.shape)}, got {tuple(saved.shape)}")
             # cloned as the parameter lies in memory: sums in another order would not resume to the last bit
             optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(saved)
 
@@ -73,18 +87,37 @@ def save_checkpoint(
     if optimizer is not None:
         tensors.update(momentum_tensors(model, optimizer))
     full = {"format": FORMAT, **card, "versions": versions()}
-    partial = path.with_name(path.name + ".partial")
-    save_file({name: value.contiguous() for name, value in tensors.items()}, partial, {"segmodel": json.dumps(full)})
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
-    write_atomically(path.with_suffix(".json"), json.dumps(full, indent=1) + "\n")
+    with replacing(path) as partial:
+        # not safetensors' own writing of files: killed, it would leave a hidden one of the checkpoint's size
+        contiguous = {name: value.contiguous() for name, value in tensors.items()}
+        partial.write_bytes(save(contiguous, {"segmodel": json_text(full)}))
+    write_atomically(path.with_suffix(".json"), json_text(full, indent=1) + "\n")
+
+
+def keep_steps(path: Path, step: int, count: int) -> None:
+    """Keeps the checkpoint ``path`` as step_NUMBER beside it (a link: no space of its own), and ``count`` such at most.
+
+    A run goes back to one of them when it is copied over last.safetensors.
+    """
+    kept = path.with_name(f"step_{step:06d}.safetensors")
+    for source, target in ((path, kept), (path.with_suffix(".json"), kept.with_suffix(".json"))):
+        partial = target.with_name(target.name + ".partial")
+        partial.unlink(missing_ok=True)
+        try:
+            os.link(source, partial)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(source, partial)
+        partial.replace(target)
+    for old in sorted(path.parent.glob("step_*.safetensors"))[:-count]:
+        old.unlink()
+        old.with_suffix(".json").unlink(missing_ok=True)
 
 
 def find_checkpoint(path: str | Path) -> Path:
     """The checkpoint file that a path means: itself, or the best, else the last, of a run folder."""
     path = Path(path)
-    candidates = [path / "best.safetensors", path / "last.safetensors"] if path.is_dir() else [path]
+    names = ("best.safetensors", "last.safetensors", "model.safetensors")
+    candidates = [path / name for name in names] if path.is_dir() else [path]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
@@ -97,39 +130,67 @@ def read_checkpoint(path: str | Path, *, weights: bool = True) -> tuple[dict[str
     """Card and tensors of a checkpoint file; without ``weights`` only its header is read, and there are no tensors.
 
     Raises:
-        UserError: unreadable, truncated, or not written by segmodel.
+        UserError: unreadable, truncated, not written by segmodel, or a card with values of other types.
     """
     try:
         with safe_open(path, framework="pt") as file:
             card = json.loads((file.metadata() or {}).get("segmodel", "null"))
             names = file.keys() if weights else ()
             tensors = {name: file.get_tensor(name) for name in names}
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a readable checkpoint ({error})") from error
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         found = card.get("format") if isinstance(card, dict) else "none"
         raise UserError(f"{path}: expected a segmodel checkpoint of format {FORMAT}, got format {found}")
+    for name in CARD.keys() & card.keys():
+        if type(card[name]) not in CARD[name]:
+            expected = " or ".join(kind.__name__ for kind in CARD[name])
+            raise UserError(f"{path}: card: {name}: expected {expected}, got {card[name]!r:.60}")
     return card, tensors
 
 
 def build_model(path: str | Path, card: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SegModel:
-    """The model that a checkpoint describes, with its weights, in evaluation mode."""
+    """The model that a checkpoint describes, with its weights, in evaluation mode.
+
+    Raises:
+        UserError: names, shapes or values (NaN, infinity) that cannot be those of the model that the card describes.
+    """
     classes = card.get("classes")
-    if not isinstance(classes, list) or not classes:
-        raise UserError(f"{path}: expected a list of class names in its card, got {classes!r}")
+    if not classes or not all(isinstance(name, str) for name in classes):
+        raise UserError(f"{path}: expected a list of class names in its card, got {classes!r:.60}")
+    palette = np.asarray(card.get("palette"), object)
+    if palette.shape != (len(classes), 3) or not all(type(v) is int and 0 <= v <= 255 for v in palette.flat):
+        raise UserError(f"{path}: card: palette: expected {len(classes)} x 3 of 0..255, got shape {palette.shape}")
     values = check_values({"model": card.get("model")}, {"model": ModelConfig}, str(path))
-    model = SegModel(len(classes), build(ModelConfig, values.get("model", {})))
-    own = model.state_dict()
     weights = {name: value for name, value in tensors.items() if not name.startswith(MOMENTUM)}
-    for name in own.keys() | weights.keys():
+    try:
+        config = build(ModelConfig, values.get("model", {}))
+        with torch.device("meta"):  # first the shapes, without memory: the card may be a stranger's
+            check_weights(path, SegModel(len(classes), config).state_dict(), weights)
+        model = SegModel(len(classes), config)
+    except ValueError as error:
+        raise error if isinstance(error, UserError) else UserError(f"{path}: card: model: {error}") from error
+    model.to(next(value.dtype for value in weights.values() if value.is_floating_point()))
+    model.load_state_dict(weights)
+    model.classes = tuple(classes)
+    model.palette = palette.astype(np.uint8)
+    own = {"format", "model", "classes", "palette", "input", "weights", "versions", "best", "finished", "scaler"}
+    model.card = {name: value for name, value in card.items() if name not in own}
+    return model.eval()
+
+
+def check_weights(path: str | Path, own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    """The names and shapes of the model, and finite values."""
+    for name in sorted(own.keys() | weights.keys()):
         expected = tuple(own[name].shape) if name in own else "nothing"
         got = tuple(weights[name].shape) if name in weights else "nothing"
         if expected != got:
             raise UserError(f"{path}: {name}: expected {expected}, got {got}")
-    model.load_state_dict(weights)
-    model.classes = tuple(classes)
-    model.palette = np.asarray(card["palette"], np.uint8)
-    return model.eval()
+    for name, value in weights.items():
+        if value.is_floating_point() != own[name].is_floating_point() or value.dtype.itemsize < 2:
+            raise UserError(f"{path}: {name}: expected {own[name].dtype}, got {value.dtype}")
+        if not torch.isfinite(value).all():
+            raise UserError(f"{path}: {name}: expected finite values, got NaN or infinity")
 
 
 def load_model(path: str | Path) -> SegModel:

@@ -1,12 +1,12 @@
 """What all commands share: one-line errors, exit status (0 done, 2 the user's input, 1 run time, 130/143 signals)."""
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from segmodel.data import DataError
-from segmodel.options import UserError
+from segmodel.errors import DataError, UserError, printable
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,5 +39,6 @@ def run(command: str, main: Callable[[Sequence[str]], int], arguments: Sequence[
         user = isinstance(error, UserError | DataError)
         text = " ".join(str(error).split()) if user else f"{type(error).__name__}: {' '.join(str(error).split())}"
         hint = "" if user or "--debug" in given else " (--debug shows the trace)"
-        print(f"segmodel.{command}: error: {text}{hint}", file=sys.stderr)
+        process = f"process {os.environ.get('RANK')}: " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+        print(f"segmodel.{command}: error: {process}{printable(text)}{hint}", file=sys.stderr)
         return 2 if user else 1

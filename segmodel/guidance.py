@@ -15,6 +15,8 @@ def guide_from_image(image: Tensor, size: Sequence[int], image_range: tuple[floa
     Raises:
         ValueError: if the image is smaller than ``size``.
     """
+    if not isinstance(image, Tensor):
+        raise ValueError(f"image: expected a tensor, got {type(image).__name__}")
     if image.dim() != 4 or image.shape[1] not in (1, 3):
         raise ValueError(f"image: expected N 3 H W or N 1 H W, got shape {tuple(image.shape)}")
     if image.shape[2] < size[0] or image.shape[3] < size[1]:

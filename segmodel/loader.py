@@ -2,15 +2,18 @@
 
 import os
 import signal
-from collections.abc import Iterator
-from typing import Any
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from segmodel import distributed
 from segmodel.data import AugmentedData, DataError
+from segmodel.options import UserError
 
 
 def steps_per_epoch(length: int, batch_size: int) -> int:
@@ -22,22 +25,50 @@ class BatchKeys:
     """Keys (epoch, index) of the batches of steps ``first..last - 1``; a function of the seed and the step alone.
 
     Each epoch is a permutation without its last incomplete batch; a set smaller than a batch is repeated in it.
+    With ``share = (rank, processes)`` each of several processes gets its share of every batch, and of each of the
+    ``parts`` that a step goes through one after the other.
     """
 
-    def __init__(self, length: int, batch_size: int, seed: int, first: int, last: int):
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        seed: int,
+        first: int,
+        last: int,
+        *,
+        share: tuple[int, int] = (0, 1),
+        parts: int = 1,
+    ):
         self.length, self.batch_size, self.seed, self.first, self.last = length, batch_size, seed, first, last
+        self.share, self.parts = share, parts
+        if batch_size % (share[1] * parts):
+            raise UserError(
+                f"batch_size: expected a multiple of {share[1] * parts} ({share[1]} processes, "
+                f"{parts} accumulated parts), got {batch_size}"
+            )
 
     def __len__(self) -> int:
         return max(0, self.last - self.first)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order, of_epoch = np.empty(0, np.int64), -1
+        rank, processes = self.share
         for step in range(self.first, self.last):
             epoch, place = divmod(step, steps_per_epoch(self.length, self.batch_size))
             if epoch != of_epoch:
                 order, of_epoch = np.random.default_rng((self.seed, epoch)).permutation(self.length), epoch
             chosen = np.resize(order[place * self.batch_size : (place + 1) * self.batch_size], self.batch_size)
+            chosen = chosen.reshape(self.parts, processes, -1)[:, rank].ravel()
             yield [(epoch, int(index)) for index in chosen]
+
+
+class Batch(NamedTuple):
+    """Images ``(N, 3, H, W)`` float32 in 0..255, channels last in memory, labels ``(N, H, W)`` int64, their names."""
+
+    images: Tensor
+    labels: Tensor
+    names: tuple[str, ...]
 
 
 class _Loadable:
@@ -53,22 +84,23 @@ class _Loadable:
             return error
 
 
-def _collate(samples: list[Any]) -> tuple[Tensor, Tensor] | DataError:
+def _collate(samples: list[Any]) -> Batch | DataError:
     for sample in samples:
         if isinstance(sample, DataError):
             return sample
     images = torch.from_numpy(np.stack([sample.image for sample in samples]))
-    return images, torch.from_numpy(np.stack([sample.label for sample in samples]))
+    labels = torch.from_numpy(np.stack([sample.label for sample in samples]))
+    return Batch(images, labels, tuple(sample.name for sample in samples))
 
 
 def _quiet_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process decides
 
 
-def load_batches(data: AugmentedData, keys: BatchKeys, *, workers: int, device: torch.device) -> Iterator[tuple]:
-    """Batches of images ``(N, 3, H, W)`` float32 in 0..255, channels last in memory, and labels int64."""
+def load_batches(data: AugmentedData, keys: BatchKeys, *, workers: int, device: torch.device) -> Iterator[Batch]:
+    """The batches of the keys, on the device; ``workers`` = -1 takes one process for each core but one, at most 8."""
     if workers < 0:
-        workers = min(8, (os.cpu_count() or 1) - 1)
+        workers = max(0, min(8, (os.cpu_count() or 1) // distributed.local_processes() - 1))
     loader: DataLoader[Any] = DataLoader(
         _Loadable(data),  # type: ignore[arg-type]
         batch_sampler=keys,  # type: ignore[arg-type]
@@ -80,5 +112,19 @@ def load_batches(data: AugmentedData, keys: BatchKeys, *, workers: int, device: 
     for batch in loader:
         if isinstance(batch, DataError):
             raise batch
-        images, labels = (part.to(device, non_blocking=True) for part in batch)
-        yield images.permute(0, 3, 1, 2).float(), labels.long()
+        images, labels = (part.to(device, non_blocking=True) for part in batch[:2])
+        yield Batch(images.permute(0, 3, 1, 2).float(), labels.long(), batch.names)
+
+
+class Timed:
+    """Items of an iterable; ``waited`` is the time in seconds that the last one took to come."""
+
+    def __init__(self, items: Iterable[Any]):
+        self.items, self.waited = items, 0.0
+
+    def __iter__(self) -> Iterator[Any]:
+        asked = time.monotonic()
+        for item in self.items:
+            self.waited = time.monotonic() - asked
+            yield item
+            asked = time.monotonic()

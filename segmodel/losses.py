@@ -5,12 +5,19 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional
 
+from segmodel import distributed
+
 IGNORE = 255
 """The label of pixels that count nowhere."""
 
 
 def hard_pixel_loss(
-    scores: Tensor, labels: Tensor, *, keep: float = 0.5, mining: Literal["pixel", "block"] = "pixel"
+    scores: Tensor,
+    labels: Tensor,
+    *,
+    keep: float = 0.5,
+    mining: Literal["pixel", "block"] = "pixel",
+    across: bool = False,
 ) -> Tensor:
     """Mean of ``-log p`` of the true class over the kept share of the batch's valid pixels.
 
@@ -20,32 +27,45 @@ def hard_pixel_loss(
         keep: share of the valid pixels to keep, those with the larger loss; ties at the threshold are kept.
         mining: "pixel" decides for each pixel (the paper); "block" on the grid of every 4th row and column, each grid
             point for its 4 x 4 block (the authors' code).
+        across: the batch is that of all processes together: one threshold and one normaliser.
+
+    Raises:
+        ValueError: shapes that do not fit.
 
     Returns:
-        Scalar; 0 (with zero gradients) if no pixel is valid.
+        Scalar; 0 (with zero gradients) if no pixel is valid. With ``across`` this process's share of it, times the
+        number of processes: the mean of these over the processes is the loss of the whole batch.
     """
+    if scores.ndim != 4 or labels.shape != (len(scores), *scores.shape[2:]):
+        raise ValueError(f"labels: expected (N, H, W) of scores {tuple(scores.shape)}, got {tuple(labels.shape)}")
     losses = functional.cross_entropy(scores, labels, ignore_index=IGNORE, reduction="none")
     valid = labels != IGNORE
     kept = valid
     if keep < 1:
         if mining == "pixel":
-            kept = valid & (losses.detach() >= _threshold(losses.detach()[valid], keep))
+            kept = valid & (losses.detach() >= _threshold(losses.detach(), valid, keep, across))
         else:
-            kept = valid & _hard_blocks(losses.detach(), valid, keep)
+            kept = valid & _hard_blocks(losses.detach(), valid, keep, across)
     # a product, not an index: no copy of the losses, and an empty selection gives zero gradients
-    return (losses * kept).sum() / kept.sum().clamp(min=1)
+    loss = (losses * kept).sum()
+    if across:
+        return distributed.world_size() * loss / distributed.total(kept.sum()).clamp(min=1)
+    return loss / kept.sum().clamp(min=1)
 
 
-def _threshold(losses: Tensor, keep: float) -> Tensor | float:
-    """The k-th largest loss, k = floor(keep * count), at least 1."""
+def _threshold(losses: Tensor, valid: Tensor, keep: float, across: bool) -> Tensor | float:
+    """The k-th largest loss of the valid pixels, k = floor(keep * count), at least 1."""
+    if across:
+        losses, valid = distributed.gathered(losses.contiguous()), distributed.gathered(valid.contiguous())
+    losses = losses[valid]
     count = losses.numel()
     if count == 0:
         return float("inf")
     return losses.kthvalue(count - max(1, int(keep * count)) + 1).values
 
 
-def _hard_blocks(losses: Tensor, valid: Tensor, keep: float) -> Tensor:
+def _hard_blocks(losses: Tensor, valid: Tensor, keep: float, across: bool) -> Tensor:
     grid_losses, grid_valid = losses[:, ::4, ::4], valid[:, ::4, ::4]
-    hard = grid_valid & (grid_losses >= _threshold(grid_losses[grid_valid], keep))
+    hard = grid_valid & (grid_losses >= _threshold(grid_losses, grid_valid, keep, across))
     height, width = losses.shape[1:]
     return hard.repeat_interleave(4, 1).repeat_interleave(4, 2)[:, :height, :width]

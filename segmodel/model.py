@@ -1,5 +1,6 @@
 """SegModel: backbone and head, their configuration, and the way to and from a file (Sec. 2)."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -11,20 +12,23 @@ from torch import Tensor, nn
 from segmodel.backbone import IMAGE_MEAN, IMAGE_STD, ResNet
 from segmodel.heads import SegmentationHead
 from segmodel.options import option
+from segmodel.timm_backbone import PREFIX, TimmBackbone
 
-Variant = Literal["unary", "context", "patch", "guide"]
+Variant = Literal["unary", "context", "patch", "guide", "aspp", "ppm"]
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """Architecture of a SegModel; the defaults are the paper's full model."""
 
+    backbone: str = option("resnet", "resnet (its options: the next five), or timm:NAME (extra [timm])", "Sec. 7.1.2")
     depth: int = option(101, "ResNet depth: 18, 34, 50, 101 or 152", "Sec. 7.1.2")
     width: int = option(64, "planes of the backbone's first stage", "ResNet")
     stem_width: int = option(64, "channels of the backbone's first convolution", "ResNet")
     stride_in_1x1: bool = option(False, "the stride sits in the first 1x1 convolution of a stage (Caffe style)")
     preactivation: bool = option(False, "pre-activation ResNet (depth 50 or more)", "authors' base model: true")
     output_stride: int = option(16, "pixels a feature cell, by the hole algorithm: 8, 16 or 32", "Sec. 7.1.2")
+    head: Literal["segmodel", "aspp", "ppm"] = option("segmodel", "the paper's, or a peer: DeepLabV3's, PSPNet's")
     patch_size: int = option(2, "n: each feature predicts C x n x n scores", "Sec. 3.2")
     rings: tuple[tuple[int, int], ...] = option(
         ((2, 6), (4, 12)), "feature context: (box radius, distance) of each ring in cells", "Sec. 4.1, authors' code"
@@ -46,17 +50,28 @@ class ModelConfig:
     learn_compatibility: bool = option(True, "train the label compatibility, from Potts on", "Sec. 5")
 
     def __post_init__(self) -> None:
-        at_least = {"width": 1, "stem_width": 1, "patch_size": 1, "label_hidden": 1, "label_steps": 0,
-                    "guidance_radius": 0, "guidance_iterations": 0}  # fmt: skip
-        for name, low in at_least.items():
-            if getattr(self, name) < low:
-                raise ValueError(f"{name}: expected at least {low}, got {getattr(self, name)}")
-        if self.label_pool < 1 or self.label_pool % 2 == 0:
+        if self.backbone != "resnet" and not (self.backbone.startswith(PREFIX) and len(self.backbone) > len(PREFIX)):
+            raise ValueError(f"backbone: expected resnet or timm:NAME, got {self.backbone!r}")
+        # The upper ends are far from any use; they keep a stranger's checkpoint from asking for hours or all memory.
+        ranges = {"width": (1, 4096), "stem_width": (1, 4096), "patch_size": (1, 32), "label_hidden": (1, 65536),
+                  "label_steps": (0, 100), "label_pool": (1, 1025), "guidance_radius": (0, 1000),
+                  "guidance_iterations": (0, 1000)}  # fmt: skip
+        for name, (low, high) in ranges.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                limit = f"at least {low}" if value < low else f"at most {high}"
+                raise ValueError(f"{name}: expected {limit}, got {value}")
+        if self.label_pool % 2 == 0:
             raise ValueError(f"label_pool: expected an odd number, got {self.label_pool}")
-        if not self.guidance_eps > 0:
-            raise ValueError(f"guidance_eps: expected more than 0, got {self.guidance_eps}")
-        if any(len(ring) != 2 or ring[0] < 0 or ring[1] < 1 for ring in self.rings):
-            raise ValueError(f"rings: expected pairs of radius >= 0 and distance >= 1, got {self.rings}")
+        if not 0 < self.guidance_eps < math.inf:
+            raise ValueError(f"guidance_eps: expected a finite number above 0, got {self.guidance_eps}")
+        if not math.isfinite(self.guidance_weight):
+            raise ValueError(f"guidance_weight: expected a finite number, got {self.guidance_weight}")
+        fit = all(len(ring) == 2 and 0 <= ring[0] <= 1000 and 1 <= ring[1] <= 1000 for ring in self.rings)
+        if not fit or len(self.rings) > 16:
+            raise ValueError(
+                f"rings: expected up to 16 pairs, radius in 0..1000, distance in 1..1000, got {self.rings!r:.200}"
+            )
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -64,9 +79,25 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "context": {"patch_size": 1, "guidance": "off"},
     "patch": {"guidance": "off"},
     "guide": {},
+    "aspp": {"head": "aspp", "patch_size": 1, "rings": (), "label_context": "none", "guidance": "off"},
+    "ppm": {"head": "ppm", "patch_size": 1, "rings": (), "label_context": "none", "guidance": "off"},
 }
-"""The four configurations of Table 3, as changes to the full model."""
+"""The four configurations of Table 3, as changes to the full model, and two peers to compare with."""
 assert set(VARIANTS) == set(get_args(Variant))
+
+
+def make_backbone(config: ModelConfig) -> ResNet | TimmBackbone:
+    """The backbone that a configuration names, without weights."""
+    if config.backbone.startswith(PREFIX):
+        return TimmBackbone(config.backbone.removeprefix(PREFIX), output_stride=config.output_stride)
+    return ResNet(
+        config.depth,
+        output_stride=config.output_stride,
+        width=config.width,
+        stem_width=config.stem_width,
+        stride_in_1x1=config.stride_in_1x1,
+        preactivation=config.preactivation,
+    )
 
 
 class SegModel(nn.Module):
@@ -78,7 +109,8 @@ class SegModel(nn.Module):
     Args:
         num_classes: C. config: architecture.
 
-    ``classes`` (names) and ``palette`` (C x 3, uint8) say what it was trained on; empty on a new model.
+    ``classes`` (names) and ``palette`` (C x 3, uint8) say what it was trained on, ``card`` what is known beyond that
+    (data, scores, licence); empty on a new model.
     """
 
     image_mean: Tensor
@@ -91,17 +123,11 @@ class SegModel(nn.Module):
             raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
         self.config = config
         self.num_classes = num_classes
-        self.backbone = ResNet(
-            config.depth,
-            output_stride=config.output_stride,
-            width=config.width,
-            stem_width=config.stem_width,
-            stride_in_1x1=config.stride_in_1x1,
-            preactivation=config.preactivation,
-        )
+        self.backbone = make_backbone(config)
         self.head = SegmentationHead(
             self.backbone.channels,
             num_classes,
+            kind=config.head,
             stride=config.output_stride,
             patch_size=config.patch_size,
             rings=config.rings,
@@ -119,8 +145,11 @@ class SegModel(nn.Module):
         )
         self.classes: tuple[str, ...] = ()
         self.palette = np.empty((0, 3), np.uint8)
-        self.register_buffer("image_mean", torch.tensor(IMAGE_MEAN)[:, None, None], persistent=False)
-        self.register_buffer("image_std", torch.tensor(IMAGE_STD)[:, None, None], persistent=False)
+        self.card: dict[str, Any] = {}
+        timm = isinstance(self.backbone, TimmBackbone)
+        mean, std = (self.backbone.mean, self.backbone.std) if timm else (IMAGE_MEAN, IMAGE_STD)  # type: ignore[union-attr]
+        self.register_buffer("image_mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("image_std", torch.tensor(std)[:, None, None], persistent=False)
 
     def features(self, image: Tensor) -> Tensor:
         """Backbone features ``(N, D, ceil(H / stride), ceil(W / stride))`` of an image in 0..255."""
@@ -146,3 +175,46 @@ class SegModel(nn.Module):
         from segmodel.checkpoint import load_model
 
         return load_model(path)
+
+    def segment(self, image: Any, *, guidance: bool | None = None) -> Any:
+        """Labels ``(H, W)`` uint8, class numbers, of a picture, at its size.
+
+        Args:
+            image: an array ``(H, W, 3)`` (RGB, not BGR) or ``(H, W)``, uint8; a PIL image; the path of a picture (its
+                pixels as stored: an EXIF orientation is not applied). A list or tuple of such gives a list. The path of
+                a folder gives a dict from each picture's path to its labels.
+            guidance: the guidance CRF on or off (None: as configured).
+
+        Convolutions are bfloat16 where the processor is fast with it. The model stays in its mode (training or not).
+
+        Raises:
+            ValueError: not such an image, an unreadable file, or a folder without pictures.
+        """
+        from segmodel.segment import segment
+
+        return segment(self, image, guidance=guidance)
+
+    def save_pretrained(self, folder: str | Path, **about: Any) -> None:
+        """Writes model.safetensors and card.json, for ``from_pretrained`` and for others to read.
+
+        The card holds classes, palette, normalisation and channel order, configuration, versions, and ``about``: any of
+        ``licence``, ``training_data``, ``scores``, ``data``, ``step``, ``total_steps`` (JSON values); what is not given
+        is taken from ``self.card``, which ``load`` fills. A folder that is there is written over.
+
+        Raises:
+            ValueError: a model without ``classes`` and ``palette``, or an unknown name.
+        """
+        from segmodel.pretrained import save_pretrained
+
+        save_pretrained(self, folder, **about)
+
+    @staticmethod
+    def from_pretrained(folder: str | Path) -> "SegModel":
+        """The model of a folder of ``save_pretrained``, bit for bit, ready for inference; nothing is executed.
+
+        Raises:
+            ValueError: a file that is missing or unreadable, or a card that does not fit the weights.
+        """
+        from segmodel.pretrained import from_pretrained
+
+        return from_pretrained(folder)

@@ -14,12 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from segmodel.errors import UserError, read_text
+
 Sections = Mapping[str, type]
 Values = dict[str, dict[str, Any]]
-
-
-class UserError(ValueError):
-    """Something the user gave is wrong; the message is one line that names it (exit status 2)."""
 
 
 def option(default: Any, help: str, source: str = "") -> Any:
@@ -37,20 +35,20 @@ def checked(value: Any, expected: Any, name: str) -> Any:
         return checked(value, expected, name)
     if origin is Literal:
         if value not in parts:
-            raise UserError(f"{name}: expected one of {', '.join(map(str, parts))}, got {value!r}")
+            raise UserError(f"{name}: expected one of {', '.join(map(str, parts))}, got {value!r:.200}")
         return value
     if origin is tuple:
         repeated = len(parts) == 2 and parts[1] is Ellipsis
         if not isinstance(value, list | tuple) or (not repeated and len(value) != len(parts)):
-            raise UserError(f"{name}: expected {_type_name(expected)}, got {value!r}")
+            raise UserError(f"{name}: expected {_type_name(expected)}, got {value!r:.200}")
         kinds = parts[:1] * len(value) if repeated else parts
         return tuple(checked(item, kind, name) for item, kind in zip(value, kinds, strict=True))
-    if expected is float and type(value) is int:
+    if expected is float and type(value) is int and abs(value) < 1 << 53:
         value = float(value)
     if type(value) is not expected:
-        raise UserError(f"{name}: expected {_type_name(expected)}, got {value!r}")
+        raise UserError(f"{name}: expected {_type_name(expected)}, got {value!r:.200}")
     if expected is float and not math.isfinite(value):
-        raise UserError(f"{name}: expected a finite number, got {value!r}")
+        raise UserError(f"{name}: expected a finite number, got {value!r:.200}")
     return value
 
 
@@ -76,8 +74,8 @@ def parsed(text: str, expected: Any, name: str) -> Any:
         text = text if text.startswith("[" * depth) else f"[{text}]"
     try:
         value = json.loads(text)
-    except ValueError:
-        raise UserError(f"{name}: expected {_type_name(expected)}, got {text!r}") from None
+    except (ValueError, RecursionError):
+        raise UserError(f"{name}: expected {_type_name(expected)}, got {text!r:.200}") from None
     return checked(value, expected, name)
 
 
@@ -89,7 +87,7 @@ def add_flags(parser: argparse.ArgumentParser, sections: Sections) -> None:
         for item in dataclasses.fields(section):
             flag = "--" + item.name.replace("_", "-")
             source = item.metadata.get("source", "")
-            default = json.dumps(item.default) if not isinstance(item.default, str) else item.default or "none"
+            default = json.dumps(item.default) if not isinstance(item.default, str | None) else item.default or "none"
             text = f"{item.metadata.get('help', '')} (default: {default}{'; ' + source if source else ''})"
             text = text.replace("%", "%%")
             if hints[item.name] is bool:
@@ -119,10 +117,10 @@ def flag_values(arguments: argparse.Namespace, sections: Sections) -> Values:
 def read_toml(path: str | Path, sections: Sections) -> Values:
     """The fields of a TOML file with one table a section, checked; an unknown key is an error."""
     try:
-        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        content = tomllib.loads(read_text(path, most="SEGMODEL_MAX_CONFIG_BYTES"))
     except OSError as error:
         raise UserError(f"{path}: cannot read the configuration ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a TOML file ({error})") from error
     return check_values(content, sections, str(path))
 

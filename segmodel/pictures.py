@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from segmodel.files import replacing
+
 
 def colourise(label: np.ndarray, palette: np.ndarray) -> np.ndarray:
     """Labels ``(H, W)`` as colours ``(H, W, 3)`` uint8; ignored pixels are white."""
@@ -17,11 +19,26 @@ def colourise(label: np.ndarray, palette: np.ndarray) -> np.ndarray:
 def overlay(image: np.ndarray, label: np.ndarray, palette: np.ndarray, *, opacity: float = 0.6) -> np.ndarray:
     """The image with its labels' colours laid over it, and their boundaries in white."""
     mixed = (1 - opacity) * image + opacity * colourise(label, palette)
+    mixed[edges(label)] = 255
+    return mixed.round().astype(np.uint8)
+
+
+def edges(label: np.ndarray) -> np.ndarray:
+    """Where a pixel's label differs from the one to its left or above it, ``(H, W)`` bool."""
     edge = np.zeros(label.shape, bool)
     edge[:, 1:] |= label[:, 1:] != label[:, :-1]
     edge[1:] |= label[1:] != label[:-1]
-    mixed[edge] = 255
-    return mixed.round().astype(np.uint8)
+    return edge
+
+
+def boundaries(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Boundaries ``(H, W, 3)`` on white: black in both, blue in the truth alone, red in the prediction alone."""
+    predicted, true = edges(prediction), edges(truth)
+    drawn = np.full((*truth.shape, 3), 255, np.uint8)
+    drawn[predicted] = (210, 50, 40)
+    drawn[true] = (40, 90, 220)
+    drawn[predicted & true] = 0
+    return drawn
 
 
 def sheet(rows: Sequence[Sequence[np.ndarray]], *, gap: int = 4) -> np.ndarray:
@@ -53,7 +70,14 @@ def save_label(path: Path, label: np.ndarray, palette: np.ndarray) -> None:
     _save(path, picture)
 
 
-def _save(path: Path, picture: Image.Image) -> None:
+def save_probabilities(path: Path, probabilities: np.ndarray, classes: Sequence[str]) -> None:
+    """``probabilities`` (C, H, W) and ``classes`` (names) as a compressed .npz file, replaced as a whole."""
     partial = path.with_name(path.name + ".partial")
-    picture.save(partial, format="PNG")
+    with partial.open("wb") as file:
+        np.savez_compressed(file, probabilities=probabilities, classes=np.array(classes))
     partial.replace(path)
+
+
+def _save(path: Path, picture: Image.Image) -> None:
+    with replacing(path) as partial:
+        picture.save(partial, format="PNG")

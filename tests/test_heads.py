@@ -1,12 +1,15 @@
 """Parts of the head: up-sampling, separable pooling, the four configurations of Table 3, any size of image."""
 
+import shutil
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from segmodel.heads import LearnableUpsampling, MaxPoolLabelContext, SegmentationHead, area_average
+from segmodel.heads import LearnableUpsampling, MaxPoolLabelContext, SegmentationHead, area_average, ring_scores
+from segmodel.kernels import box_filter
 from segmodel.model import VARIANTS, ModelConfig, SegModel
 
 
@@ -31,6 +34,25 @@ def test_separable_max_pool_is_the_square_one(pool, height, width):
     separable = MaxPoolLabelContext(2, hidden=1, pool=pool).pool
     expected = functional.max_pool2d(scores, pool, stride=1, padding=pool // 2)
     assert torch.equal(separable(scores), expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    radius=st.integers(0, 5), dilation=st.integers(1, 9), height=st.integers(1, 9), width=st.integers(1, 9),
+    outputs=st.integers(1, 3),
+)  # fmt: skip
+def test_ring_scores_are_the_dilated_convolution_of_box_means(radius, dilation, height, width, outputs):
+    torch.manual_seed(radius + 10 * dilation)
+    features = torch.randn(2, 4, height, width, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(outputs, 4, 3, 3, dtype=torch.float64, requires_grad=True)
+    found = ring_scores(features, weight, radius=radius, dilation=dilation)
+    means = box_filter(features, radius=radius)
+    expected = functional.conv2d(means, weight, padding=dilation, dilation=dilation)
+    # sums of at most 9 x 4 x 121 products of order one in float64
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+    direction = torch.randn_like(expected)
+    gradients = [torch.autograd.grad(y, (features, weight), direction) for y in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-10)
 
 
 def test_label_messages_start_at_zero():
@@ -100,11 +122,20 @@ def test_wrong_images_and_options_are_named():
             model(image)
     for options, message in (
         ({"label_pool": 4}, "label_pool: expected an odd number, got 4"),
-        ({"rings": ((1, 0),)}, "rings: expected pairs"),
-        ({"guidance_eps": 0.0}, "guidance_eps: expected more than 0"),
+        ({"rings": ((1, 0),)}, "rings: expected up to 16 pairs"),
+        ({"guidance_eps": 0.0}, "guidance_eps: expected a finite number above 0"),
         ({"patch_size": 0}, "patch_size: expected at least 1"),
     ):
         with pytest.raises(ValueError, match=message):
             ModelConfig(**options)
     with pytest.raises(ValueError, match="num_classes: expected at least 1, got 0"):
         SegModel(0)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on the CPU needs g++")
+def test_upsampling_compiles_beside_channels_last():
+    up = LearnableUpsampling(3, 2)
+    x = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last).requires_grad_()
+    expected = torch.autograd.grad(up(x).square().sum(), x)[0]
+    got = torch.autograd.grad(torch.compile(up)(x).square().sum(), x)[0]
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)  # float32 sums in another order

@@ -381,8 +381,9 @@ def padded_counts(features: Tensor, *, radii: tuple[int, ...]) -> tuple[Tensor, 
     return tuple(functional.avg_pool2d(features, 2 * r + 1, 1, r) for r in radii)
 
 
-def groups_with_decayed_biases(model: nn.Module, *, weight_decay: float = 1e-4) -> list[dict]:
-    return [group | {"weight_decay": weight_decay} for group in optimisation_groups(model, weight_decay=weight_decay)]
+def groups_with_decayed_biases(model: nn.Module, *, weight_decay: float, **options: float) -> list[dict]:
+    groups = optimisation_groups(model, weight_decay=weight_decay, **options)
+    return [group | {"weight_decay": weight_decay} for group in groups]
 
 
 def put(target: object, name: str, value: object) -> Plant:
@@ -390,8 +391,9 @@ def put(target: object, name: str, value: object) -> Plant:
     return lambda patch: patch.setattr(target, name, value)
 
 
-def strict_threshold(values: Tensor, keep: float) -> Tensor:
-    threshold = torch.as_tensor(threshold_with_ties(values, keep))
+def strict_threshold(losses: Tensor, valid: Tensor, keep: float, across: bool) -> Tensor:
+    threshold = torch.as_tensor(threshold_with_ties(losses, valid, keep, across))
+    values = losses[valid]
     above = values[values > threshold]
     return above.min() if above.numel() else threshold
 

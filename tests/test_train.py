@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from segmodel import cli, evaluate, predict, train
 from segmodel.loader import BatchKeys
 from segmodel.model import SegModel
+from segmodel.options import UserError
 
 TINY = [
     "--data", "scenes:train=12,val=2", "--depth", "18", "--width", "4", "--stem-width", "4", "--label-hidden", "4",
@@ -50,7 +51,7 @@ def test_a_run_leaves_what_it_promises(finished, capsys):
     assert card["step"] == 9
     assert card["classes"][0] == "sky"
     picture = Image.open(finished / "pictures" / "step_000009.png")
-    assert picture.size == (4 * 132 + 4, 136)
+    assert picture.size == (5 * 132 + 4, 136)
     assert run("train", "--resume", finished) == 0
     assert "finished already" in capsys.readouterr().out
 
@@ -128,7 +129,7 @@ def test_evaluate_prints_and_writes_the_figures(finished, tmp_path, capsys):
     assert run("evaluate", finished, "--guidance", "both", "--json", file, "--classes", "sky, road") == 0
     text = capsys.readouterr().out
     assert "guidance off" in text
-    assert "mIoU over sky, road" in text
+    assert "chosen classes: sky, road" in text
     assert run("evaluate", finished, "--guidance", "on", "--guidance-weight", "8", "--guidance-radius", "6") == 0
     figures = json.loads(file.read_text())
     assert set(figures["results"]) == {"guidance off", "guidance on"}
@@ -246,3 +247,9 @@ def test_the_recipe_of_the_scenes_is_the_default_and_flags_override_it():
     assert train.resolve(parser.parse_args(["--data", "voc:x"])).model.depth == 101
     unary = train.resolve(parser.parse_args(["--variant", "unary"])).model
     assert (unary.patch_size, unary.rings, unary.label_context, unary.guidance) == (1, (), "none", "off")
+
+
+def test_a_flag_that_a_variant_fixes_is_refused() -> None:
+    options = train.make_parser().parse_args(["--variant", "unary", "--rings", "[1,3]"])
+    with pytest.raises(UserError, match="--rings: expected not beside --variant unary"):
+        train.resolve(options)

@@ -1,0 +1,96 @@
+"""Several processes that train together on this machine, started without torchrun's overhead; and their faults."""
+
+import contextlib
+import io
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+SMALL = [
+    "--data", "scenes:train=16,val=3", "--depth", "18", "--width", "4", "--stem-width", "4", "--label-hidden", "4",
+    "--batch-size", "8", "--crop", "64,64", "--workers", "0", "--pictures", "0", "--precision", "float64",
+    "--rings", "[1,2]", "--label-pool", "5", "--device", "cpu", "--steps", "20", "--validate-every", "0",
+    "--batch-norm-epochs", "0.5", "--joint-from", "0.5", "--rate", "0.02", "--keep", "0.5",
+]  # fmt: skip
+"""Twenty steps in seconds, batch norm, mining and guidance CRF included."""
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def start(world: int, target: Callable[..., Any], *arguments: Any) -> tuple[list[Any], Any]:
+    """Processes that run ``target(*arguments)`` in one process group, and the queue of their (rank, result)."""
+    context = multiprocessing.get_context("forkserver")  # torch is imported once, and no thread is forked
+    context.set_forkserver_preload(["segmodel.train", "torch.nn.parallel"])
+    results = context.Queue()
+    port = free_port()
+    processes = []
+    for rank in range(world):
+        variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world,
+                     "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}  # fmt: skip
+        process = context.Process(target=_enter, args=(variables, results, target, arguments))
+        process.start()
+        processes.append(process)
+    return processes, results
+
+
+def together(world: int, target: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """The results of all processes, by rank."""
+    processes, queue = start(world, target, *arguments)
+    results = dict(queue.get(timeout=300) for _ in processes)
+    for process in processes:
+        process.join(60)
+    return [results[rank] for rank in range(world)]
+
+
+def _enter(variables: Mapping[str, Any], queue: Any, target: Callable[..., Any], arguments: Sequence[Any]) -> None:
+    import torch
+
+    os.environ.update({name: str(value) for name, value in variables.items()})
+    torch.set_num_threads(1)
+    try:
+        queue.put((variables["RANK"], target(*arguments)))
+    except Exception as error:
+        queue.put((variables["RANK"], error))
+
+
+def train(arguments: Sequence[str]) -> tuple[int, str]:
+    """Exit status and error output of the train command."""
+    from segmodel import cli
+    from segmodel import train as command
+
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
+        status = cli.run("train", command.main, arguments)
+    return status, errors.getvalue()
+
+
+def train_with_fault(fault: str, at: int, arguments: Sequence[str]) -> tuple[int, str]:
+    """Training in which the last process, before its step ``at``: "kill"s itself, "hang"s, or gets a "term" signal."""
+    from segmodel import train as command
+
+    original, count = command.training_step, 0
+
+    def step(*given: Any, **options: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == at and int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1:
+            if fault == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if fault == "hang":
+                time.sleep(600)
+            signal.raise_signal(signal.SIGTERM)
+        return original(*given, **options)
+
+    command.training_step = step
+    try:
+        return train(arguments)
+    finally:
+        command.training_step = original

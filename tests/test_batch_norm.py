@@ -1,0 +1,37 @@
+"""The command that recomputes batch-norm statistics: it repeats what the training did at its end, and loses nothing."""
+
+import torch
+from distributed_tools import SMALL, train
+from safetensors.torch import load_file
+
+from segmodel import batch_norm, cli
+from segmodel.checkpoint import read_checkpoint
+
+
+def test_statistics_of_a_finished_run(tmp_path, capsys):
+    folder = tmp_path / "run"
+    arguments = [*SMALL, "--steps", "2", "--batch-norm-epochs", "1", "--precision", "float32", "--seed", "3"]
+    assert train([*arguments, "--output", str(folder)]) == (0, "")
+    source, new = folder / "last.safetensors", folder / "last_batch_norm.safetensors"
+    content = source.read_bytes()
+    assert cli.run("batch_norm", batch_norm.main, [str(source)]) == 0
+    assert f"checkpoint: {new}" in capsys.readouterr().out
+    assert source.read_bytes() == content
+    old, got = load_file(source), load_file(new)
+    for name, value in got.items():  # the training's own end did the same from the same weights and samples
+        assert torch.equal(value, old[name]), name
+    card, _ = read_checkpoint(new)
+    assert card["scores"] == read_checkpoint(source)[0]["scores"]
+    three = folder / "three.safetensors"
+    assert cli.run("batch_norm", batch_norm.main, [str(source), "--epochs", "3", "--output", str(three)]) == 0
+    more = load_file(three)
+    assert any(not torch.equal(more[name], old[name]) for name in more if "running" in name)
+    assert all(torch.equal(more[name], old[name]) for name in more if "running" not in name and "batches" not in name)
+    for case, message in (
+        ([str(source)], "expected a new file"),
+        ([str(source), "--output", str(tmp_path / "no" / "x.safetensors")], "in an existing folder"),
+        ([str(source), "--epochs", "0"], "--epochs: expected more than 0"),
+        ([str(tmp_path)], "expected a run folder"),
+    ):
+        assert cli.run("batch_norm", batch_norm.main, case) == 2
+        assert message in capsys.readouterr().err

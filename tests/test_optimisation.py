@@ -1,0 +1,23 @@
+from segmodel.model import ModelConfig, SegModel
+from segmodel.optimisation import make_optimizer, parameter_groups
+
+
+def tiny() -> SegModel:
+    return SegModel(3, ModelConfig(depth=18, width=4, stem_width=4))
+
+
+def test_every_parameter_is_in_one_group() -> None:
+    model = tiny()
+    members = [parameter for group in parameter_groups(model) for parameter in group["params"]]
+    assert sorted(map(id, members)) == sorted(id(p) for p in model.parameters() if p.requires_grad)
+
+
+def test_the_heads_weights_and_biases_alone_follow_its_rate() -> None:
+    model = tiny()
+    before = {id(p): g["rate_factor"] for g in make_optimizer(model).param_groups for p in g["params"]}
+    groups = make_optimizer(model, head_rate=10.0).param_groups
+    ratio = {id(p): g["rate_factor"] / before[id(p)] for g in groups for p in g["params"]}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            own = name.startswith("head.") and not name.startswith(("head.crf", "head.up"))
+            assert ratio[id(parameter)] == (10.0 if own else 1.0), name

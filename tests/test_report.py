@@ -1,0 +1,138 @@
+"""Reports: well-formed, self-contained pages whose text, curves and pictures are those that were given."""
+
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from segmodel import cli, report
+
+NASTY = "<script>alert('&\"')</script>"
+
+
+class Balanced(HTMLParser):
+    """Collects text and fails on tags that do not close in order."""
+
+    VOID = ("meta", "img", "path", "circle", "br")
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.text, self.tags = [], "", []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def parse(text: str) -> Balanced:
+    parser = Balanced()
+    parser.feed(text)
+    assert not parser.open
+    return parser
+
+
+def test_a_page_is_well_formed_escaped_and_needs_nothing_beside_it():
+    blocks = [
+        report.heading(NASTY),
+        report.paragraph(NASTY),
+        report.table([NASTY, "x"], [[NASTY, 1.234], ["b", float("nan")]], caption=NASTY),
+        report.picture(np.zeros((4, 5, 3), np.uint8), NASTY),
+        report.curves({NASTY: [(0, 1), (1, 2)]}, x_label=NASTY, y_label=NASTY, caption=NASTY),
+        report.configuration(NASTY),
+        report.configuration({"a": NASTY, "section": {"b": [1, 2]}}),
+    ]
+    text = report.page(NASTY, blocks)
+    parsed = parse(text)
+    assert "script" not in [tag for tag, _ in parsed.tags]
+    assert parsed.text.count(NASTY) >= 10
+    assert "1.23" in parsed.text
+    assert "[section]\nb = [1, 2]" in parsed.text
+    links = [value for _, attributes in parsed.tags for name, value in attributes.items() if name in ("src", "href")]
+    assert all(link.startswith("data:") for link in links)
+    assert "url(" not in text
+
+
+def test_a_picture_is_kept_to_the_last_bit():
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 9, 3), np.uint8)
+    data = re.search(r"base64,([^\"]+)", report.picture(pixels, ""))[1]
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))), pixels)
+    with pytest.raises(ValueError, match="pixels: expected uint8"):
+        report.picture(pixels.astype(np.float32), "")
+
+
+def test_a_table_checks_its_rows():
+    with pytest.raises(ValueError, match="rows: expected 2 cells, got 1"):
+        report.table(["a", "b"], [["x"]])
+
+
+numbers = st.one_of(st.floats(-1e9, 1e9), st.just(float("nan")), st.just(float("inf")))
+
+
+@given(st.lists(st.lists(st.tuples(numbers, numbers), max_size=5), max_size=3))
+def test_curves_are_well_formed_and_inside_their_frame(lists):
+    text = report.curves({f"curve {index}": curve for index, curve in enumerate(lists)}, caption="c")
+    figure = ElementTree.fromstring(text)
+    for element in figure.iter():
+        if element.get("fill") == "none":
+            places = [tuple(map(float, pair.split())) for pair in re.split("[ML]", element.get("d"))[1:]]
+            assert all(57.9 <= x <= 628.1 and 11.9 <= y <= 296.1 for x, y in places)
+
+
+def test_a_curve_goes_through_its_points_and_has_a_gap_where_one_is_missing():
+    points = [(0, 0.0), (10, 1.0), (20, float("nan")), (30, 0.5), (40, 0.0)]
+    figure = ElementTree.fromstring(report.curves({"a": points}))
+    path = next(element.get("d") for element in figure.iter() if element.get("fill") == "none")
+    assert path == "M58.0 296.0L200.5 12.0M485.5 154.0L628.0 296.0"
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
+def test_ticks_are_few_and_inside(low, span):
+    ticks = report._ticks(low, low + span)
+    assert 2 <= len(ticks) <= 11
+    assert all(low - 1e-6 * span <= tick <= low + span * (1 + 1e-6) for tick in ticks)
+
+
+def test_the_report_of_a_run_has_its_curves_tables_pictures_and_settings(tmp_path, capsys):
+    (tmp_path / "config.toml").write_text('[train]\ndata = "<b>"\n')
+    (tmp_path / "pictures").mkdir()
+    for step in (2, 4):
+        Image.new("RGB", (2000, 20), (step, 0, 0)).save(tmp_path / "pictures" / f"step_00000{step}.png")
+    scores = {"iou": {"sky": 0.5, "<road>": None}, "miou": 0.5, "pixel_accuracy": 0.75, "mean_accuracy": None}
+    lines = [
+        {"kind": "start", "step": 0, "versions": {"torch": "9.9"}},
+        *({"kind": "train", "step": step, "loss": 1 / step, "images_per_second": 8.0} for step in (1, 2, 3, 4)),
+        {"kind": "val", "step": 4, "miou": 0.5, "miou_guidance_off": 0.25, "miou_guidance_on": None},
+    ]
+    file = tmp_path / "metrics.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert cli.run("report", report.main, [str(tmp_path)]) == 0  # of a run that goes on
+    assert "(not finished)" in (tmp_path / "report.html").read_text()
+    lines.append({"kind": "final", "step": 4, "guidance_off": scores, "guidance_on": scores})
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert cli.run("report", report.main, [str(tmp_path)]) == 0
+    page = parse((tmp_path / "report.html").read_text())
+    for words in ("guidance off", "training loss", "<road>", "50.00", 'data = "<b>"', 'torch = "9.9"', "step 4: input"):
+        assert words in page.text, words
+    widths = [int(attributes["width"]) for tag, attributes in page.tags if tag == "img"]
+    assert widths == [1600, 800]
+    file.unlink()
+    assert cli.run("report", report.main, [str(tmp_path)]) == 2
+    assert "expected a run folder" in capsys.readouterr().err

@@ -1,0 +1,145 @@
+"""Killed at any moment and resumed, a training ends with the same bits; checkpoints are kept, faults are named.
+
+SEGMODEL_TEST_KILLS=10 kills that often (default: 3).
+"""
+
+import json
+import os
+import random
+import signal
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from distributed_tools import SMALL, start, together, train
+from safetensors.torch import load_file
+
+from segmodel import train as command
+from segmodel.checkpoint import json_text
+from segmodel.loader import Timed
+
+TINY = [*SMALL, "--precision", "float32", "--steps", "30", "--validate-every", "5", "--checkpoint-minutes", "0"]
+
+
+def steps_done(folder: Path) -> int:
+    file = folder / "metrics.jsonl"
+    return file.read_text().count('"train"') if file.exists() else 0
+
+
+def same(first: Path, second: Path) -> bool:
+    ours, theirs = load_file(first), load_file(second)
+    return ours.keys() == theirs.keys() and all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_killed_again_and_again_a_run_ends_with_the_same_bits(tmp_path):
+    kills = int(os.environ.get("SEGMODEL_TEST_KILLS", "3"))
+    rng = random.Random()
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert together(1, train, [*TINY, "--output", str(whole)]) == [(0, "")]  # as many threads as the disturbed run
+    arguments = [*TINY, "--output", str(broken)]
+    for at in sorted(rng.sample(range(1, 30), kills)):
+        (process,), _ = start(1, train, arguments)
+        deadline = time.monotonic() + 200
+        while steps_done(broken) < at and process.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.05))  # anywhere in a step, a validation or the writing of a checkpoint
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        arguments = ["--resume", str(broken)]
+    assert together(1, train, arguments) == [(0, "")]
+    for name in ("last", "best"):
+        assert same(whole / f"{name}.safetensors", broken / f"{name}.safetensors")
+    lines = [
+        [{key: value for key, value in json.loads(line).items() if key not in ("images_per_second", "data_wait")}
+         for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (whole, broken)
+    ]  # fmt: skip
+    assert lines[0] == lines[1]
+    assert not list(broken.glob("*.partial"))
+
+
+def test_the_newest_checkpoints_are_kept_and_can_be_gone_back_to(tmp_path):
+    folder = tmp_path / "run"
+    arguments = [*TINY, "--steps", "6", "--keep-last", "3", "--validate-every", "0", "--output", str(folder)]
+    assert train(arguments) == (0, "")
+    kept = sorted(file.name for file in folder.glob("step_*"))
+    assert kept == [f"step_00000{step}.{kind}" for step in (4, 5, 6) for kind in ("json", "safetensors")]
+    assert same(folder / "last.safetensors", folder / "step_000006.safetensors")
+    final = load_file(folder / "last.safetensors")
+    (folder / "step_000004.safetensors").replace(folder / "last.safetensors")
+    assert train(["--resume", str(folder)]) == (0, "")
+    again = load_file(folder / "last.safetensors")
+    assert all(torch.equal(value, again[name]) for name, value in final.items())
+
+
+def test_torchrun_without_a_folder_or_a_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "2")
+    status, text = train(TINY)
+    assert status == 2
+    assert "--output: expected with torchrun --max-restarts" in text
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.toml").write_text("")  # died before the first checkpoint
+    assert train([*TINY, "--steps", "1", "--output", str(folder)]) == (0, "")
+    (folder / "config.toml").unlink()
+    (folder / "last.safetensors").unlink()
+    assert train([*TINY, "--output", str(folder)])[0] == 2  # somebody else's folder
+
+
+def test_a_loss_that_is_not_finite_names_the_files_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    original, count = command.training_step, 0
+
+    def step(model, *given, **options):
+        nonlocal count
+        count += 1
+        if count == 4:
+            with torch.no_grad():
+                model.backbone.conv1.weight[0] = float("inf")
+        return original(model, *given, **options)
+
+    monkeypatch.setattr(command, "training_step", step)
+    folder = tmp_path / "run"
+    status, text = train([*TINY, "--batch-size", "4", "--output", str(folder)])
+    assert status == 1
+    assert len(text.splitlines()) == 1
+    assert "FloatingPointError: the loss is nan at step 3" in text
+    assert text.count("train-000") == 4
+    assert str(folder / "last.safetensors") in text
+    assert json.loads((folder / "last.json").read_text())["step"] == 3
+    monkeypatch.undo()
+    assert train(["--resume", str(folder)])[0] == 0
+
+
+def test_tensorboard_is_asked_for_only_where_it_is(tmp_path):
+    arguments = [*TINY, "--steps", "1", "--tensorboard", "--output", str(tmp_path / "run")]
+    status, text = train(arguments)
+    if find_spec("tensorboard") is None:
+        assert status == 2
+        assert "--tensorboard: pip install segmodel[tensorboard] is needed first" in text
+        assert not (tmp_path / "run").exists()
+        return
+    assert status == 0
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_json_has_null_where_a_number_is_not_finite(value):
+    text = json_text({"NaN": [1.5, (value, "NaN")], "b": {"c": value}, "d": True})
+    assert json.loads(text) == {"NaN": [1.5, [None, "NaN"]], "b": {"c": None}, "d": True}
+
+
+def test_the_wait_for_an_item_is_measured_alone():
+    def slow():
+        for item in range(3):
+            time.sleep(0.05)
+            yield item
+
+    timed = Timed(slow())
+    for _ in timed:
+        assert 0.045 < timed.waited < 0.5
+        time.sleep(0.1)
+    assert np.isfinite(timed.waited)
