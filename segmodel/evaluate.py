@@ -1,87 +1,126 @@
-"""Figures of a trained model on a data set.
+"""Figures of a trained model, or of an ensemble, on a data set.
 
 python -m segmodel.evaluate RUN
-python -m segmodel.evaluate RUN --data camvid:PATH --split val --json figures.json
+python -m segmodel.evaluate RUN --data camvid:PATH --split val --guidance both --boundary --trimap 1,3,5,10,20,40
+python -m segmodel.evaluate RUN --scales 0.75,1,1.25 --mirror --per-image mirrored.jsonl
+python -m segmodel.evaluate OTHER_RUN --compare mirrored.jsonl --bootstrap 1000
 """
 
 import argparse
+import csv
 import dataclasses
+import io
 import json
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from segmodel import cli
-from segmodel.checkpoint import find_checkpoint, load_model, read_checkpoint, versions, write_atomically
+from segmodel import cli, distributed
+from segmodel.boundary import boundary_counts, trimap_counts
+from segmodel.checkpoint import find_checkpoint, json_text, read_checkpoint, versions, write_atomically
 from segmodel.data import SegmentationData, open_data
-from segmodel.guidance import GuidanceCRF
-from segmodel.metrics import ConfusionMatrix, Scores, table
+from segmodel.inference import (
+    InferenceConfig,
+    add_inference_options,
+    guidance_modes,
+    inference_config,
+    load_for_inference,
+    predict_images,
+    same_size_batches,
+)
+from segmodel.metrics import (
+    ConfusionMatrix,
+    Interval,
+    Scores,
+    bootstrap,
+    class_iou,
+    mean_iou,
+    pixel_accuracy,
+    scores,
+    table,
+)
 from segmodel.model import SegModel
 from segmodel.options import UserError
 
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One result on N images: int64 counts ``(N, 3, C)`` (see ``metrics``), of all pixels and of those at boundaries.
+
+    ``boundary``: counts whose IoU is Boundary IoU. ``trimap``: by width. Both are empty where they were not asked for.
+    """
+
+    names: tuple[str, ...]
+    counts: np.ndarray
+    boundary: np.ndarray
+    trimap: dict[int, np.ndarray]
+
+    @property
+    def scores(self) -> Scores:
+        return scores(self.counts.sum(0))
 
 
-def choose_device(name: str) -> torch.device:
-    """ "auto" is a GPU where there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device: {name!r} cannot be used here ({str(error).splitlines()[0]})") from error
-    return torch.device(name)
+def evaluate_images(
+    models: Sequence[SegModel],
+    data: SegmentationData,
+    *,
+    modes: Sequence[bool | None] = (None,),
+    config: InferenceConfig | None = None,
+    dtype: torch.dtype | None = None,
+    boundary: float | None = None,
+    widths: Sequence[int] = (),
+    description: str = "evaluate",
+    leave: bool = True,
+    limit: int = 0,
+) -> list[Evaluation]:
+    """Evaluates one model or an ensemble on a data set, once for each ``guidance`` mode (None: as configured).
 
+    Args:
+        models: in evaluation mode, of the data's classes.
+        config, dtype: see ``predict_images``.
+        boundary: share of the diagonal for Boundary IoU; None leaves it out.
+        widths: of the trimaps, in pixels.
+        limit: so many evenly spaced images only.
 
-def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:
-    """ "auto": bfloat16 where the processor multiplies matrices of it (AMX, recent GPUs), else float32 (None)."""
-    if precision != "auto":
-        return {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than torch 2.11
-    return torch.bfloat16 if device.type == "cpu" and capabilities.get("amx_bf16") else None
-
-
-def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager:
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
-
-
-def place(model: SegModel, device: torch.device) -> SegModel:
-    """The model on a device, its filters channels last in memory (faster on CPUs and tensor cores alike)."""
-    return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def to_batch(images: np.ndarray, device: torch.device) -> Tensor:
-    """uint8 ``(N, H, W, 3)`` -> float32 ``(N, 3, H, W)`` in 0..255, channels last in memory."""
-    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float()
-
-
-@torch.inference_mode()
-def label_maps(
-    model: SegModel, image: np.ndarray, *, modes: Sequence[bool | None], dtype: torch.dtype | None = None
-) -> list[np.ndarray]:
-    """Labels ``(H, W)`` uint8 of one image ``(H, W, 3)``, one for each ``guidance`` mode, from one backbone pass."""
-    device = next(model.parameters()).device
-    batch = to_batch(image[None].copy(), device)
-    with autocast(device, dtype):
-        coarse = model.head.coarse(model.features(batch), image.shape[:2])
-    configured = model.head.guidance != "off"
+    Several processes share the images; each gets the results of its own.
+    """
+    config = config or InferenceConfig()
+    chosen = np.linspace(0, len(data) - 1, min(limit or len(data), len(data))).astype(int).tolist()
+    chosen = chosen[distributed.rank() :: distributed.world_size()]
+    quiet = None if distributed.is_writer() else True
+    classes = len(data.classes)
+    names: list[str] = []
+    counts: list[list[np.ndarray]] = [[] for _ in modes]
+    edges: list[list[np.ndarray]] = [[] for _ in modes]
+    bands: list[list[list[np.ndarray]]] = [[] for _ in modes]
+    samples = (data[index] for index in chosen)
+    with tqdm(total=len(chosen), desc=description, unit="image", leave=leave, disable=quiet) as progress:
+        for batch, images in same_size_batches(samples, config.batch_size, image=lambda sample: sample.image):
+            names += [sample.name for sample in batch]
+            for mode, found in enumerate(predict_images(models, images, modes=modes, config=config, dtype=dtype)):
+                for prediction, sample in zip(found.labels(), batch, strict=True):
+                    matrix = ConfusionMatrix(classes)
+                    matrix.update(prediction, sample.label)
+                    counts[mode].append(matrix.class_counts())
+                    if boundary is not None:
+                        edges[mode].append(boundary_counts(prediction, sample.label, classes, ratio=boundary))
+                    if widths:
+                        bands[mode].append(trimap_counts(prediction, sample.label, classes, widths=widths))
+            progress.update(len(batch))
     return [
-        model.head.refine(coarse, batch, guidance=configured if mode is None else mode)
-        .argmax(1)[0]
-        .to(torch.uint8)
-        .cpu()
-        .numpy()
-        for mode in modes
-    ]
+        Evaluation(
+            tuple(names), np.array(counts[mode], np.int64).reshape(-1, 3, classes), np.array(edges[mode]),
+            {width: np.stack([image[index] for image in bands[mode]]) for index, width in enumerate(widths)},
+        )
+        for mode in range(len(modes))
+    ]  # fmt: skip
 
 
 def evaluate(
@@ -94,53 +133,19 @@ def evaluate(
     leave: bool = True,
     limit: int = 0,
 ) -> list[Scores]:
-    """Scores over a whole data set, one for each ``guidance`` mode (False, True, None: as configured).
+    """Scores of one model on whole images; see ``evaluate_images``. The model's mode (training or not) is kept.
 
-    ``limit`` takes that many evenly spaced images only.
+    Several processes share the images; each gets all scores.
     """
     was_training = model.training
     model.eval()
-    matrices = [ConfusionMatrix(model.num_classes) for _ in modes]
-    chosen = np.linspace(0, len(data) - 1, min(limit or len(data), len(data))).astype(int).tolist()
-    for index in tqdm(chosen, desc=description, unit="image", leave=leave, disable=None):
-        sample = data[index]
-        for matrix, prediction in zip(matrices, label_maps(model, sample.image, modes=modes, dtype=dtype), strict=True):
-            matrix.update(prediction, sample.label)
+    found = evaluate_images(
+        [model], data, modes=modes, dtype=dtype, description=description, leave=leave, limit=limit
+    )  # fmt: skip
     model.train(was_training)
-    return [matrix.scores() for matrix in matrices]
-
-
-def add_inference_options(parser: argparse.ArgumentParser, *, modes: Sequence[str]) -> None:
-    """The options that evaluate and predict share."""
-    parser.add_argument("--guidance", choices=modes, default=modes[0],
-                        help="guidance CRF (default: as in the run's configuration)")  # fmt: skip
-    parser.add_argument("--guidance-radius", type=int, metavar="R", help="an untrained guidance CRF (Potts) instead of "
-                        "the run's, with this radius (Sec. 7.2: added at inference)")  # fmt: skip
-    parser.add_argument("--guidance-weight", type=float, metavar="W", help="the same, with this weight lambda")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: a GPU where there is one)")
-    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16", "float16"), default="auto",
-                        help="dtype of the convolutions (default: auto)")  # fmt: skip
-
-
-def load_for_inference(path: str | Path, options: argparse.Namespace) -> tuple[SegModel, torch.dtype | None]:
-    """The model of a path on the device, with the guidance CRF that the options ask for, and the autocast dtype."""
-    device = choose_device(options.device)
-    model = load_model(path)
-    if options.guidance_radius is not None or options.guidance_weight is not None:
-        changes = {"guidance_radius": options.guidance_radius, "guidance_weight": options.guidance_weight}
-        given = {name: value for name, value in changes.items() if value is not None}
-        try:
-            config = dataclasses.replace(model.config, **given)
-        except ValueError as error:
-            raise UserError(f"--{str(error).replace('_', '-', 1)}") from error
-        model.head.crf = GuidanceCRF(
-            model.num_classes,
-            radius=config.guidance_radius,
-            eps=config.guidance_eps,
-            weight=config.guidance_weight,
-            iterations=config.guidance_iterations,
-        )
-    return place(model, device), autocast_dtype(options.precision, device)
+    device = next(model.parameters()).device
+    counts = (torch.from_numpy(result.counts.sum(0)).to(device) for result in found)
+    return [scores(distributed.total(part).cpu().numpy()) for part in counts]
 
 
 def check_classes(path: str | Path, classes: Sequence[str], data: SegmentationData) -> None:
@@ -152,56 +157,226 @@ def result_json(scores: Scores, classes: Sequence[str]) -> dict:
     """Scores as JSON values; NaN (an absent class) becomes null."""
     values = dataclasses.asdict(scores)
     values["iou"] = dict(zip(classes, scores.iou, strict=True))
-    return json.loads(json.dumps(values).replace("NaN", "null"))
+    return json.loads(json_text(values))
+
+
+def per_image(results: Mapping[str, Evaluation]) -> Iterator[dict[str, Any]]:
+    """A row for each image and result; mIoU there is over the classes present in that image."""
+    for title, result in results.items():
+        for index, (name, counts) in enumerate(zip(result.names, result.counts, strict=True)):
+            row = {"image": name, "result": title, "miou": float(mean_iou(counts)),
+                   "pixel_accuracy": float(pixel_accuracy(counts))}  # fmt: skip
+            if len(result.boundary):
+                row["boundary_iou"] = float(mean_iou(result.boundary[index]))
+            yield {**row, **dict(zip(("correct", "true", "predicted"), counts.tolist(), strict=True))}
+
+
+def write_per_image(path: str, results: Mapping[str, Evaluation]) -> None:
+    """JSON lines with the counts, or CSV of the figures alone where the name ends so."""
+    if path.lower().endswith(".csv"):
+        rows = [{key: value for key, value in row.items() if not isinstance(value, list)} for row in per_image(results)]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return _write("--per-image", path, text.getvalue())
+    return _write("--per-image", path, "".join(json_text(row) + "\n" for row in per_image(results)))
+
+
+def _write(option: str, path: str, text: str) -> None:
+    try:
+        write_atomically(Path(path), text)
+    except OSError as error:
+        raise UserError(f"{option}: {path}: cannot be written ({error.strerror})") from error
+
+
+def read_per_image(path: str, num_classes: int) -> dict[str, dict[str, np.ndarray]]:
+    """The counts ``(3, C)`` by result and image in a file of ``write_per_image`` (JSON lines).
+
+    Raises:
+        UserError: not such a file, or of other classes.
+    """
+    found: dict[str, dict[str, np.ndarray]] = {}
+    number = 0
+    try:
+        for line in Path(path).read_text(encoding="utf-8").splitlines():
+            number += 1
+            row = json.loads(line)
+            counts = np.array([row["correct"], row["true"], row["predicted"]])
+            if counts.shape != (3, num_classes) or counts.dtype != np.int64:
+                raise ValueError(f"expected counts of {num_classes} classes")
+            found.setdefault(str(row["result"]), {})[row["image"]] = counts
+    except OSError as error:
+        raise UserError(f"--compare: {path}: cannot be read ({error.strerror})") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"--compare: {path}, line {number}: expected a line of --per-image FILE.jsonl ({error})"
+        ) from error
+    return found
+
+
+def aligned(title: str, counts: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
+    """The counts ``(N, 3, C)`` of these images in order; an error if the file is of others."""
+    differing = sorted(set(counts) ^ set(names))
+    if differing:
+        raise UserError(f"--compare: {title}: expected the same images; {differing[0]!r} is not in both")
+    return np.stack([counts[name] for name in names])
+
+
+def check_folders(options: argparse.Namespace) -> None:
+    """What cannot be written shows before the work is done, not after it."""
+    for name in ("json", "per_image"):
+        path = getattr(options, name)
+        if path and not Path(path).absolute().parent.is_dir():
+            raise UserError(f"--{name.replace('_', '-')}: {path}: cannot be written (no such folder)")
+
+
+def parse_widths(text: str | None) -> list[int]:
+    parts = text.split(",") if text else []
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise UserError(f"--trimap: expected widths in pixels such as 1,3,5,10,20,40, got {text!r}")
+    return [int(part) for part in parts]
+
+
+def make_parser() -> cli.Parser:
+    parser = cli.Parser("evaluate", __doc__)
+    parser.add_argument("run", help="run folder or checkpoint file")
+    parser.add_argument("--data", help="data set, such as voc:PATH; python -m segmodel.data --help lists them "
+                        "(default: that of the run)")  # fmt: skip
+    parser.add_argument("--split", default="val", help="part of the data (default: val)")
+    parser.add_argument("--limit", type=int, default=0, metavar="N", help="so many evenly spaced images only")
+    parser.add_argument("--classes", help="also the mean IoU over these classes: names, separated by commas")
+    parser.add_argument("--boundary", type=float, nargs="?", const=0.02, metavar="SHARE", help="also Boundary IoU, "
+                        "within this share of the diagonal (default share: 0.02)")  # fmt: skip
+    parser.add_argument("--trimap", metavar="W,W,...", help="also mIoU within so many pixels of a true boundary")
+    parser.add_argument("--bootstrap", type=int, default=0, metavar="N", help="95 %% intervals from so many resamples "
+                        "of the images")  # fmt: skip
+    parser.add_argument("--compare", metavar="FILE", help="differences from another evaluation's --per-image "
+                        "FILE.jsonl, with paired intervals (1000 resamples, or those of --bootstrap)")  # fmt: skip
+    parser.add_argument("--per-image", metavar="FILE", help="write each image's figures: .csv, else JSON lines")
+    parser.add_argument("--json", metavar="FILE", help="write the figures to this file as well")
+    add_inference_options(parser, modes=("configured", "on", "off", "both"))
+    return parser
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = cli.Parser("evaluate", __doc__)
-    parser.add_argument("run", help="run folder or checkpoint file")
-    parser.add_argument("--data", help="scenes, camvid:PATH, voc:PATH or folder:PATH (default: that of the run)")
-    parser.add_argument("--split", default="val", help="part of the data (default: val)")
-    parser.add_argument("--classes", help="also the mean IoU over these classes: names, separated by commas")
-    parser.add_argument("--json", metavar="FILE", help="write the figures to this file as well")
-    add_inference_options(parser, modes=("configured", "on", "off", "both"))
-    options = parser.parse_args(arguments)
+    options = make_parser().parse_args(arguments)
+    config, modes, widths = inference_config(options), guidance_modes(options), parse_widths(options.trimap)
+    if options.boundary is not None and not 0 < options.boundary < 1:
+        raise UserError(f"--boundary: expected more than 0 and less than 1, got {options.boundary}")
+    for name in ("bootstrap", "limit"):
+        if getattr(options, name) < 0:
+            raise UserError(f"--{name}: expected at least 0, got {getattr(options, name)}")
     file = find_checkpoint(options.run)
     card, _ = read_checkpoint(file, weights=False)
-    model, dtype = load_for_inference(file, options)
+    models, dtype = load_for_inference([file, *options.ensemble], options)
     spec = options.data or card.get("data")
     if not spec:
         raise UserError("--data: expected, since the checkpoint does not name its data")
     data = open_data(spec, split=options.split)
-    check_classes(file, model.classes, data)
-    modes: dict[str, list[bool | None]] = {"configured": [None], "on": [True], "off": [False], "both": [False, True]}
-    titles = {"configured": ["model"], "on": ["guidance on"], "off": ["guidance off"],
-              "both": ["guidance off", "guidance on"]}[options.guidance]  # fmt: skip
-    subset = _subset(options.classes, data.classes)
-    results = evaluate(model, data, modes=modes[options.guidance], dtype=dtype)
-    columns = dict(zip(titles, results, strict=True))
-    print(f"{file}\n{spec}, {options.split}: {len(data)} images\n")
-    print(table(columns, data.classes))
-    report = {title: result_json(scores, data.classes) for title, scores in columns.items()}
-    if subset:
-        for title, scores in columns.items():
-            mean = float(np.nanmean([scores.iou[index] for index in subset]))
-            report[title]["miou_of_classes"] = mean
-            print(f"mIoU over {', '.join(data.classes[index] for index in subset)}: {100 * mean:.2f} ({title})")
+    check_classes(file, models[0].classes, data)
+    subset = class_numbers(options.classes, data.classes)
+    check_folders(options)
+    earlier = read_per_image(options.compare, len(data.classes)) if options.compare else {}
+    found = evaluate_images(
+        models, data, modes=tuple(modes.values()), config=config, dtype=dtype, boundary=options.boundary,
+        widths=widths, limit=options.limit,
+    )  # fmt: skip
+    results = dict(zip(modes, found, strict=True))
+    others = [str(find_checkpoint(path)) for path in options.ensemble]
+    print(f"{' + '.join([str(file), *others])}\n{spec}, {options.split}: {len(found[0].names)} images\n")
+    counts_before = {
+        f"{options.compare}: {title}": aligned(title, counts, found[0].names) for title, counts in earlier.items()
+    }
+    report = show(results, data, subset=subset, resamples=options.bootstrap, earlier=counts_before)
+    if options.per_image:
+        write_per_image(options.per_image, results)
     if options.json:
-        content = {"checkpoint": str(file), "data": spec, "split": options.split, "images": len(data),
-                   "classes": options.classes, "results": report, "versions": versions()}  # fmt: skip
-        try:
-            write_atomically(Path(options.json), json.dumps(content, indent=1) + "\n")
-        except OSError as error:
-            raise UserError(f"--json: {options.json}: cannot be written ({error.strerror})") from error
+        content = {"checkpoint": str(file), "ensemble": others, "data": spec, "split": options.split,
+                   "images": len(found[0].names), "classes": options.classes,
+                   "inference": dataclasses.asdict(config), "precision": str(dtype or torch.float32),
+                   "results": report, "versions": versions()}  # fmt: skip
+        _write("--json", options.json, json.dumps(content, indent=1) + "\n")
     return 0
 
 
-def _subset(names: str | None, classes: Sequence[str]) -> list[int]:
+def class_numbers(names: str | None, classes: Sequence[str]) -> list[int]:
+    """Numbers of the classes named in "a, b"; none where nothing is named."""
     wanted = [name.strip() for name in names.split(",")] if names else []
     for name in wanted:
         if name not in classes:
             raise UserError(f"--classes: expected some of {', '.join(classes)}, got {name!r}")
     return [classes.index(name) for name in wanted]
+
+
+def show(
+    results: Mapping[str, Evaluation],
+    data: SegmentationData,
+    *,
+    subset: Sequence[int],
+    resamples: int,
+    earlier: Mapping[str, np.ndarray],
+) -> dict[str, dict]:
+    """Prints the table, intervals and differences; returns all of it as JSON values by title.
+
+    ``earlier``: counts ``(N, 3, C)`` of other results on the same images, by name.
+    """
+    more = further_rows(results, subset)
+    print(table({title: result.scores for title, result in results.items()}, data.classes, more=more))
+    if subset:
+        print(f"chosen classes: {', '.join(data.classes[index] for index in subset)}")
+    report = {title: result_json(result.scores, data.classes) for title, result in results.items()}
+    for title, result in results.items():
+        report[title] |= further_json(result, data.classes, subset)
+    figures = {"mIoU": mean_iou} | ({"mIoU of chosen classes": partial(mean_iou, classes=subset)} if subset else {})
+    first = next(iter(results.values()))
+    for title, result in results.items():
+        for name, figure in figures.items():
+            if resamples:
+                _line(report, title, name, bootstrap(result.counts, figure=figure, resamples=resamples), signed=False)
+            if resamples and result is not first:
+                found = bootstrap(result.counts, minus=first.counts, figure=figure, resamples=resamples)
+                _line(report, title, f"{name} minus {next(iter(results))}", found)
+            for other, counts in earlier.items():
+                found = bootstrap(result.counts, minus=counts, figure=figure, resamples=resamples or 1000)
+                _line(report, title, f"{name} minus {other}", found)
+    return report
+
+
+def further_rows(results: Mapping[str, Evaluation], subset: Sequence[int]) -> dict[str, list[float]]:
+    """What the options ask for beyond the usual figures, by name, a value a result."""
+    rows: dict[str, list[float]] = {}
+    for result in results.values():
+        values = {"ADE20K score": result.scores.ade20k_score}
+        if subset:
+            values["mIoU of chosen classes"] = float(mean_iou(result.counts.sum(0), classes=subset))
+        if len(result.boundary):
+            values["Boundary IoU"] = float(mean_iou(result.boundary.sum(0)))
+        for width, counts in result.trimap.items():
+            values[f"mIoU within {width} px"] = float(mean_iou(counts.sum(0)))
+        for name, value in values.items():
+            rows.setdefault(name, []).append(value)
+    return rows
+
+
+def further_json(result: Evaluation, classes: Sequence[str], subset: Sequence[int]) -> dict:
+    """The same for one result, as JSON values."""
+    values: dict[str, Any] = {}
+    if subset:
+        values["miou_of_classes"] = float(mean_iou(result.counts.sum(0), classes=subset))
+    if len(result.boundary):
+        values["boundary_iou"] = float(mean_iou(result.boundary.sum(0)))
+        values["boundary_iou_by_class"] = dict(zip(classes, class_iou(result.boundary.sum(0)).tolist(), strict=True))
+    if result.trimap:
+        values["miou_within"] = {str(width): float(mean_iou(part.sum(0))) for width, part in result.trimap.items()}
+    return json.loads(json_text(values))
+
+
+def _line(report: dict[str, dict], title: str, name: str, found: Interval, *, signed: bool = True) -> None:
+    """Prints an interval in percent and keeps it."""
+    value, low, high = (f"{100 * number:{'+' if signed else ''}.2f}" for number in dataclasses.astuple(found))
+    print(f"{title}: {name}: {value} (95 % interval {low} to {high})")
+    report[title].setdefault("intervals", {})[name] = dataclasses.asdict(found)
 
 
 if __name__ == "__main__":

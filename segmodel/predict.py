@@ -1,34 +1,57 @@
 """Segments pictures: for each a label PNG with a palette, and an overlay to look at.
 
 python -m segmodel.predict RUN photo.jpg folder_of_photos --output predictions
+python -m segmodel.predict RUN photos --output predictions --write labels,probabilities --scales 0.75,1,1.25 --mirror
 """
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
 from tqdm import tqdm
 
 from segmodel import cli
-from segmodel.data.base import read_image
-from segmodel.evaluate import add_inference_options, label_maps, load_for_inference
+from segmodel.data.base import picture_endings, read_image
+from segmodel.data.cityscapes import CLASSES, IDS
+from segmodel.inference import (
+    Prediction,
+    add_inference_options,
+    guidance_modes,
+    inference_config,
+    load_for_inference,
+    predict_images,
+    same_size_batches,
+)
+from segmodel.model import SegModel
 from segmodel.options import UserError
-from segmodel.pictures import overlay, save_label, save_picture
+from segmodel.pictures import overlay, save_label, save_picture, save_probabilities
+
+KINDS = {"labels": ".png", "overlay": "_overlay.png", "probabilities": ".npz"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture: its pixels ``(H, W, 3)`` and the files to write, by kind."""
+
+    pixels: np.ndarray
+    targets: dict[str, Path]
 
 
 def find_images(paths: Iterable[str]) -> list[tuple[Path, Path]]:
     """(file, name under the output without ending) of each picture; folders are searched through."""
-    known = set(Image.registered_extensions())
+    known = picture_endings()
     found: list[tuple[Path, Path]] = []
     for text in paths:
         path = Path(text)
-        if path.is_dir():
+        if os.path.isdir(path):  # unlike the path's own methods it never raises, whatever the name
             inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in known and file.is_file())
             if not inside:
                 raise UserError(f"{path}: no picture in this folder")
             found += [(file, file.relative_to(path).with_suffix("")) for file in inside]
-        elif path.is_file():
+        elif os.path.isfile(path):
             found.append((path, Path(path.stem)))
         else:
             raise UserError(f"{path}: no such file or folder")
@@ -39,33 +62,75 @@ def find_images(paths: Iterable[str]) -> list[tuple[Path, Path]]:
     return found
 
 
+def label_ids(kind: str, model: SegModel) -> np.ndarray:
+    """The value that a label file has for each class ``(C,)`` uint8: its number, Cityscapes' id, or number + 1."""
+    numbers = np.arange(model.num_classes, dtype=np.uint8)
+    if kind == "classes":
+        return numbers
+    if kind == "ade20k":
+        return numbers + 1
+    known = dict(zip(CLASSES, IDS, strict=True))
+    unknown = [name for name in model.classes if name not in known]
+    if unknown:
+        raise UserError(f"--ids: cityscapes has no class {unknown[0]!r}; it has {', '.join(known)}")
+    return np.array([known[name] for name in model.classes], np.uint8)
+
+
+def write(job: Job, prediction: Prediction, *, ids: np.ndarray, model: SegModel) -> None:
+    """Writes the files of one picture, each replaced as a whole."""
+    labels = prediction.labels()[0]
+    palette = np.full((int(ids.max()) + 1, 3), 255, np.uint8)
+    palette[ids] = model.palette
+    for kind, file in job.targets.items():
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if kind == "labels":
+                save_label(file, ids[labels], palette)
+            elif kind == "overlay":
+                save_picture(file, overlay(job.pixels, labels, model.palette))
+            else:
+                save_probabilities(file, prediction.probabilities()[0], model.classes)
+        except OSError as error:
+            raise UserError(f"--output: {error.filename or file}: cannot be written ({error.strerror})") from error
+
+
+def parse_kinds(text: str) -> list[str]:
+    kinds = [part.strip() for part in text.split(",")]
+    for kind in kinds:
+        if kind not in KINDS:
+            raise UserError(f"--write: expected some of {', '.join(KINDS)}, got {kind!r}")
+    return kinds
+
+
 def main(arguments: Sequence[str]) -> int:
     parser = cli.Parser("predict", __doc__)
     parser.add_argument("run", help="run folder or checkpoint file")
     parser.add_argument("images", nargs="+", metavar="IMAGE|FOLDER", help="pictures, or folders of pictures")
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder for NAME.png and NAME_overlay.png")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument("--write", default="labels,overlay", metavar="KIND,...", help="labels: NAME.png with a "
+                        "palette; overlay: NAME_overlay.png; probabilities: NAME.npz, float16 (C, H, W) "
+                        "(default: labels,overlay)")  # fmt: skip
+    parser.add_argument("--ids", choices=("classes", "cityscapes", "ade20k"), default="classes", help="values of the "
+                        "label files: class numbers, Cityscapes' ids, or class numbers + 1 as in ADE20K "
+                        "(default: classes)")  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace predictions that are there already")
     add_inference_options(parser, modes=("configured", "on", "off"))
     options = parser.parse_args(arguments)
-    images = find_images(options.images)
-    output = Path(options.output)
-    targets = [(output / f"{name}.png", output / f"{name}_overlay.png") for _, name in images]
-    there = [file for pair in targets for file in pair if file.exists()]
+    config, modes = inference_config(options), tuple(guidance_modes(options).values())
+    kinds, images, output = parse_kinds(options.write), find_images(options.images), Path(options.output)
+    targets = [{kind: output / f"{name}{KINDS[kind]}" for kind in kinds} for _, name in images]
+    there = [file for files in targets for file in files.values() if file.exists()]
     if there and not options.overwrite:
         raise UserError(f"{there[0]}: exists already (--overwrite replaces it)")
-    model, dtype = load_for_inference(options.run, options)
-    mode = {"configured": None, "on": True, "off": False}[options.guidance]
-    for (file, _), (label_file, overlay_file) in zip(tqdm(images, unit="image", disable=None), targets, strict=True):
-        pixels, _ = read_image(file)
-        label = label_maps(model, pixels, modes=[mode], dtype=dtype)[0]
-        try:
-            label_file.parent.mkdir(parents=True, exist_ok=True)
-            save_label(label_file, label, model.palette)
-            save_picture(overlay_file, overlay(pixels, label, model.palette))
-        except OSError as error:
-            raise UserError(
-                f"--output: {error.filename or label_file}: cannot be written ({error.strerror})"
-            ) from error
+    models, dtype = load_for_inference([options.run, *options.ensemble], options)
+    ids = label_ids(options.ids, models[0])
+    jobs = (Job(read_image(file)[0], files) for (file, _), files in zip(images, targets, strict=True))
+    with tqdm(total=len(images), unit="image", disable=None) as progress:
+        for batch, pixels in same_size_batches(jobs, config.batch_size, image=lambda job: job.pixels):
+            prediction = predict_images(models, pixels, modes=modes, config=config, dtype=dtype)[0]
+            for index, job in enumerate(batch):
+                write(job, prediction.image(index), ids=ids, model=models[0])
+            progress.update(len(batch))
     print(f"{len(images)} pictures segmented, in {output}")
     return 0
 

@@ -1,0 +1,174 @@
+"""The ablate command on tiny scenes: trains, goes on, reports, and names what does not fit."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from segmodel import ablate, ablate_results, cli, train
+from segmodel.ablate_report import Table, busiest_window, mean_curve
+
+TINY = [
+    "--data", "scenes:train=8,val=3", "--depth", "18", "--width", "4", "--stem-width", "4", "--label-hidden", "4",
+    "--batch-size", "4", "--crop", "64,64", "--epochs", "2", "--workers", "0", "--pictures", "0", "--precision",
+    "float32", "--rings", "[1,2]", "--label-pool", "5", "--device", "cpu", "--batch-norm-epochs", "0", "--joint-from",
+    "0.5", "--time-size", "40x30", "--time-seconds", "0.01",
+]  # fmt: skip
+
+
+def run(output: Path, *more: str) -> int:
+    return cli.run("ablate", ablate.main, ["--output", str(output), *TINY, *more])
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> Path:
+    """A finished ablation of three variants, one seed."""
+    folder = tmp_path_factory.mktemp("ablation")
+    assert run(folder, "--variants", "unary,patch,guide", "--seeds", "0", "--classes", "sky,road", "--ceilings") == 0
+    return folder
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    return {str(file): file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()}
+
+
+def test_leaves_runs_report_and_figures(done: Path) -> None:
+    assert sorted(item.name for item in (done / "runs").iterdir()) == ["guide-seed0", "patch-seed0", "unary-seed0"]
+    assert all(ablate.is_finished(item) for item in (done / "runs").iterdir())
+    content = json.loads((done / "results.json").read_text())
+    names = [row["variant"] for row in content["tables"]["Table 3: mIoU"]]
+    untrained = [f"patch, {name}" for name in ablate_results.UNTRAINED]
+    dense = [f"patch, {ablate_results.DENSE}"] if ablate_results.dense_crf() else []
+    assert names == ["unary", "patch", *untrained, *dense, "guide", "guide, guidance off"]
+    steps = [row["step"] for row in content["tables"]["What each part adds"]]
+    assert "patch -> guide" in steps
+    assert "unary -> context" not in steps
+    table_4 = content["tables"]["Table 4: inference time"]
+    assert [row["variant"] for row in table_4] == ["unary", "patch", "guide"]
+    assert table_4[0]["ratio"] == 1
+    assert content["versions"]["torch"]
+    page = (done / "report.html").read_text()
+    assert page.count("<img") == 2
+    assert page.count("<svg") == 2
+
+
+def test_table_3_is_what_training_found_in_the_end(done: Path) -> None:
+    rows = {row["variant"]: row for row in json.loads((done / "results.json").read_text())["tables"]["Table 3: mIoU"]}
+    for variant in ("unary", "patch", "guide"):
+        last = (done / "runs" / f"{variant}-seed0" / "metrics.jsonl").read_text()
+        scores = [json.loads(line)["miou"] for line in last.splitlines() if '"val"' in line]
+        assert rows[variant]["seed 0"] == pytest.approx(100 * scores[-1], abs=1e-9)
+        assert rows[variant]["mIoU %"] == pytest.approx(rows[variant]["seed 0"], abs=1e-9)
+
+
+def test_called_again_it_does_nothing_twice(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "main", lambda arguments: pytest.fail("trained again"))
+    monkeypatch.setattr(ablate_results, "evaluate_rows", lambda *a, **k: pytest.fail("evaluated again"))
+    before = stamps(done / "runs") | stamps(done / "figures")
+    assert run(done, "--variants", "unary,patch,guide", "--seeds", "0", "--workers", "1") == 0
+    assert run(done, "--report-only") == 0
+    assert stamps(done / "runs") | stamps(done / "figures") == before
+
+
+def test_an_interrupted_ablation_goes_on(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    original = train.training_step
+    count = 0
+
+    def step(*arguments, **options):
+        nonlocal count
+        count += 1
+        if count == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(train, "training_step", step)
+    assert run(tmp_path, "--variants", "unary", "--seeds", "0") == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert json.loads((tmp_path / "runs" / "unary-seed0" / "last.json").read_text())["step"] == 3
+    assert run(tmp_path, "--variants", "unary", "--seeds", "0") == 0
+    assert count == 4
+    assert (tmp_path / "report.html").exists()
+
+
+def test_figures_of_other_weights_are_made_anew(done: Path) -> None:
+    kept = done / "figures" / "unary-seed0.npz"
+    with np.load(kept) as arrays:
+        mark, rows = str(arrays["mark"]), arrays["rows"].tolist()
+    assert rows == [ablate_results.AS_IT_IS]
+    assert ablate_results.read_figures(kept, mark) is not None
+    assert ablate_results.read_figures(kept, mark[::-1]) is None
+
+
+def test_figures_survive_their_file(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    figures = ablate_results.Figures(
+        rng.integers(0, 9, (4, 3, 3)), rng.integers(0, 9, (4, 3, 3)), rng.integers(0, 9, (4, 2, 3, 3)), rng.random(4),
+        [rng.integers(0, 3, (5, 6)), rng.integers(0, 3, (7, 2))],
+    )  # fmt: skip
+    ablate_results.write_figures(tmp_path / "f.npz", "mark", {"model": figures, "other": figures})
+    read = ablate_results.read_figures(tmp_path / "f.npz", "mark")
+    assert read is not None
+    assert list(read) == ["model", "other"]
+    for name in ("confusion", "boundary", "trimap", "seconds"):
+        np.testing.assert_array_equal(getattr(read["other"], name), getattr(figures, name))
+    assert [map.tolist() for map in read["model"].labels] == [map.tolist() for map in figures.labels]
+    np.testing.assert_array_equal(figures.counts[0][1], figures.confusion[0].sum(1))
+
+
+def test_mistakes_are_one_line(done: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "foreign" / "runs" / "unary-seed0").mkdir(parents=True)
+    wrong = tmp_path / "wrong" / "runs"
+    wrong.mkdir(parents=True)
+    (wrong / "patch-seed0").symlink_to(done / "runs" / "unary-seed0")
+    cases = [
+        ((done, "--variants", "unary,soup"), "--variants: expected some of unary, context"),
+        ((done, "--seeds", "0,x"), "--seeds: expected whole numbers"),
+        ((done, "--seed", "3"), "--seed: expected --seeds here"),
+        ((done, "--time-size", "500"), "--time-size: expected WIDTHxHEIGHT"),
+        ((done, "--jobs", "0"), "--jobs: expected 1 to"),
+        (
+            (done, "--variants", "guide", "--seeds", "0", "--rate", "0.5"),
+            "another configuration: train.rate: 0.05 or 0.5",
+        ),
+        ((done, "--variants", "unary", "--seeds", "0", "--classes", "lava", "--report-only"), "--classes: expected"),
+        ((done, "--label-pool", "4"), "label_pool: expected an odd number, got 4"),
+        ((tmp_path / "foreign", "--variants", "unary", "--seeds", "0"), "found no config.toml in it"),
+        ((tmp_path / "none", "--report-only"), "expected finished runs named VARIANT-seedS, found none"),
+        ((tmp_path / "wrong", "--report-only"), "not the variant patch: patch_size 1"),
+    ]
+    for arguments, message in cases:
+        assert run(*arguments) == 2, arguments
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert message in error, (arguments, error)
+        assert error.startswith("segmodel.ablate: error: ")
+
+
+def test_differences_leave_out_what_changes_no_weight() -> None:
+    base = train.resolve(train.make_parser().parse_args(["--data", "scenes"]))
+    other = train.resolve(train.make_parser().parse_args(["--data", "scenes", "--workers", "3", "--rate", "1"]))
+    assert ablate.differences(base, other) == [f"train.rate: {base.train.rate} or 1.0"]
+
+
+def test_the_busiest_window_holds_most_boundary() -> None:
+    label = np.zeros((50, 60), np.uint8)
+    label[30:40, 40:50] = np.indices((10, 10)).sum(0) % 2
+    y, x = busiest_window(label, 16)
+    assert y.start <= 30
+    assert x.start <= 40
+    assert (y.stop >= 40, x.stop >= 50) == (True, True)
+    assert label[busiest_window(label[:5, :7], 16)].shape == (5, 7)
+
+
+def test_tables_as_text_and_html() -> None:
+    table = Table("Title", ["name", "a"], [["x", 1.0], ["longer", float("nan")], ["y", None]], "A note.")
+    lines = table.text().splitlines()
+    assert lines[0] == "Title"
+    assert lines[4:7] == ["x       1.00", "longer     -", "y          -"]
+    assert "<h2>Title</h2>" in table.html()
+
+
+def test_mean_curves_keep_shared_steps() -> None:
+    assert mean_curve([[(1, 2.0), (2, 4.0)], [(2, 6.0), (3, 1.0)]]) == [(2, 5.0)]

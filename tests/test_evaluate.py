@@ -1,0 +1,162 @@
+"""The evaluate command: its figures are those of the metrics, results can be compared, mistakes are one line."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from inference_tools import tiny_run
+
+from segmodel import cli, evaluate
+from segmodel.boundary import boundary_counts, trimap_counts
+from segmodel.data import open_data
+from segmodel.inference import InferenceConfig, predict_images
+from segmodel.metrics import ConfusionMatrix, mean_iou
+from segmodel.model import SegModel
+
+CPU = ("--device", "cpu", "--precision", "float32")
+
+
+def run(*arguments):
+    return cli.run("evaluate", evaluate.main, [*map(str, arguments), *CPU])
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    return [tiny_run(folder / str(seed), seed=seed) for seed in (0, 1)]
+
+
+def test_figures_are_those_of_the_predictions(runs):
+    """Two models, two scales, mirrors: every count from the label maps themselves."""
+    models, data = [SegModel.load(path) for path in runs], open_data("scenes:val=3", split="val")
+    config = InferenceConfig(scales=(0.5, 1.0), mirror=True, batch_size=2)
+    found = evaluate.evaluate_images(
+        models, data, modes=(False, True), config=config, boundary=0.05, widths=(1, 4), description="test"
+    )
+    for mode, result in zip((False, True), found, strict=True):
+        assert result.names == tuple(data[index].name for index in range(3))
+        for index in range(3):
+            sample = data[index]
+            prediction = predict_images(models, sample.image[None], modes=(mode,), config=config)[0].labels()[0]
+            matrix = ConfusionMatrix(12)
+            matrix.update(prediction, sample.label)
+            near = trimap_counts(prediction, sample.label, 12, widths=(1, 4))
+            # a batch of another size may turn a tie: at most a few of the 16384 pixels
+            for got, expected in (
+                (result.counts[index], matrix.class_counts()),
+                (result.boundary[index], boundary_counts(prediction, sample.label, 12, ratio=0.05)),
+                (result.trimap[1][index], near[0]),
+                (result.trimap[4][index], near[1]),
+            ):
+                assert np.abs(got - expected).sum() <= 20
+        assert result.scores.miou == mean_iou(result.counts.sum(0))
+    assert not np.array_equal(found[0].counts, found[1].counts)
+
+
+def test_scores_of_a_model_in_training_leave_it_so_and_a_limit_takes_fewer(runs):
+    model, data = SegModel.load(runs[0]), open_data("scenes:val=5", split="val")
+    model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    (scores,) = evaluate.evaluate(model, data, limit=2, leave=False)
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    two = evaluate.evaluate_images([model.eval()], data, limit=2)[0]
+    assert two.names == ("val-00000", "val-00004")
+    assert two.scores == scores
+
+
+def test_everything_is_printed_and_written(runs, tmp_path, capsys):
+    lines, figures, sheet = (tmp_path / name for name in ("one.jsonl", "one.json", "one.csv"))
+    common = (runs[0], "--guidance", "both", "--boundary", "--trimap", "1,5", "--classes", "sky, road")
+    assert run(*common, "--per-image", lines, "--json", figures, "--bootstrap", 50) == 0
+    text = capsys.readouterr().out
+    for part in ("3 images", "Boundary IoU", "mIoU within 5 px", "mIoU of chosen classes", "chosen classes: sky, road",
+                 "guidance on: mIoU minus guidance off: ", "(95 % interval "):  # fmt: skip
+        assert part in text
+    content = json.loads(figures.read_text())
+    assert content["inference"]["scales"] == [1.0]
+    one = content["results"]["guidance on"]
+    assert set(one["miou_within"]) == {"1", "5"}
+    assert one["intervals"]["mIoU"]["value"] == pytest.approx(one["miou"], abs=1e-12)
+    assert one["intervals"]["mIoU"]["low"] <= one["miou"] <= one["intervals"]["mIoU"]["high"]
+    rows = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [row["image"] for row in rows if row["result"] == "guidance off"] == [f"val-0000{i}" for i in range(3)]
+    total = np.sum([[row[key] for key in ("correct", "true", "predicted")] for row in rows[3:]], 0)
+    assert mean_iou(total) == pytest.approx(one["miou"], abs=1e-12)
+    assert run(runs[0], "--per-image", sheet) == 0
+    table = list(csv.DictReader(sheet.open()))
+    assert set(table[0]) == {"image", "result", "miou", "pixel_accuracy"}
+    assert len(table) == 3
+
+
+def test_a_result_compared_with_itself_differs_by_nothing(runs, tmp_path, capsys):
+    lines, figures = tmp_path / "one.jsonl", tmp_path / "two.json"
+    assert run(runs[0], "--per-image", lines) == 0
+    assert run(runs[0], "--compare", lines) == 0
+    assert f"mIoU minus {lines}: model: +0.00 (95 % interval +0.00 to +0.00)" in capsys.readouterr().out
+    assert run(runs[1], "--compare", lines, "--json", figures) == 0
+    results = json.loads(figures.read_text())["results"]["model"]
+    difference = results["intervals"][f"mIoU minus {lines}: model"]
+    assert difference["low"] <= difference["value"] <= difference["high"]
+    assert difference["low"] < difference["high"]
+
+
+def test_an_ensemble_of_a_run_with_itself_changes_nothing_and_with_another_it_does(runs, tmp_path):
+    files = [tmp_path / f"{index}.jsonl" for index in range(3)]
+    assert run(runs[0], "--per-image", files[0]) == 0
+    assert run(runs[0], "--ensemble", runs[0], "--per-image", files[1]) == 0
+    assert run(runs[0], "--ensemble", runs[1], "--per-image", files[2]) == 0
+    texts = [file.read_text() for file in files]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_a_radius_or_weight_switches_the_guidance_crf_on(tmp_path, capsys):
+    path = tiny_run(tmp_path / "off", guidance="off")
+    files = [tmp_path / f"{index}.jsonl" for index in range(3)]
+    assert run(path, "--per-image", files[0]) == 0
+    assert run(path, "--guidance-radius", 6, "--guidance-weight", 8, "--per-image", files[1]) == 0
+    assert "guidance on" in capsys.readouterr().out
+    assert run(path, "--guidance", "on", "--guidance-radius", 6, "--guidance-weight", 8, "--per-image", files[2]) == 0
+    texts = [file.read_text() for file in files]
+    assert texts[1] == texts[2]
+    assert texts[0].replace('"model"', '"guidance on"') != texts[1]
+
+
+def test_mistakes_are_one_line(runs, tmp_path, capsys):
+    other = tiny_run(tmp_path / "other", classes=("a", "b"))
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text('{"image": "x", "result": "model", "correct": [1], "true": [1], "predicted": [1]}\n')
+    elsewhere = tmp_path / "elsewhere.jsonl"
+    counts = json.dumps([0] * 12)
+    elsewhere.write_text(
+        f'{{"image": "x", "result": "m", "correct": {counts}, "true": {counts}, "predicted": {counts}}}\n'
+    )
+    cases = [
+        (("--ensemble", other), f"{other}: expected the classes of {runs[0] / 'last.safetensors'}, got a, b"),
+        (("--ensemble", tmp_path), "expected a run folder or a checkpoint file"),
+        (("--guidance", "off", "--guidance-radius", 3), "--guidance-radius: expected the guidance CRF on, got"),
+        (("--window", "64"), "--window: expected a list of 2"),
+        (("--window", "0,64"), "window: expected sides of at least 1, got (0, 64)"),
+        (("--scales", "1,0"), "scales: expected numbers above 0"),
+        (("--scales", "big"), "--scales: expected"),
+        (("--overlap", "1"), "overlap: expected at least 0 and less than 1"),
+        (("--batch-size", "0"), "batch_size: expected at least 1, got 0"),
+        (("--fusion", "sum"), "--fusion: expected one of mean, max_mean, got 'sum'"),
+        (("--trimap", "1,0"), "--trimap: expected widths in pixels"),
+        (("--trimap", "1,,3"), "--trimap: expected widths in pixels"),
+        (("--boundary", "0"), "--boundary: expected more than 0 and less than 1, got 0.0"),
+        (("--bootstrap", "-1"), "--bootstrap: expected at least 0, got -1"),
+        (("--limit", "-1"), "--limit: expected at least 0, got -1"),
+        (("--compare", tmp_path / "absent"), "absent: cannot be read"),
+        (("--compare", runs[0] / "last.json"), "line 1: expected a line of --per-image"),
+        (("--compare", lines), "line 1: expected a line of --per-image FILE.jsonl (expected counts of 12 classes)"),
+        (("--compare", elsewhere), "m: expected the same images; 'val-00000' is not in both"),
+        (("--per-image", tmp_path / "no" / "file.csv"), "cannot be written"),
+    ]
+    for arguments, message in cases:
+        assert run(runs[0], *arguments, "--data", "scenes:val=1") == 2, arguments
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert message in error, (arguments, error)
+        assert error.startswith("segmodel.evaluate: error: ")
