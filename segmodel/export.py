@@ -1,0 +1,221 @@
+"""Exports a model, guidance CRF included, to one file that runs without this package, and checks it.
+
+    python -m segmodel.export RUN --format onnx --output model.onnx   # needs the extra [onnx]; runs in onnxruntime
+    python -m segmodel.export RUN --format pt2 --output model.pt2     # torch.export.load(FILE).module()(image)
+
+The input "image" is float32 (N, 3, H, W), RGB in 0..255; the output "scores" float32 (N, C, H, W). N, H and W are free,
+from 1 on. The file is kept only if it equals the model on ten sizes within 1e-4.
+"""
+
+import importlib.util
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.fx.experimental import _config as symbolic_config
+
+from segmodel import cli
+from segmodel.checkpoint import load_model
+from segmodel.errors import UserError
+from segmodel.files import replacing
+from segmodel.model import SegModel
+
+SIZES = ((1, 1, 1), (2, 1, 50), (3, 17, 33), (1, 64, 64), (2, 65, 97), (1, 127, 250), (1, 240, 320), (1, 375, 500),
+         (1, 481, 353), (1, 1080, 1920))  # fmt: skip
+"""(N, H, W) on which a file is compared with the model."""
+TOLERANCE = 1e-4
+"""Largest difference of a score: some ten float32 roundings of scores up to 50, summed in another order."""
+ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+Runner = Callable[[Tensor], Tensor]
+
+
+class _Scores(nn.Module):
+    """The model with its guidance switch set: a graph has no options."""
+
+    def __init__(self, model: SegModel, guidance: bool | None):
+        super().__init__()
+        self.model, self.guidance = model, guidance
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.model(image, guidance=self.guidance)
+
+
+def export_program(model: SegModel, *, guidance: bool | None = None) -> ExportedProgram:
+    """The model as a graph of standard operators with free batch, height and width (from 1 on), float32.
+
+    Raises:
+        ValueError: a part whose operators depend on the image's size (the head "ppm").
+    """
+    if model.config.head == "ppm":
+        raise ValueError("head: 'ppm' pools to grids whose cells depend on the image's size: it cannot be exported")
+    model = model.eval().float().to("cpu")
+    sizes = {0: Dim("batch", min=1), 2: Dim("height", min=1), 3: Dim("width", min=1)}
+    # Sizes of 1 are sizes like any other (the default makes two graphs of them), and what the solver cannot prove, that
+    # the scores have as many cells as the guide, is left to the check below.
+    with torch.no_grad(), symbolic_config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+        program = torch.export.export(
+            _Scores(model, guidance), (torch.zeros(2, 3, 70, 93),), dynamic_shapes={"image": sizes}, strict=False,
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )  # fmt: skip
+    _without_assertions(program)
+    return program
+
+
+def _without_assertions(program: ExportedProgram) -> None:
+    """Takes out the checks at run time: some say that an image has more than one cell, which nothing relies on."""
+    graph = program.graph
+    for node in list(graph.nodes):
+        if node.target is torch.ops.aten._assert_scalar.default:
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
+    program.graph_module.recompile()
+
+
+def card(model: SegModel) -> dict[str, str]:
+    """What a file says about its model, as texts."""
+    from segmodel.pretrained import normalisation
+
+    return {
+        "classes": json.dumps(model.classes),
+        "palette": json.dumps(model.palette.tolist()),
+        "input": json.dumps(normalisation(model)),
+        "output": "scores N, C, H, W: softmax over C gives probabilities, argmax labels",
+    }
+
+
+def save_pt2(program: ExportedProgram, path: Path, about: dict[str, str]) -> None:
+    with path.open("wb") as file:
+        torch.export.save(program, file, extra_files={"card.json": json.dumps(about)})
+
+
+def load_pt2(path: Path) -> Runner:
+    with path.open("rb") as file:
+        module = torch.export.load(file).module()
+    return lambda image: module(image)
+
+
+def save_onnx(program: ExportedProgram, path: Path, about: dict[str, str]) -> None:
+    # onnxruntime optimises when it loads; folding constants here takes minutes and gains nothing
+    converted: Any = torch.onnx.export(
+        program, input_names=["image"], output_names=["scores"], external_data=False, verbose=False, optimize=False
+    )
+    converted.model.metadata_props.update(about)
+    converted.save(str(path), external_data=False)
+
+
+def load_onnx(path: Path) -> Runner:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    return lambda image: torch.from_numpy(session.run(["scores"], {"image": image.numpy()})[0])
+
+
+FORMATS: dict[str, tuple[Callable[[ExportedProgram, Path, dict[str, str]], None], Callable[[Path], Runner]]] = {
+    "onnx": (save_onnx, load_onnx),
+    "pt2": (save_pt2, load_pt2),
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One size: largest difference of a score, and milliseconds an image batch of the model and of the file."""
+
+    size: tuple[int, int, int]
+    difference: float
+    model_ms: float
+    file_ms: float
+
+
+def compare(model: SegModel, run: Runner, sizes: Sequence[tuple[int, int, int]], guidance: bool | None) -> list[Check]:
+    """The model beside an exported one on smooth and noisy images of each size."""
+    checks = []
+    generator = torch.Generator().manual_seed(0)
+    with torch.inference_mode():
+        for size in sizes:
+            n, height, width = size
+            coarse = torch.rand(n, 3, -(-height // 16), -(-width // 16), generator=generator)
+            image = 255 * nn.functional.interpolate(coarse, (height, width), mode="nearest")
+            image = (image + 20 * torch.randn(image.shape, generator=generator)).clamp(0, 255)
+            runs: tuple[Runner, Runner] = (lambda x: model(x, guidance=guidance), run)
+            (expected, own), (got, other) = (_timed(function, image) for function in runs)
+            if expected.shape != got.shape:
+                raise ValueError(f"{size}: expected scores {tuple(expected.shape)}, got {tuple(got.shape)}")
+            checks.append(Check(size, float((expected - got).abs().max()), own, other))
+    return checks
+
+
+def _timed(function: Runner, image: Tensor) -> tuple[Tensor, float]:
+    """Result and milliseconds of the faster of two calls."""
+    times = []
+    for _ in range(2):
+        start = time.perf_counter()
+        result = function(image)
+        times.append(1000 * (time.perf_counter() - start))
+    return result, min(times)
+
+
+def table(checks: Sequence[Check], name: str) -> str:
+    lines = [f"{'N x H x W':<16}{'difference':>12}{'model, ms':>12}{name + ', ms':>12}"]
+    for check in checks:
+        size = " x ".join(map(str, check.size))
+        lines.append(f"{size:<16}{check.difference:>12.1e}{check.model_ms:>12.1f}{check.file_ms:>12.1f}")
+    return "\n".join(lines)
+
+
+def require_packages(names: Sequence[str]) -> None:
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"--format onnx: needs {', '.join(missing)}: python -m pip install 'segmodel[onnx]'")
+
+
+def make_parser() -> cli.Parser:
+    parser = cli.Parser("export", __doc__ or "")
+    parser.add_argument("run", metavar="RUN", help="run folder, model folder or checkpoint file")
+    parser.add_argument("--format", choices=list(FORMATS), required=True, help="onnx, or pt2 (torch.export)")
+    parser.add_argument("--output", required=True, metavar="FILE", help="the file to write")
+    parser.add_argument("--guidance", choices=("configured", "on", "off"), default="configured",
+                        help="guidance CRF (default: as in the run's configuration)")  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it is there already")
+    parser.add_argument("--quick", action="store_true", help="check the sizes below 1 megapixel only")
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = make_parser().parse_args(arguments)
+    target = Path(options.output)
+    if not target.parent.is_dir() or target.is_dir():
+        raise UserError(f"--output: expected a file in an existing folder, got {target}")
+    if target.exists() and not options.overwrite:
+        raise UserError(f"{target}: exists already (--overwrite replaces it)")
+    if options.format == "onnx":
+        require_packages(ONNX_PACKAGES)
+    guidance = {"configured": None, "on": True, "off": False}[options.guidance]
+    model = load_model(options.run).float()
+    try:
+        program = export_program(model, guidance=guidance)
+    except ValueError as error:
+        raise UserError(f"{options.run}: {error}") from error
+    save, load = FORMATS[options.format]
+    sizes = [size for size in SIZES if not options.quick or size[1] * size[2] < 1e6]
+    with replacing(target) as partial:
+        save(program, partial, card(model))
+        checks = compare(model, load(partial), sizes, guidance)
+        print(table(checks, options.format))
+        worst = max(check.difference for check in checks)
+        if not worst <= TOLERANCE:
+            raise RuntimeError(f"the file differs from the model by {worst:.1e}, allowed {TOLERANCE:.0e}: not kept")
+    print(f"{target}: {target.stat().st_size / 2**20:.1f} MiB, differs by at most {worst:.1e}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run("export", main))

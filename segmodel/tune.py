@@ -1,0 +1,236 @@
+"""Settings of segmodel.refine for a model's scores: found on a few labelled images, judged on others.
+
+    python -m segmodel.tune SCORES --data folder:mine --output tuned.json   # SCORES/NAME.npy of any model: (C, h, w)
+    python -m segmodel.tune RUN --data voc:VOCdevkit --report val           # a run of segmodel.train, guidance off
+
+One setting after the other (radius, weight, eps) is set to the best of a few values until none changes any more. The
+weight 0 is among them: where no refinement helps, none is the result.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from segmodel import cli
+from segmodel.boundary import boundary_counts, trimap_counts
+from segmodel.checkpoint import load_model, versions, write_atomically
+from segmodel.data import Sample, SegmentationData, open_data
+from segmodel.inference import autocast, autocast_dtype, choose_device, place, to_batch
+from segmodel.metrics import ConfusionMatrix, mean_iou
+from segmodel.options import UserError
+from segmodel.refine import Refinement, read_scores, refine
+
+Metric = Literal["miou", "boundary_iou"]
+Labelled = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Logits (C, h, w), image (H, W, 3), labels (H, W) with 255 ignored."""
+VALUES: dict[str, tuple[float, ...]] = {
+    "radius": (1, 2, 3, 5, 8, 12),
+    "weight": (0.0, 0.5, 1.0, 2.0, 4.0, 8.0),
+    "eps": (1.0, 10.0, 100.0, 1000.0),
+}
+TRIMAP = 5
+"""Width of the trimap of the report, in pixels."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The best settings, the metric (0..1) without refinement and with them, and all that was tried."""
+
+    settings: Refinement
+    before: float
+    after: float
+    tried: Mapping[Refinement, float]
+
+
+def tune_refinement(
+    samples: Sequence[Labelled],
+    *,
+    metric: Metric = "miou",
+    start: Refinement | None = None,
+    values: Mapping[str, Sequence[float]] | None = None,
+) -> Tuned:
+    """The settings of ``refine`` with the best metric over all samples.
+
+    Args:
+        samples: some (logits (C, h, w), image (H, W, 3) uint8, labels (H, W)); a dozen images are a start.
+        metric: "miou", or "boundary_iou" (Cheng et al., 2021), over the whole of the samples.
+        start: where to begin; its stride and iterations stay (default: the paper's settings).
+        values: what is tried for each field of ``Refinement`` (default: ``VALUES``).
+
+    Raises:
+        ValueError: no samples, or samples that ``refine`` does not take.
+    """
+    if metric not in get_args(Metric) or not samples:
+        raise ValueError(f"metric, samples: expected one of {', '.join(get_args(Metric))} and at least one sample, "
+                         f"got {metric!r} and {len(samples)}")  # fmt: skip
+    best = start or Refinement()
+    none = replace(best, weight=0.0)
+    tried: dict[Refinement, float] = {}
+
+    def value(settings: Refinement) -> float:
+        settings = none if settings.weight == 0 else settings
+        if settings not in tried:
+            tried[settings] = _judge(samples, settings, metric)
+        return tried[settings]
+
+    axes = (VALUES if values is None else values).items()
+    before: Refinement | None = None
+    while before != best:
+        before = best
+        for name, options in axes:
+            best = max((best, *(replace(best, **{name: option}) for option in options)), key=value)  # type: ignore[arg-type]
+    best = max((none, best), key=value)
+    return Tuned(best, value(none), value(best), tried)
+
+
+def _judge(samples: Iterable[Labelled], settings: Refinement, metric: Metric) -> float:
+    total: np.ndarray | int = 0
+    for scores, image, label in samples:
+        labels = _labels(scores, image, settings)
+        total = total + _counts(labels, label, len(scores))[metric]
+    return float(mean_iou(np.asarray(total)))
+
+
+def _labels(scores: np.ndarray, image: np.ndarray, settings: Refinement) -> np.ndarray:
+    return refine(scores, image, **asdict(settings)).argmax(0).astype(np.uint8)
+
+
+def _counts(prediction: np.ndarray, label: np.ndarray, num_classes: int) -> dict[str, np.ndarray]:
+    matrix = ConfusionMatrix(num_classes)
+    matrix.update(prediction, label)
+    return {"miou": matrix.class_counts(), "boundary_iou": boundary_counts(prediction, label, num_classes)}
+
+
+def report(samples: Iterable[Labelled], settings: Refinement) -> dict[str, dict[str, float]]:
+    """mIoU, Boundary IoU, trimap mIoU (0..1) and seconds an image, "before" and "after" refinement.
+
+    Before is the scores enlarged bilinearly to the image, which is what ``refine`` does with weight 0.
+    """
+    total: dict[str, dict[str, np.ndarray]] = {}
+    spent: dict[str, float] = {}
+    images = 0
+    for scores, image, label in samples:
+        images += 1
+        for title, chosen in (("before", replace(settings, weight=0.0)), ("after", settings)):
+            start = time.perf_counter()
+            labels = _labels(scores, image, chosen)
+            seconds = time.perf_counter() - start
+            counts = _counts(labels, label, len(scores))
+            counts[f"trimap_{TRIMAP}"] = trimap_counts(labels, label, len(scores), widths=[TRIMAP])[0]
+            sums = total.setdefault(title, {})
+            for name, more in counts.items():
+                sums[name] = sums.get(name, 0) + more
+            spent[title] = spent.get(title, 0.0) + seconds
+    return {
+        title: {name: float(mean_iou(value)) for name, value in sums.items()} | {"seconds": spent[title] / images}
+        for title, sums in total.items()
+    }
+
+
+def scores_of(source: str, device: str) -> Callable[[Sample], np.ndarray]:
+    """Logits of a sample: out of a folder of NAME.npy files, or from a run of segmodel.train, guidance off."""
+    folder = Path(source)
+    if folder.is_dir() and not any(folder.glob("*.safetensors")):
+        return lambda sample: read_scores(folder / f"{sample.name}.npy")
+    place_ = choose_device(device)
+    model, dtype = place(load_model(source), place_), autocast_dtype("auto", place_)
+
+    @torch.inference_mode()
+    def scores(sample: Sample) -> np.ndarray:
+        with autocast(place_, dtype):
+            logits: Tensor = model(to_batch(sample.image[None].copy(), place_), guidance=False)
+        return logits[0].float().cpu().numpy()
+
+    return scores
+
+
+def _evenly(data: SegmentationData, limit: int) -> list[int]:
+    return np.linspace(0, len(data) - 1, min(limit or len(data), len(data))).astype(int).tolist()
+
+
+def labelled(
+    data: SegmentationData, limit: int, scores: Callable[[Sample], np.ndarray], name: str
+) -> Iterator[Labelled]:
+    """Evenly spaced samples (0: all) with their scores."""
+    for index in tqdm(_evenly(data, limit), desc=name, unit="image", disable=None):
+        sample = data[index]
+        logits = scores(sample)
+        if logits.ndim != 3 or len(logits) != len(data.classes):
+            raise UserError(f"{sample.name}: expected scores of {len(data.classes)} classes, got {logits.shape}")
+        yield logits, sample.image, sample.label
+
+
+def table(result: Mapping[str, Mapping[str, float]]) -> str:
+    names = {"miou": "mIoU", "boundary_iou": "Boundary IoU", f"trimap_{TRIMAP}": f"trimap {TRIMAP} px"}
+    lines = [f"{'%':<14}{'before':>9}{'after':>9}{'change':>9}"]
+    before, after = result["before"], result["after"]
+    for key, title in names.items():
+        change = after[key] - before[key]
+        lines.append(f"{title:<14}{100 * before[key]:>9.2f}{100 * after[key]:>9.2f}{100 * change:>+9.2f}")
+    return "\n".join([*lines, f"{1000 * (after['seconds'] - before['seconds']):.0f} ms an image"])
+
+
+def make_parser() -> cli.Parser:
+    parser = cli.Parser("tune", __doc__ or "")
+    parser.add_argument("scores", metavar="SCORES|RUN", help="folder of NAME.npy logits, or a run or checkpoint")
+    parser.add_argument("--data", required=True, help="scenes, camvid:PATH, voc:PATH or folder:PATH")
+    parser.add_argument("--split", default="train", help="part of the data to tune on (default: train)")
+    parser.add_argument("--images", type=int, default=24, help="evenly spaced images of it (default: 24; 0: all)")
+    parser.add_argument("--metric", choices=get_args(Metric), default="miou", help="what to maximise (default: miou)")
+    parser.add_argument("--stride", type=int, default=4, help="blocks of the CRF; 1: full size (default: 4)")
+    parser.add_argument("--report", metavar="SPLIT", help="then judge the settings on this part of the data")
+    parser.add_argument("--report-images", type=int, default=0, help="evenly spaced images of it (default: 0, all)")
+    parser.add_argument("--output", metavar="FILE", help="write settings and figures here, for segmodel.refine")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output if it is there already")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: a GPU where there is one)")
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = make_parser().parse_args(arguments)
+    for name, least in (("images", 0), ("report_images", 0), ("stride", 1)):
+        if getattr(options, name) < least:
+            raise UserError(f"--{name.replace('_', '-')}: expected at least {least}, got {getattr(options, name)}")
+    if options.output and (not Path(options.output).parent.is_dir() or Path(options.output).is_dir()):
+        raise UserError(f"--output: expected a file in an existing folder, got {options.output}")
+    if options.output and Path(options.output).exists() and not options.overwrite:
+        raise UserError(f"{options.output}: exists already (--overwrite replaces it)")
+    data = open_data(options.data, split=options.split)
+    held_out = open_data(options.data, split=options.report) if options.report else None
+    scores = scores_of(options.scores, options.device)
+    samples = list(labelled(data, options.images, scores, "scores"))
+    try:
+        tuned = tune_refinement(samples, metric=options.metric, start=Refinement(stride=options.stride))
+    except ValueError as error:
+        raise UserError(f"{options.scores}: {error}") from error
+    settings = asdict(tuned.settings)
+    print(", ".join(f"{name} {value:g}" for name, value in settings.items()))
+    print(f"{options.data}, {options.split}, {len(samples)} images: {options.metric} {100 * tuned.before:.2f} -> "
+          f"{100 * tuned.after:.2f} ({len(tuned.tried)} settings tried)")  # fmt: skip
+    content = {"settings": settings, "data": options.data, "split": options.split, "images": len(samples),
+               "metric": options.metric, "before": tuned.before, "after": tuned.after}  # fmt: skip
+    if held_out is not None:
+        del samples
+        result = report(labelled(held_out, options.report_images, scores, "report"), tuned.settings)
+        count = len(_evenly(held_out, options.report_images))
+        print(f"\n{options.data}, {options.report}, {count} images:\n{table(result)}")
+        content["report"] = {"split": options.report, "images": count, **result}
+    if options.output:
+        try:
+            write_atomically(Path(options.output), json.dumps({**content, "versions": versions()}, indent=1) + "\n")
+        except OSError as error:
+            raise UserError(f"--output: {options.output}: cannot be written ({error.strerror})") from error
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run("tune", main))

@@ -1,0 +1,124 @@
+"""Exported files: equal to the model on any size, free of this package, and errors that say what is missing."""
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from segmodel import ModelConfig, SegModel, cli, export
+from segmodel.export import (
+    ONNX_PACKAGES,
+    TOLERANCE,
+    card,
+    compare,
+    export_program,
+    load_onnx,
+    main,
+    save_onnx,
+    save_pt2,
+)
+
+# one filter of the smallest window: every part of the graph once
+SMALL = {"depth": 18, "width": 2, "stem_width": 2, "rings": ((1, 1),), "label_hidden": 2, "label_pool": 3,
+         "guidance_iterations": 1, "guidance_radius": 1, "guidance": "joint"}  # fmt: skip
+SIZES = [(1, 1, 1), (2, 1, 50), (3, 17, 33), (1, 64, 64), (2, 65, 97)]
+
+
+@pytest.fixture(scope="module")
+def model() -> SegModel:
+    torch.manual_seed(0)
+    model = SegModel(3, ModelConfig(**SMALL)).eval()
+    model.classes, model.palette = ("a", "b", "c"), np.zeros((3, 3), np.uint8)
+    return model
+
+
+@pytest.fixture(scope="module")
+def program(model):
+    return export_program(model)
+
+
+def test_the_graph_has_standard_operators_only(program):
+    graphs = [part.graph for part in program.graph_module.modules() if isinstance(part, torch.fx.GraphModule)]
+    names = {str(node.target) for graph in graphs for node in graph.nodes if node.op == "call_function"}
+    assert not [name for name in names if "segmodel" in name or "assert_scalar" in name]
+    assert any("softmax" in name for name in names)  # the guidance CRF is inside
+
+
+def test_pt2_equals_the_model_in_a_process_without_this_package(model, program, tmp_path):
+    save_pt2(program, tmp_path / "model.pt2", card(model))
+    inputs = [255 * torch.rand(n, 3, h, w) for n, h, w in SIZES]
+    torch.save(inputs, tmp_path / "inputs.pt")
+    code = (
+        "import sys; sys.modules['segmodel'] = None\n"
+        "import torch, json\n"
+        "about = {'card.json': ''}\n"
+        "run = torch.export.load('model.pt2', extra_files=about).module()\n"
+        "with torch.inference_mode(): scores = [run(image) for image in torch.load('inputs.pt')]\n"
+        "torch.save(scores, 'scores.pt'); print(json.loads(about['card.json'])['classes'])\n"
+        "assert not [name for name in sys.modules if name.startswith('segmodel.')]\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == list(model.classes)
+    with torch.inference_mode():
+        for image, scores in zip(inputs, torch.load(tmp_path / "scores.pt"), strict=True):
+            torch.testing.assert_close(scores, model(image), rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.skipif(not all(find_spec(name) for name in ONNX_PACKAGES), reason="the extra [onnx] is not installed")
+@pytest.mark.filterwarnings("ignore")  # those of the exporter about itself
+def test_onnx_equals_the_model(model, program, tmp_path):
+    save_onnx(program, tmp_path / "model.onnx", card(model))
+    checks = compare(model, load_onnx(tmp_path / "model.onnx"), SIZES, None)
+    assert max(check.difference for check in checks) <= TOLERANCE
+
+
+@pytest.fixture
+def run_folder(model, tmp_path) -> Path:
+    model.save_pretrained(tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_the_command_keeps_only_files_that_equal_the_model(model, run_folder, tmp_path, capsys, monkeypatch):
+    def exporting(run):
+        save = lambda program, path, about: path.write_text(about["classes"])  # noqa: E731
+        monkeypatch.setitem(export.FORMATS, "pt2", (save, lambda path: run))
+
+    monkeypatch.setattr(export, "export_program", lambda model, guidance: None)
+    monkeypatch.setattr(export, "SIZES", SIZES[2:4])
+    target = tmp_path / "model.pt2"
+    given = [str(run_folder), "--format", "pt2", "--output", str(target)]
+    exporting(model)
+    assert cli.run("export", main, given) == 0
+    assert "3 x 17 x 33" in capsys.readouterr().out
+    content = target.read_bytes()
+    assert cli.run("export", main, given) == 2
+    assert "exists already (--overwrite replaces it)" in capsys.readouterr().err
+    for run, message in (
+        (lambda image: image.new_ones(1, 3, 17, 33), "expected scores (3, 3, 17, 33), got (1, 3, 17, 33)"),
+        (lambda image: model(image) + 2e-4, "not kept"),
+    ):
+        exporting(run)
+        assert cli.run("export", main, [*given, "--overwrite"]) == 1
+        assert message in capsys.readouterr().err
+        assert target.read_bytes() == content
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_what_is_missing_is_named(run_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
+    given = [str(run_folder), "--format", "onnx", "--output"]
+    assert cli.run("export", main, [*given, str(tmp_path / "m.onnx")]) == 2
+    assert "needs onnx, onnxscript, onnxruntime: python -m pip install 'segmodel[onnx]'" in capsys.readouterr().err
+    assert cli.run("export", main, [*given, str(tmp_path / "no" / "m.onnx")]) == 2
+    assert "expected a file in an existing folder" in capsys.readouterr().err
+
+
+def test_a_head_whose_operators_depend_on_the_size_is_an_error():
+    with pytest.raises(ValueError, match="head: 'ppm' pools"):
+        export_program(SegModel(2, ModelConfig(head="ppm", **{**SMALL, "rings": (), "patch_size": 1})))

@@ -1,0 +1,87 @@
+"""Model folders: an exact round trip, a card that people and programs read, and clear errors."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from segmodel import ModelConfig, SegModel
+from segmodel.pretrained import CARD, WEIGHTS
+
+SMALL = ModelConfig(depth=18, width=4, stem_width=4, rings=((1, 1),), label_hidden=4, label_pool=3)
+
+
+@pytest.fixture
+def model() -> SegModel:
+    torch.manual_seed(0)
+    model = SegModel(3, SMALL)
+    model.classes, model.palette = ("sky", "sea", "sand"), np.arange(9, dtype=np.uint8).reshape(3, 3)
+    model.card = {"data": "scenes", "scores": {"miou": 0.5}}
+    return model.eval()
+
+
+def test_the_round_trip_is_exact(model, tmp_path):
+    model.save_pretrained(tmp_path / "new" / "folder", licence="CC-BY-4.0", training_data="drawn scenes")
+    folder = tmp_path / "new" / "folder"
+    assert sorted(file.name for file in folder.iterdir()) == sorted([CARD, WEIGHTS])
+    loaded = SegModel.from_pretrained(folder)
+    assert loaded.config == model.config
+    assert loaded.classes == model.classes
+    np.testing.assert_array_equal(loaded.palette, model.palette)
+    assert loaded.card == {**model.card, "licence": "CC-BY-4.0", "training_data": "drawn scenes"}
+    state, own = loaded.state_dict(), model.state_dict()
+    assert state.keys() == own.keys()
+    assert all(torch.equal(state[name], own[name]) for name in own)
+    image = 255 * torch.rand(1, 3, 20, 30)
+    assert torch.equal(loaded(image), model(image))
+    loaded.save_pretrained(tmp_path / "again")
+    for name in (CARD, WEIGHTS):
+        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_the_card_says_what_others_need(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    card = json.loads((tmp_path / CARD).read_text())
+    assert card["classes"] == ["sky", "sea", "sand"]
+    assert card["palette"][2] == [6, 7, 8]
+    assert card["input"]["channels"] == "RGB"
+    assert card["input"]["mean"] == pytest.approx([123.675, 116.28, 103.53])
+    assert card["model"]["depth"] == 18
+    assert card["scores"] == {"miou": 0.5}
+    assert card["versions"]["torch"] == torch.__version__
+    with safe_open(tmp_path / WEIGHTS, "np") as file:  # others read the weights without this package
+        assert "backbone.conv1.weight" in file.keys()  # noqa: SIM118
+    assert SegModel.load(tmp_path).classes == model.classes  # the commands take the folder too
+
+
+@pytest.mark.parametrize("broken", [WEIGHTS, CARD])
+def test_missing_and_broken_files_are_named(model, tmp_path, broken):
+    with pytest.raises(ValueError, match=f"found no {WEIGHTS}"):
+        SegModel.from_pretrained(tmp_path)
+    model.save_pretrained(tmp_path)
+    content = (tmp_path / broken).read_bytes()
+    (tmp_path / broken).write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=f"{broken}: not a readable"):
+        SegModel.from_pretrained(tmp_path)
+    (tmp_path / broken).unlink()
+    with pytest.raises(ValueError, match=f"found no {broken}"):
+        SegModel.from_pretrained(tmp_path)
+
+
+def test_a_card_that_was_changed_is_an_error(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    card = json.loads((tmp_path / CARD).read_text())
+    for changed in ({**card, "classes": ["a", "b", "c"]}, [], {**card, "more": 1}):
+        (tmp_path / CARD).write_text(json.dumps(changed))
+        with pytest.raises(ValueError, match=r"differs from the card in model.safetensors \("):
+            SegModel.from_pretrained(tmp_path)
+
+
+def test_a_model_without_classes_and_unknown_names_are_errors(model, tmp_path):
+    with pytest.raises(ValueError, match="expected those of 2 classes, got 0 and 0"):
+        SegModel(2, SMALL).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="author: expected one of data, scores, licence"):
+        model.save_pretrained(tmp_path, author="me")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,72 @@
+"""``model.segment``: arrays, PIL images, paths, lists and folders give the same labels."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from segmodel import ModelConfig, SegModel
+from segmodel.inference import label_maps
+
+
+@pytest.fixture(scope="module")
+def model() -> SegModel:
+    torch.manual_seed(0)
+    config = ModelConfig(depth=18, width=4, stem_width=4, rings=((1, 1),), label_hidden=4, label_pool=3)
+    return SegModel(5, config).eval()
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (21, 34, 3), np.uint8)
+
+
+def test_every_form_of_a_picture_gives_the_same_labels(model, image, tmp_path):
+    expected = label_maps(model, image, modes=[None], dtype=torch.bfloat16)[0]
+    for name in ("b.png", "a.BMP"):
+        Image.fromarray(image).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no picture")
+    got = model.segment(image)
+    assert got.dtype == np.uint8
+    assert got.shape == (21, 34)
+    assert (got == expected).mean() > 0.9  # where the processor has no fast bfloat16, segment computes in float32
+    forms = [Image.fromarray(image), tmp_path / "b.png", str(tmp_path / "a.BMP")]
+    for form in forms:
+        np.testing.assert_array_equal(model.segment(form), got)
+    for labels in model.segment(forms):
+        np.testing.assert_array_equal(labels, got)
+    folder = model.segment(tmp_path)
+    assert list(folder) == [tmp_path / "a.BMP", tmp_path / "b.png"]
+    np.testing.assert_array_equal(folder[tmp_path / "b.png"], got)
+
+
+def test_grey_pictures_modes_and_training(model, image):
+    grey = image[..., 0]
+    np.testing.assert_array_equal(model.segment(grey), model.segment(Image.fromarray(grey)))
+    assert (model.segment(image, guidance=False) != model.segment(image, guidance=True)).any()
+    model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.segment(image)
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    model.eval()
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        (np.zeros((4, 5, 3)), r"image: expected uint8 \(H, W, 3\).*got float64"),
+        (np.zeros((3, 4, 5), np.uint8), r"got uint8 \(3, 4, 5\)"),
+        (np.zeros((0, 5, 3), np.uint8), "image: expected"),
+        (torch.zeros(3, 4, 5), "expected an array, a PIL image or a path, got Tensor"),
+        ("absent.png", "absent.png: no such file"),
+    ],
+)
+def test_what_is_no_picture_is_named(model, form, message):
+    with pytest.raises(ValueError, match=message):
+        model.segment(form)
+
+
+def test_a_folder_without_pictures_is_an_error(model, tmp_path):
+    with pytest.raises(ValueError, match="no picture in this folder"):
+        model.segment(tmp_path)

@@ -1,0 +1,97 @@
+"""timm models as backbones. With timm: features, weights, colours. Without: one line that says what to install."""
+
+import importlib
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from segmodel import ModelConfig, SegModel
+from segmodel import timm_backbone as module
+from segmodel.backbone import load_initial_weights
+from segmodel.timm_backbone import TimmBackbone
+
+try:
+    timm = importlib.import_module("timm")
+except ImportError:  # not installed, or without the torchvision that it needs
+    timm = None
+needs_timm = pytest.mark.skipif(timm is None, reason="timm (extra [timm]) cannot be imported")
+
+
+def test_without_timm_the_extra_is_named(monkeypatch):
+    def absent(name):
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr(module, "import_module", absent)
+    with pytest.raises(ValueError, match=r"needs the extra: python -m pip install 'segmodel\[timm\]' \(No module"):
+        SegModel(2, ModelConfig(backbone="timm:resnet18"))
+
+
+@pytest.mark.parametrize("name", ["", "timm:", "vgg", "Resnet"])
+def test_other_backbones_are_errors(name):
+    with pytest.raises(ValueError, match="backbone: expected resnet or timm:NAME, got"):
+        ModelConfig(backbone=name)
+
+
+class StandIn(torch.nn.Module):
+    """What this package uses of a timm feature model, as timm documents it: rounds sizes down, flattened names."""
+
+    def __init__(self, stride: int):
+        super().__init__()
+        self.stages_0 = torch.nn.Conv2d(3, 6, stride, stride)
+        self.pretrained_cfg = {"mean": (0.5, 0.4, 0.3), "std": (0.5, 0.5, 0.5)}
+        self.feature_info = SimpleNamespace(channels=lambda: [4, 6], reduction=lambda: [4, stride])
+
+    def forward(self, x):
+        return [x, self.stages_0(x)]
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    monkeypatch.setattr(module, "_create", lambda name, stride, pretrained: StandIn(32 if name == "fixed" else stride))
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (16, 16), (17, 50)])
+def test_any_size_gives_whole_cells_and_scores(stand_in, height, width):
+    config = ModelConfig(backbone="timm:stand_in", rings=((1, 1),), label_hidden=2, label_pool=3)
+    model = SegModel(2, config).eval()
+    image = 255 * torch.rand(1, 3, height, width)
+    assert model.features(image).shape == (1, 6, -(-height // 16), -(-width // 16))
+    assert model(image).shape == (1, 2, height, width)
+    torch.testing.assert_close(model.image_mean.flatten(), 255 * torch.tensor([0.5, 0.4, 0.3]))
+
+
+def test_another_stride_is_an_error(stand_in):
+    with pytest.raises(ValueError, match="timm:fixed: its last features have stride 32, not the output_stride 8"):
+        TimmBackbone("fixed", output_stride=8)
+
+
+def test_weight_files_have_timms_names(stand_in, tmp_path):
+    backbone, source = TimmBackbone("stand_in", output_stride=16), StandIn(16)
+    torch.save({"stages.0.weight": source.stages_0.weight.detach(), "head.fc.bias": torch.ones(2)}, tmp_path / "w.pth")
+    report = load_initial_weights(backbone, tmp_path / "w.pth")
+    assert report.loaded == ("body.stages_0.weight",)
+    assert report.unused == ("head.fc.bias",)
+    assert torch.equal(backbone.body.stages_0.weight, source.stages_0.weight)
+    assert len(load_initial_weights(backbone, "timm").loaded) == 2
+
+
+@needs_timm
+@pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "mobilenetv3_small_050", "efficientnet_lite0"])
+def test_models_of_timm(name):
+    for stride in (8, 16, 32):
+        backbone = TimmBackbone(name, output_stride=stride).eval()
+        backbone.recompute = True
+        features = backbone(torch.randn(1, 3, 33, 70))
+        assert features.shape == (1, backbone.channels, -(-33 // stride), -(-70 // stride))
+    whole = timm.create_model(name, pretrained=False).state_dict()
+    renamed = backbone.named_as_here(whole)
+    assert {key for key in backbone.state_dict() if key not in renamed} == set()
+
+
+@needs_timm
+def test_timms_models_without_such_features_are_named():
+    with pytest.raises(ValueError, match=r"timm .* has no model 'resnet1234' \(for instance "):
+        TimmBackbone("resnet1234", output_stride=16)
+    with pytest.raises(ValueError, match="timm:vgg11 has no features at output stride 16"):
+        TimmBackbone("vgg11", output_stride=16)

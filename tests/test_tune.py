@@ -1,0 +1,72 @@
+"""The tuning of the refinement: finds what helps, leaves alone what does not, and its file is read by refine."""
+
+import json
+
+import numpy as np
+import pytest
+
+from segmodel import cli
+from segmodel.data import open_data
+from segmodel.refine import Refinement, read_settings
+from segmodel.tune import main, report, tune_refinement
+
+CLASSES = 12
+
+
+def coarse(label: np.ndarray) -> np.ndarray:
+    """(C, 32, 32) logits: a coarse map of the truth."""
+    return 3 * np.eye(CLASSES, dtype=np.float32)[np.where(label == 255, 0, label)[::4, ::4]].transpose(2, 0, 1)
+
+
+@pytest.fixture(scope="module")
+def samples():
+    data = open_data("scenes", split="val")
+    return [(coarse(data[index].label), data[index].image, data[index].label) for index in range(3)]
+
+
+@pytest.mark.parametrize("metric", ["miou", "boundary_iou"])
+def test_coarse_scores_gain_and_the_result_is_the_best_tried(samples, metric):
+    tuned = tune_refinement(
+        samples, metric=metric, start=Refinement(stride=1), values={"radius": (1, 3), "eps": (1.0, 30.0)}
+    )
+    assert tuned.after > tuned.before + 0.01
+    assert tuned.after == max(tuned.tried.values())
+    assert tuned.settings.stride == 1
+    figures = report(samples, tuned.settings)
+    assert figures["after"][metric] == pytest.approx(tuned.after)
+    assert figures["before"][metric] == pytest.approx(tuned.before)
+    assert figures["after"]["trimap_5"] > figures["before"]["trimap_5"]
+
+
+def test_where_nothing_helps_the_weight_is_zero(samples):
+    perfect = [(10 * np.eye(CLASSES, dtype=np.float32)[np.where(label == 255, 0, label)].transpose(2, 0, 1), 
+                np.random.default_rng(0).integers(0, 256, image.shape, np.uint8), label)
+               for _, image, label in samples[:1]]  # fmt: skip
+    tuned = tune_refinement(perfect, values={"weight": (20.0, 0.0), "radius": (8,)}, start=Refinement(weight=20.0))
+    assert tuned.settings.weight == 0
+    assert tuned.after == tuned.before == 1.0
+
+
+def test_no_samples_and_other_metrics_are_errors():
+    with pytest.raises(ValueError, match="at least one sample"):
+        tune_refinement([])
+
+
+def test_the_command_reads_a_folder_of_scores(tmp_path, capsys):
+    for split in ("train", "val"):
+        data = open_data("scenes:train=2,val=2", split=split)
+        for index in range(2):
+            np.save(tmp_path / f"{data[index].name}.npy", coarse(data[index].label))
+    given = [str(tmp_path), "--data", "scenes:train=2,val=2", "--images", "2"]
+    target = tmp_path / "tuned.json"
+    assert cli.run("tune", main, [*given, "--report", "val", "--output", str(target)]) == 0
+    assert "ms an image" in capsys.readouterr().out
+    content = json.loads(target.read_text())
+    assert content["after"] >= content["before"]
+    assert read_settings(target) == content["settings"]
+    np.save(tmp_path / f"{data[0].name}.npy", np.zeros((3, 4, 4), np.float32))
+    assert cli.run("tune", main, [*given, "--split", "val"]) == 2
+    assert "expected scores of 12 classes, got (3, 4, 4)" in capsys.readouterr().err
+    (tmp_path / f"{data[0].name}.npy").unlink()
+    assert cli.run("tune", main, [*given, "--split", "val"]) == 2
+    assert "cannot be read as an .npy file" in capsys.readouterr().err
