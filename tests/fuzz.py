@@ -1,0 +1,311 @@
+"""Mutation fuzzing of every reader of bytes from outside: whatever they hold, the documented errors and nothing else.
+
+    python tests/fuzz.py --executions 2000    # of each target; SEGMODEL_FUZZ_EXECUTIONS says the same (tox -e fuzz)
+
+A target is a reader with good files of its kind. Hypothesis mutates these, and shrinks what it finds. An execution
+fails on any other error, on a message of more than one printable line, and after ``SECONDS``; a target, if it took more
+memory than ``MEBIBYTES``.
+"""
+
+import argparse
+import json
+import os
+import resource
+import signal
+import struct
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from bad_input_tools import environment, furnish
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors import safe_open
+
+from segmodel.backbone import ResNet, load_initial_weights
+from segmodel.checkpoint import build_model, read_checkpoint
+from segmodel.configuration import SECTIONS, make_config
+from segmodel.data import open_data
+from segmodel.data.base import index_values, read_image, read_label
+from segmodel.data.folder import read_classes
+from segmodel.errors import DataError, UserError
+from segmodel.options import parsed, read_toml
+from segmodel.refine import read_scores, read_settings
+
+SECONDS = 30
+MEBIBYTES = 400
+PIXELS = 1_000_000  # SEGMODEL_MAX_PIXELS meanwhile: a large picture is not what is looked for
+NUMBERS = (0, 1, 127, 128, 255, 256, 65535, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1)
+WORDS = (
+    b"\0", b"\n", b"\r\n", b"../", b"/", b" ", b"\t", b"\xef\xbb\xbf", b"[", b"]", b"{", b"}", b'"', b"=", b",", b"nan",
+    b"inf", b"-1", b"1e999", b"9" * 400, b"true", b"null", b"[" * 3000, b"\xff\xfe", b"\x1b[2J", b"a" * 5000,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Target:
+    """``read(folder, content)`` hands the bytes to a reader, which may raise ``errors``."""
+
+    read: Callable[[Path, bytes], object]
+    seeds: tuple[bytes, ...]
+    errors: tuple[type[Exception], ...] = (DataError, UserError)
+
+
+def mutated(seed: bytes, edits: list[tuple[str, float, int]], other: bytes) -> bytes:
+    """The seed after these edits, each (kind, place in 0..1, number)."""
+    content = bytearray(seed)
+    for kind, where, number in edits:
+        place = int(where * len(content))
+        if kind == "flip" and content:
+            content[min(place, len(content) - 1)] ^= 1 << number % 8
+        elif kind == "byte" and content:
+            content[min(place, len(content) - 1)] = number % 256
+        elif kind == "number":
+            size, value = (1, 2, 4, 8)[number % 4], NUMBERS[number // 4 % len(NUMBERS)]
+            content[place : place + size] = value.to_bytes(8, ("little", "big")[number // 64 % 2])[:size]
+        elif kind == "word":
+            content[place:place] = WORDS[number % len(WORDS)]
+        elif kind == "cut":
+            del content[place : place + number % 64]
+        elif kind == "repeat":
+            content[place:place] = content[place : place + number % 256] * (1 + number // 256 % 4)
+        elif kind == "end":
+            del content[place:]
+        elif kind == "join":
+            content[place:] = other[int(where * len(other)) :]
+    return bytes(content)
+
+
+KINDS = ("flip", "byte", "number", "word", "cut", "repeat", "end", "join")
+EDITS = st.lists(
+    st.tuples(st.sampled_from(KINDS), st.floats(0, 1), st.integers(0, 2**16 - 1)), min_size=1, max_size=8
+)  # fmt: skip
+
+
+def written(name: str, read: Callable[[Path], object]) -> Callable[[Path, bytes], object]:
+    """A reader of files as a reader of bytes."""
+
+    def attempt(folder: Path, content: bytes) -> object:
+        path = folder / name
+        path.write_bytes(content)
+        return read(path)
+
+    return attempt
+
+
+def pictures(*formats: str, mode: str = "RGB") -> tuple[bytes, ...]:
+    pixels = np.random.default_rng(0).integers(0, 2, (9, 13, 3), dtype=np.uint8)
+    files = []
+    for name in formats:
+        file = BytesIO()
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.fromarray(pixels).convert("RGB").convert(mode).save(file, name, exif=exif)
+        files.append(file.getvalue())
+    return tuple(files)
+
+
+def training(path: Path) -> object:
+    return make_config(read_toml(path, SECTIONS))
+
+
+def flag(folder: Path, content: bytes) -> None:
+    """A command-line text for each type of setting."""
+    text = content.decode("utf-8", "surrogateescape")
+    for kind in (int, float, bool, str, tuple[int, int], tuple[tuple[int, int], ...], int | None):
+        try:
+            parsed(text, kind, "--flag")
+        except UserError:
+            continue
+
+
+def model(path: Path) -> object:
+    return build_model(path, *read_checkpoint(path))
+
+
+def card(source: bytes) -> Callable[[Path, bytes], object]:
+    """The JSON in a checkpoint's header, mutated on its own, so that the file around it stays whole."""
+    length = struct.unpack("<Q", source[:8])[0]
+    header, data = json.loads(source[8 : 8 + length]), source[8 + length :]
+
+    def attempt(folder: Path, content: bytes) -> object:
+        header["__metadata__"]["segmodel"] = content.decode("utf-8", "replace")
+        packed = json.dumps(header).encode()
+        return written("card.safetensors", model)(folder, struct.pack("<Q", len(packed)) + packed + data)
+
+    return attempt
+
+
+def sample(spec: str) -> Callable[[Path], object]:
+    """The first sample of a data set, for readers that work when a sample is read."""
+    return lambda path: open_data(spec, split="train")[0]
+
+
+def matlab() -> bytes:
+    from scipy.io import savemat
+
+    file = BytesIO()
+    savemat(file, {"GTcls": {"Segmentation": np.zeros((9, 13), np.uint8)}}, do_compression=True)
+    return file.getvalue()
+
+
+def instances() -> bytes:
+    """COCO's JSON with a polygon and both kinds of run lengths."""
+    masks: list[Any] = [
+        [[1, 1, 9, 1, 9, 7]],
+        {"size": [9, 13], "counts": [17, 50, 50]},
+        {"size": [9, 13], "counts": "e3"},
+    ]
+    annotations = [{"id": i, "image_id": 1, "category_id": 1, "iscrowd": i % 2, "segmentation": mask}
+                   for i, mask in enumerate(masks)]  # fmt: skip
+    images = [{"id": 1, "file_name": "a.png", "height": 9, "width": 13}]
+    return json.dumps({"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "cup"}]}).encode()
+
+
+def make_targets(folder: Path) -> dict[str, Target]:
+    """All targets; the folder gets what they need around them."""
+    furnish(folder)
+    run, own = folder / "run", folder / "own"
+    checkpoint = (run / "last.safetensors").read_bytes()
+    with safe_open(run / "last.safetensors", framework="pt") as file:
+        text = file.metadata()["segmodel"].encode()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    backbone = ResNet(18, width=4, stem_width=4)
+    torch.save(tensors, folder / "seed.pth")
+    torch.save({"state_dict": tensors}, folder / "old.pth", _use_new_zipfile_serialization=False)
+    weights = tuple((folder / name).read_bytes() for name in ("seed.pth", "old.pth"))
+    into = lambda path: load_initial_weights(backbone, path)  # noqa: E731
+    array = BytesIO()
+    np.save(array, np.zeros((2, 3, 4), np.float32))
+    lists = (
+        b"images/train/a.png labels/train/a.png\nimages/train/b.png labels/train/b.png\r\n",
+        b"/x/y/images/a.png b\n",
+    )
+    values = index_values(2)
+    colours = np.array([[0, 0, 0], [1, 1, 1]], np.uint8)
+    targets = {
+        "list of files": Target(
+            written("own/train.txt", lambda path: open_data(f"folder:{own}", split="train")), lists
+        ),
+        "configuration": Target(
+            written("config.toml", training), ((run / "config.toml").read_bytes(), b"[train]\nrate=1")
+        ),
+        "flags": Target(flag, (b"[1,2],[3,4]", b"0.5", b"true", b"17")),
+        "classes.toml": Target(written("classes.toml", read_classes), ((own / "classes.toml").read_bytes(),)),
+        "image": Target(written("x", read_image), pictures("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")),
+        "label, numbers": Target(
+            written("x", lambda p: read_label(p, values=values)), pictures("PNG", "TIFF", mode="L")
+        ),
+        "label, colours": Target(
+            written("x", lambda p: read_label(p, values=values, colours=colours)), pictures("PNG", "BMP")
+        ),
+        "checkpoint": Target(written("x.safetensors", model), (checkpoint,)),
+        "card of a checkpoint": Target(card(checkpoint), (text,)),
+        "weights, .pth": Target(written("x.pth", into), weights, (ValueError,)),
+        "weights, .safetensors": Target(written("x.safetensors", into), (checkpoint,), (ValueError,)),
+        "scores, .npy": Target(written("x.npy", read_scores), (array.getvalue(),)),
+        "settings of a refinement": Target(
+            written("x.json", read_settings), (b'{"settings": {"radius": 3, "eps": 1.0}}',)
+        ),
+    }
+    if find_spec("scipy"):
+        sbd = folder / "sbd"
+        for part in ("img", "cls"):
+            (sbd / part).mkdir(parents=True)
+        (sbd / "train.txt").write_text("a\n")
+        (sbd / "img" / "a.jpg").write_bytes(pictures("JPEG")[0])
+        targets["SBD labels, .mat"] = Target(written("sbd/cls/a.mat", sample(f"sbd:{sbd}")), (matlab(),))
+    if find_spec("pycocotools"):
+        (folder / "coco" / "annotations").mkdir(parents=True)
+        (folder / "coco" / "train").mkdir()
+        (folder / "coco" / "train" / "a.png").write_bytes(pictures("PNG")[0])
+        read = written("coco/annotations/instances_train.json", sample(f"coco:{folder / 'coco'}"))
+        targets["COCO instances"] = Target(read, (instances(),))
+    return targets
+
+
+class Hang(BaseException):
+    """An execution took longer than ``SECONDS``."""
+
+
+@contextmanager
+def time_limit() -> Iterator[None]:
+    def stop(*_: object) -> None:
+        raise Hang
+
+    signal.signal(signal.SIGALRM, stop)
+    signal.alarm(SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+
+
+def execute(target: Target, folder: Path, content: bytes) -> None:
+    """One execution: it ends well or with a documented error in one printable line."""
+    try:
+        with time_limit():
+            target.read(folder, content)
+    except target.errors as error:
+        first = str(error) if isinstance(error, DataError | UserError) else ""
+        assert first.isprintable(), first
+
+
+def fuzz(target: Target, folder: Path, executions: int, *, derandomize: bool) -> int:
+    """Mutates the target's seeds so many times; the number of executions."""
+    count = 0
+
+    @settings(max_examples=executions, deadline=None, database=None, derandomize=derandomize,
+              phases=(Phase.generate, Phase.shrink), suppress_health_check=list(HealthCheck))  # fmt: skip
+    @given(st.sampled_from(target.seeds), st.sampled_from(target.seeds), EDITS)
+    def attempt(seed: bytes, other: bytes, edits: list[tuple[str, float, int]]) -> None:
+        nonlocal count
+        count += 1
+        execute(target, folder, mutated(seed, edits, other))
+
+    before = peak_mebibytes()
+    with environment(SEGMODEL_MAX_PIXELS=str(PIXELS)):
+        for seed in target.seeds:
+            execute(target, folder, seed)
+        attempt()
+    grown = peak_mebibytes() - before
+    assert grown < MEBIBYTES, f"{grown:.0f} MiB more memory"
+    return count + len(target.seeds)
+
+
+def peak_mebibytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    default = int(os.environ.get("SEGMODEL_FUZZ_EXECUTIONS", "1000"))
+    parser.add_argument("--executions", type=int, default=default, help="of each target (default: %(default)s)")
+    parser.add_argument("--json", metavar="FILE", help="write the numbers to this file as well")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    done = {}
+    with tempfile.TemporaryDirectory() as name:
+        for title, target in make_targets(Path(name)).items():
+            start, memory = time.monotonic(), peak_mebibytes()
+            count = fuzz(target, Path(name), options.executions, derandomize=False)
+            done[title] = {"executions": count, "seconds": round(time.monotonic() - start),
+                           "mebibytes": round(peak_mebibytes() - memory)}  # fmt: skip
+            print(title, done[title], flush=True)
+            if options.json:
+                Path(options.json).write_text(json.dumps(done, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
