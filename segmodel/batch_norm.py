@@ -8,7 +8,6 @@ Weights stay as they are, and so does the checkpoint that is read. Figures on th
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from torch import Tensor
 from tqdm import tqdm
@@ -19,18 +18,11 @@ from segmodel.configuration import SECTIONS, make_config
 from segmodel.data import AugmentedData, open_data
 from segmodel.errors import UserError
 from segmodel.evaluate import check_classes, evaluate, result_json
+from segmodel.files import output_file
 from segmodel.inference import autocast, autocast_dtype, choose_device, place
 from segmodel.loader import BatchKeys, load_batches, steps_per_epoch
 from segmodel.optimisation import recompute_batch_norm
 from segmodel.options import read_toml
-
-
-def output_file(source: Path, given: str | None) -> Path:
-    """Where the new checkpoint goes; a file that is there is not replaced."""
-    path = Path(given) if given else source.with_name(f"{source.stem}_batch_norm.safetensors")
-    if path.suffix != ".safetensors" or path.exists() or not path.parent.is_dir():
-        raise UserError(f"--output: {path}: expected a new file NAME.safetensors in an existing folder")
-    return path
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -38,11 +30,14 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("run", metavar="RUN", help="run folder (its best checkpoint) or a checkpoint file in it")
     parser.add_argument("--epochs", type=float, default=1.0, help="passes over the training set (default: 1)")
     parser.add_argument("--output", metavar="FILE", help="default: NAME_batch_norm.safetensors beside NAME.safetensors")
+    parser.add_argument("--overwrite", action="store_true", help="replace that file if it is there already")
     options = parser.parse_args(arguments)
     if not 0 < options.epochs < 1000:
         raise UserError(f"--epochs: expected more than 0 and less than 1000, got {options.epochs}")
     source = find_checkpoint(options.run)
-    output = output_file(source, options.output)
+    beside = source.with_name(f"{source.stem}_batch_norm.safetensors")
+    output = output_file("--output", options.output or str(beside), endings=(".safetensors",),
+                         overwrite=options.overwrite)  # fmt: skip
     config = make_config(read_toml(source.parent / "config.toml", SECTIONS))
     train = config.train
     device = choose_device(train.device)

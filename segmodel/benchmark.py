@@ -24,6 +24,7 @@ from torch import Tensor
 
 import segmodel
 from segmodel import cli
+from segmodel.files import write_output
 from segmodel.kernels import guidance_crf, guided_filter, prepare_guide
 from segmodel.kernels.guided_filter import composite_filter
 from segmodel.options import UserError
@@ -260,10 +261,7 @@ def main(arguments: Sequence[str]) -> int:
     report |= {"milliseconds": tables, "gpu": gpu_tables()}
     print(f"\nGPU: {json.dumps(report['gpu'], indent=1)}")
     if options.json:
-        try:
-            Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
-        except OSError as error:
-            raise UserError(f"--json: {options.json}: cannot be written ({error.strerror})") from error
+        write_output("--json", Path(options.json), json.dumps(report, indent=1) + "\n")
     return 0
 
 

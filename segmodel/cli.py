@@ -39,6 +39,7 @@ def run(command: str, main: Callable[[Sequence[str]], int], arguments: Sequence[
         user = isinstance(error, UserError | DataError)
         text = " ".join(str(error).split()) if user else f"{type(error).__name__}: {' '.join(str(error).split())}"
         hint = "" if user or "--debug" in given else " (--debug shows the trace)"
-        process = f"process {os.environ.get('RANK')}: " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+        own = os.environ.get("RANK") if os.environ.get("WORLD_SIZE", "1") != "1" else None
+        process = f"process {own}: " if own else ""
         print(f"segmodel.{command}: error: {process}{printable(text)}{hint}", file=sys.stderr)
         return 2 if user else 1

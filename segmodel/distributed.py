@@ -32,14 +32,22 @@ def is_writer() -> bool:
     return rank() == 0
 
 
+def _variable(name: str, default: int) -> int:
+    """A number that torchrun sets."""
+    text = os.environ.get(name, str(default))
+    if not (text.isascii() and text.isdecimal()):
+        raise UserError(f"{name}: expected a whole number in this environment variable of torchrun, got {text!r}")
+    return int(text)
+
+
 def local_processes() -> int:
     """Processes on this machine, which share its cores."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return _variable("LOCAL_WORLD_SIZE", 1)
 
 
 def restarts() -> int:
     """How often torchrun has started this job anew after a failure."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    return _variable("TORCHELASTIC_RESTART_COUNT", 0)
 
 
 @contextmanager
@@ -48,11 +56,14 @@ def process_group(device: torch.device, *, timeout_minutes: float) -> Iterator[t
 
     A process that waits longer than the timeout for another one fails, as it does at once where a connection closes.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if _variable("WORLD_SIZE", 1) == 1:
         yield device
         return
+    missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise UserError(f"{', '.join(missing)}: expected beside WORLD_SIZE; torchrun sets these environment variables")
     if device.type == "cuda":
-        local = int(os.environ["LOCAL_RANK"])
+        local = _variable("LOCAL_RANK", 0)
         if local >= torch.cuda.device_count():
             raise UserError(f"--nproc-per-node: expected at most {torch.cuda.device_count()} (GPUs here)")
         device = torch.device("cuda", local)

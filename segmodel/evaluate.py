@@ -24,8 +24,9 @@ from tqdm import tqdm
 
 from segmodel import cli, distributed
 from segmodel.boundary import boundary_counts, trimap_counts
-from segmodel.checkpoint import find_checkpoint, json_text, read_checkpoint, versions, write_atomically
+from segmodel.checkpoint import find_checkpoint, json_text, read_checkpoint, versions
 from segmodel.data import SegmentationData, open_data
+from segmodel.files import write_output
 from segmodel.inference import (
     InferenceConfig,
     add_inference_options,
@@ -179,15 +180,8 @@ def write_per_image(path: str, results: Mapping[str, Evaluation]) -> None:
         writer = csv.DictWriter(text, rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        return _write("--per-image", path, text.getvalue())
-    return _write("--per-image", path, "".join(json_text(row) + "\n" for row in per_image(results)))
-
-
-def _write(option: str, path: str, text: str) -> None:
-    try:
-        write_atomically(Path(path), text)
-    except OSError as error:
-        raise UserError(f"{option}: {path}: cannot be written ({error.strerror})") from error
+        return write_output("--per-image", Path(path), text.getvalue())
+    return write_output("--per-image", Path(path), "".join(json_text(row) + "\n" for row in per_image(results)))
 
 
 def read_per_image(path: str, num_classes: int) -> dict[str, dict[str, np.ndarray]]:
@@ -296,7 +290,7 @@ def main(arguments: Sequence[str]) -> int:
                    "images": len(found[0].names), "classes": options.classes,
                    "inference": dataclasses.asdict(config), "precision": str(dtype or torch.float32),
                    "results": report, "versions": versions()}  # fmt: skip
-        _write("--json", options.json, json.dumps(content, indent=1) + "\n")
+        write_output("--json", Path(options.json), json.dumps(content, indent=1) + "\n")
     return 0
 
 

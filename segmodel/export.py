@@ -24,7 +24,7 @@ from torch.fx.experimental import _config as symbolic_config
 from segmodel import cli
 from segmodel.checkpoint import load_model
 from segmodel.errors import UserError
-from segmodel.files import replacing
+from segmodel.files import output_file, replacing
 from segmodel.model import SegModel
 
 SIZES = ((1, 1, 1), (2, 1, 50), (3, 17, 33), (1, 64, 64), (2, 65, 97), (1, 127, 250), (1, 240, 320), (1, 375, 500),
@@ -191,11 +191,7 @@ def make_parser() -> cli.Parser:
 
 def main(arguments: Sequence[str]) -> int:
     options = make_parser().parse_args(arguments)
-    target = Path(options.output)
-    if not target.parent.is_dir() or target.is_dir():
-        raise UserError(f"--output: expected a file in an existing folder, got {target}")
-    if target.exists() and not options.overwrite:
-        raise UserError(f"{target}: exists already (--overwrite replaces it)")
+    target = output_file("--output", options.output, overwrite=options.overwrite)
     if options.format == "onnx":
         require_packages(ONNX_PACKAGES)
     guidance = {"configured": None, "on": True, "off": False}[options.guidance]

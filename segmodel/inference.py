@@ -70,13 +70,14 @@ def choose_device(name: str) -> torch.device:
 
 
 def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:
-    """ "auto": bfloat16 where the processor multiplies matrices of it (AMX, recent GPUs), else float32 (None)."""
+    """ "auto": bfloat16 where the processor multiplies it (AMX, AVX512-BF16, recent GPUs), else float32 (None)."""
     if precision != "auto":
         return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(precision)
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than torch 2.11
-    return torch.bfloat16 if device.type == "cpu" and capabilities.get("amx_bf16") else None
+    fast = capabilities.get("amx_bf16") or capabilities.get("avx512_bf16")
+    return torch.bfloat16 if device.type == "cpu" and fast else None
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from segmodel import cli
+from segmodel.backbone import LAYERS
 from segmodel.errors import UserError
 from segmodel.losses import hard_pixel_loss
 from segmodel.model import ModelConfig, SegModel
@@ -79,7 +80,7 @@ def infer(options: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     parser = cli.Parser("memory", __doc__)
-    parser.add_argument("--depth", type=int, default=101, help="depth of the ResNet (default: 101)")
+    parser.add_argument("--depth", type=int, default=101, choices=LAYERS, help="depth of the ResNet (default: 101)")
     parser.add_argument("--classes", type=int, default=21, help="number of classes (default: 21)")
     parser.add_argument("--batch-size", type=int, default=2, help="images of the training step (default: 2)")
     parser.add_argument("--crop", type=_size, default=(321, 321), help="HEIGHT,WIDTH of these (default: 321,321)")

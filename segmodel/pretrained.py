@@ -27,9 +27,13 @@ def save_pretrained(model: SegModel, folder: str | Path, **about: Any) -> None:
     if len(model.classes) != model.num_classes or np.shape(model.palette) != (model.num_classes, 3):
         raise ValueError(f"model.classes, model.palette: expected those of {model.num_classes} classes, got "
                          f"{len(model.classes)} and {len(model.palette)}")  # fmt: skip
-    for name in about:
+    for name, value in about.items():
         if name not in ABOUT:
             raise ValueError(f"{name}: expected one of {', '.join(ABOUT)}")
+        try:
+            json_text(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name}: expected what JSON can hold ({error})") from error
     card = _card(model, {**model.card, **about})
     try:
         folder.mkdir(parents=True, exist_ok=True)

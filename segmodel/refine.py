@@ -25,7 +25,7 @@ from segmodel import cli
 from segmodel.data.base import read_image
 from segmodel.data.voc import voc_palette
 from segmodel.errors import read_text
-from segmodel.files import replacing
+from segmodel.files import output_file, replacing
 from segmodel.guidance import GuidanceCRF, guide_from_image
 from segmodel.heads import area_average, enlarge
 from segmodel.kernels import guidance_crf
@@ -315,11 +315,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--settings", metavar="FILE", help="settings that segmodel.tune wrote; flags override them")
     add_settings(parser)
     options = parser.parse_args(arguments)
-    output = Path(options.output)
-    if output.suffix not in (".png", ".npy") or not output.parent.is_dir():
-        raise UserError(f"--output: expected a .png or .npy file in an existing folder, got {output}")
-    if output.exists() and not options.overwrite:
-        raise UserError(f"{output}: exists already (--overwrite replaces it)")
+    output = output_file("--output", options.output, endings=(".png", ".npy"), overwrite=options.overwrite)
     settings = read_settings(options.settings) if options.settings else {}
     settings |= {item.name: vars(options)[item.name] for item in fields(Refinement) if item.name in vars(options)}
     image, _ = read_image(Path(options.image))

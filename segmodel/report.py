@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image
 
 from segmodel import cli
-from segmodel.checkpoint import write_atomically
 from segmodel.errors import UserError
+from segmodel.files import write_output
 from segmodel.watching import COLUMNS
 
 Curve = Sequence[tuple[float, float]]
@@ -192,14 +192,15 @@ def run_report(folder: Path) -> str:
     try:
         configured = (folder / "config.toml").read_text(encoding="utf-8")
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: expected a run folder with config.toml and metrics.jsonl ({error})") from error
-    kinds: dict[str, list[dict[str, Any]]] = {"start": [], "train": [], "val": [], "final": []}
-    for line in lines:
-        kinds.setdefault(line["kind"], []).append(line)
-    blocks = [*_summary(kinds), heading("Training"), *_training_curves(kinds)]
-    if kinds["final"]:
-        blocks += [heading("Validation set"), *_result_tables(kinds["final"][-1])]
+        kinds: dict[str, list[dict[str, Any]]] = {"start": [], "train": [], "val": [], "final": []}
+        for line in lines:
+            kinds.setdefault(line["kind"], []).append(line)
+        blocks = [*_summary(kinds), heading("Training"), *_training_curves(kinds)]
+        if kinds["final"]:
+            blocks += [heading("Validation set"), *_result_tables(kinds["final"][-1])]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:  # whatever a broken line leads to
+        words = f"{type(error).__name__}: {error}"
+        raise UserError(f"{folder}: expected a run folder with config.toml and metrics.jsonl ({words})") from error
     sheets = sorted((folder / "pictures").glob("step_*.png"))
     shown = dict.fromkeys([*sheets[:: max(1, len(sheets) // 3)][:3], *sheets[-1:]])
     if shown:
@@ -271,10 +272,7 @@ def write_report(folder: Path) -> Path:
     """Writes report.html into a run folder."""
     path = folder / "report.html"
     text = run_report(folder)
-    try:
-        write_atomically(path, text)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+    write_output("report", path, text)
     return path
 
 

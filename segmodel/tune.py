@@ -22,8 +22,9 @@ from tqdm import tqdm
 
 from segmodel import cli
 from segmodel.boundary import boundary_counts, trimap_counts
-from segmodel.checkpoint import load_model, versions, write_atomically
+from segmodel.checkpoint import load_model, versions
 from segmodel.data import Sample, SegmentationData, open_data
+from segmodel.files import output_file, write_output
 from segmodel.inference import autocast, autocast_dtype, choose_device, place, to_batch
 from segmodel.metrics import ConfusionMatrix, mean_iou
 from segmodel.options import UserError
@@ -200,10 +201,7 @@ def main(arguments: Sequence[str]) -> int:
     for name, least in (("images", 0), ("report_images", 0), ("stride", 1)):
         if getattr(options, name) < least:
             raise UserError(f"--{name.replace('_', '-')}: expected at least {least}, got {getattr(options, name)}")
-    if options.output and (not Path(options.output).parent.is_dir() or Path(options.output).is_dir()):
-        raise UserError(f"--output: expected a file in an existing folder, got {options.output}")
-    if options.output and Path(options.output).exists() and not options.overwrite:
-        raise UserError(f"{options.output}: exists already (--overwrite replaces it)")
+    output = output_file("--output", options.output, overwrite=options.overwrite) if options.output else None
     data = open_data(options.data, split=options.split)
     held_out = open_data(options.data, split=options.report) if options.report else None
     scores = scores_of(options.scores, options.device)
@@ -224,11 +222,8 @@ def main(arguments: Sequence[str]) -> int:
         count = len(_evenly(held_out, options.report_images))
         print(f"\n{options.data}, {options.report}, {count} images:\n{table(result)}")
         content["report"] = {"split": options.report, "images": count, **result}
-    if options.output:
-        try:
-            write_atomically(Path(options.output), json.dumps({**content, "versions": versions()}, indent=1) + "\n")
-        except OSError as error:
-            raise UserError(f"--output: {options.output}: cannot be written ({error.strerror})") from error
+    if output:
+        write_output("--output", output, json.dumps({**content, "versions": versions()}, indent=1) + "\n")
     return 0
 
 

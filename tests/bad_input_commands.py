@@ -151,6 +151,7 @@ COMMANDS = [
     ),
     Kind("export: unknown format", command("export", "run", "--format", "caffe", "--output", "x"), "choice: 'caffe'"),
     Kind("export: into no folder", command(*EXPORT, "no/x.pt2"), "expected a file in an existing folder, got no/x.pt2"),
+    Kind("export: nobody may write", locked(*EXPORT, "new/x.pt2"), "--output: new/x.pt2: cannot be written"),
     Kind("export: output is there", given("x.pt2", "mine", *EXPORT, "x.pt2"), "x.pt2: exists already"),
     Kind("export: somebody else's folder", command("export", "own", *EXPORT[2:], "x.pt2"), "found none in it"),
     Kind(
@@ -199,14 +200,24 @@ COMMANDS = [
     Kind("data: unknown kind", command("data.__main__", "show", "soup:own", "--output", "x.png"), "soup"),
     Kind("data: no command", command("data.__main__"), "the following arguments are required: command"),
     Kind("data show: no sample", command(*SHEET, "x.png", "--count", "0"), "--count: expected at least 1, got 0"),
-    Kind("data show: into no folder", command(*SHEET, "no/x.png"), "expected a file in an existing folder"),
+    Kind("data show: into no folder", command(*SHEET, "no/x.png"), "expected a .png file in an existing folder"),
+    Kind(
+        "data show: another ending", command(*SHEET, "x.gif"), "expected a .png file in an existing folder, got x.gif"
+    ),
     Kind(
         "data show: into a folder's place",
         lambda r: (r.path / "x.png").mkdir() or r.command(*SHEET, "x.png"),
-        "expected a file in an existing folder, got x.png",
+        "expected a .png file in an existing folder, got x.png",
     ),
     Kind("report: of nothing", command("report", "none"), "none: expected a run folder"),
     Kind("report: run without figures", command("report", "run"), "run: expected a run folder with config.toml"),
+    Kind("report: line of numbers", journal("[1]\n"), "run: expected a run folder with config.toml"),
+    Kind("report: line without its kind", journal("{}\n"), "run: expected a run folder with config.toml"),
+    Kind(
+        "report: step in words", journal('{"kind": "train", "step": "two", "loss": "x"}\n'), "run: expected a run fol"
+    ),
+    Kind("report: validation of nothing", journal('{"kind": "val", "step": 1}\n'), "run: expected a run folder with"),
+    Kind("report: end without its scores", journal('{"kind": "final"}\n'), "run: expected a run folder with config.to"),
     Kind(
         "report: nobody may write",
         lambda r: r.file("run/metrics.jsonl") and without_access(r, r.run, lambda: r.command("report", "run")),
@@ -219,13 +230,25 @@ COMMANDS = [
     ),
     Kind("batch norm: no epoch", command("batch_norm", "run", "--epochs", "0"), "--epochs: expected more than 0"),
     Kind("batch norm: NaN epochs", command("batch_norm", "run", "--epochs", "nan"), "--epochs: expected more than 0"),
-    Kind("batch norm: output is there", command("batch_norm", "run", "--output", "run/last.safetensors"), "a new file"),
+    Kind(
+        "batch norm: output is there",
+        command("batch_norm", "run", "--output", "run/last.safetensors"),
+        "exists already",
+    ),
+    Kind(
+        "batch norm: nobody may write",
+        locked("batch_norm", "run", "--output", "new/x.safetensors"),
+        "--output: new/x.safetensors: cannot be written",
+    ),
     Kind("memory: crop of one number", command("memory", "--crop", "32"), "--crop: expected HEIGHT,WIDTH"),
+    Kind("memory: depth of no ResNet", command("memory", "--depth", "20"), "--depth: invalid choice: 20"),
     Kind("memory: no class", command("memory", "--classes", "0"), "--classes, --batch-size: expected at least 1"),
     Kind("throughput: no batch", command("throughput", "--batches", "0"), "--batches: expected at least 1, got 0"),
     Kind(
         "torchrun: restarts without a folder", torchrun(TORCHELASTIC_MAX_RESTARTS="1"), "--output: expected with torch"
     ),
+    Kind("torchrun: number of processes in words", torchrun(WORLD_SIZE="two"), "WORLD_SIZE: expected a whole number"),
+    Kind("torchrun: a process without a number", torchrun(WORLD_SIZE="2"), "RANK, LOCAL_RANK, MASTER_ADDR, MASTER_POR"),
     Kind("torchrun: no patience", torchrun("--timeout-minutes", "0"), "timeout_minutes: expected more than 0, got 0"),
 ]
 FUNCTIONS = [
@@ -243,6 +266,9 @@ FUNCTIONS = [
     Kind("model folder that is a file", lambda r: model().save_pretrained(r.file("f")), "f: cannot be written"),
     Kind("model without class names", lambda r: SegModel(2, model().config).save_pretrained("new"), "model.classes, "),
     Kind("model's unknown remark", lambda r: model().save_pretrained("new", colour=1), "colour: expected one of data"),
+    Kind(
+        "model's remark of another world", lambda r: model().save_pretrained("new", data={1}), "data: expected what JS"
+    ),
     Kind("segment: nothing", lambda r: model().segment(None), "image: expected an array, a PIL image or a path"),
     Kind("segment: floats", lambda r: model().segment(np.zeros((4, 4, 3))), "image: expected uint8 (H, W, 3)"),
     Kind("segment: tensor", lambda r: model().segment(torch.zeros(3, 4, 4)), "a PIL image or a path, got Tensor"),

@@ -28,7 +28,7 @@ def test_statistics_of_a_finished_run(tmp_path, capsys):
     assert any(not torch.equal(more[name], old[name]) for name in more if "running" in name)
     assert all(torch.equal(more[name], old[name]) for name in more if "running" not in name and "batches" not in name)
     for case, message in (
-        ([str(source)], "expected a new file"),
+        ([str(source)], "exists already"),
         ([str(source), "--output", str(tmp_path / "no" / "x.safetensors")], "in an existing folder"),
         ([str(source), "--epochs", "0"], "--epochs: expected more than 0"),
         ([str(tmp_path)], "expected a run folder"),

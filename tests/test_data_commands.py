@@ -115,7 +115,7 @@ def test_show_draws_samples_variants_and_a_legend(folder, tmp_path, capsys):
         (("show", "kitti:x", "--output", "{}"), "expected one of scenes, voc,"),
         (
             ("show", "scenes:val=1", "--split", "val", "--output", "{}/none/x.png"),
-            "expected a file in an existing folder",
+            "expected a .png file in an existing folder",
         ),
     ],
 )

@@ -14,7 +14,6 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -23,6 +22,7 @@ from tqdm import tqdm
 from segmodel import cli, options
 from segmodel.data import Augmentation, AugmentedData, DataError, MixedData, SegmentationData, index_data, open_data
 from segmodel.data.base import IGNORE
+from segmodel.files import output_file
 from segmodel.options import UserError
 from segmodel.pictures import colourise, overlay, save_picture, sheet
 
@@ -163,10 +163,7 @@ def show(arguments: Sequence[str]) -> int:
     for name, least in (("count", 1), ("variants", 0), ("width", 16), ("seed", 0)):
         if getattr(given, name) < least:
             raise UserError(f"--{name}: expected at least {least}, got {getattr(given, name)}")
-    if not Path(given.output).parent.is_dir() or Path(given.output).is_dir():
-        raise UserError(f"--output: expected a file in an existing folder, got {given.output}")
-    if Path(given.output).exists() and not given.overwrite:
-        raise UserError(f"{given.output}: exists already (--overwrite replaces it)")
+    output = output_file("--output", given.output, endings=(".png",), overwrite=given.overwrite)
     values = options.flag_values(given, {"augmentation": Augmentation}).get("augmentation", {})
     augmentation = options.build(Augmentation, values)
     data = open_data(given.data, split=given.split)
@@ -179,7 +176,7 @@ def show(arguments: Sequence[str]) -> int:
         rows.append([_fitted(picture, given.width) for pair in drawn for picture in pair])
     rows.append([_legend(data, seen, width=sum(picture.shape[1] for picture in rows[0]))])
     try:
-        save_picture(Path(given.output), sheet(rows))
+        save_picture(output, sheet(rows))
     except OSError as error:
         raise UserError(f"--output: {given.output}: cannot be written ({error.strerror})") from error
     print(f"{given.data}, {given.split}: {len(rows) - 1} of {len(data)} samples, each with {given.variants} variants, "
