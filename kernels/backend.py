@@ -11,6 +11,8 @@ BACKENDS = ("auto", "triton", "torch")
 BORDERS = ("clipped", "constant")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 VARIABLE = "SEGMODEL_BACKEND"
+TRITON = importlib.util.find_spec("triton") is not None
+MOST_PIXELS = 2**27  # of an image in Triton, whose kernels count within an image in 32 bits
 
 
 def use_triton(backend: str, x: Tensor) -> bool:
@@ -33,10 +35,12 @@ def use_triton(backend: str, x: Tensor) -> bool:
 
 def _obstacle(x: Tensor) -> str | None:
     """Why Triton cannot run on ``x``, or None."""
-    if importlib.util.find_spec("triton") is None:
+    if not TRITON:
         return "the package triton is not installed"
     if x.dtype == torch.float64:
         return "its kernels have no float64"
+    if x.shape[-2] * x.shape[-1] > MOST_PIXELS:
+        return f"its kernels take images of at most {MOST_PIXELS} pixels"
     if x.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         return f"the tensor is on {x.device}, not on a CUDA or ROCm GPU"
     return None

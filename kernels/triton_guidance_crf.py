@@ -15,7 +15,7 @@ def _update(
 ):  # fmt: skip
     """Steps 3, 4 and 1: phi = unary - weight m, and q = softmax(phi) if SOFTMAX. With POTTS m is sum(g) - g."""
     label, pixel = tl.arange(0, LABELS)[:, None], tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)[None, :]
-    at = tl.program_id(1).to(tl.int64) * labels * area + label * area.to(tl.int64) + pixel
+    at = tl.program_id(1).to(tl.int64) * labels * area + label.to(tl.int64) * area + pixel
     valid = (label < labels) & (pixel < area)
     m = tl.load(message + at, mask=valid, other=0.0)  # [LABELS, PIXELS]
     if POTTS:
@@ -35,7 +35,7 @@ def _update_backward(
 ):  # fmt: skip
     """Gradient of one softmax, added to the total, and with POTTS this tile's part of the weight's gradient."""
     label, pixel = tl.arange(0, LABELS)[:, None], tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)[None, :]
-    at = tl.program_id(1).to(tl.int64) * labels * area + label * area.to(tl.int64) + pixel
+    at = tl.program_id(1).to(tl.int64) * labels * area + label.to(tl.int64) * area + pixel
     valid = (label < labels) & (pixel < area)
     gradient = tl.load(h + at, mask=valid, other=0.0)  # mu^T h, and h itself with POTTS
     belief = tl.load(q + at, mask=valid, other=0.0)

@@ -25,14 +25,12 @@ from torch import Tensor
 import segmodel
 from segmodel import cli
 from segmodel.files import write_output
-from segmodel.kernels import guidance_crf, guided_filter, prepare_guide
-from segmodel.kernels.guided_filter import composite_filter
+from segmodel.kernels import guidance_crf, guided_filter
 from segmodel.options import UserError
 
 FILTER_SIZES = ((21, 75, 125), (21, 300, 500), (19, 256, 512))  # labels, height, width
 CRF_SIZE = (21, 300, 500)
 RADII = (3, 1, 7, 15, 31)
-GPU_SIZES = ((1, 21, 75, 125), (16, 21, 128, 128), (1, 19, 256, 512))  # images, labels, height, width
 Call = Callable[[], Any]
 
 
@@ -142,53 +140,6 @@ def crf_calls(labels: int, height: int, width: int) -> dict[str, Call]:
     return calls
 
 
-def gpu_calls(scores: Tensor, guide: Tensor) -> dict[str, Call]:
-    """Both backends, standard operators compiled (a registered operator is opaque to the compiler), and kornia."""
-    prepared = prepare_guide(guide)
-    composite = torch.compile(composite_filter)
-    calls: dict[str, Call] = {
-        "guided_filter standard operators, compiled": lambda: composite(scores, prepared),
-        "guided_filter triton, radius 31": lambda: guided_filter(scores, guide, radius=31, backend="triton"),
-    }
-    for backend in ("triton", "torch"):
-        calls[f"guided_filter {backend}"] = partial(guided_filter, scores, guide, backend=backend)
-        calls[f"guided_filter {backend}, prepared guide"] = partial(guided_filter, scores, prepared, backend=backend)
-        calls[f"guidance_crf {backend}"] = partial(guidance_crf, scores, guide, backend=backend)
-    kornia = peer("kornia.filters")
-    if kornia is not None:
-        calls["guided_blur kornia"] = lambda: kornia.guided_blur(guide, scores, 7, 1.0)
-    return calls
-
-
-def filter_bytes(scores: Tensor) -> int:
-    """What the Triton filter moves with a prepared guide: 5 + 5 planes a label, 12 + 3 of the guide."""
-    images, labels, height, width = scores.shape
-    return 4 * images * height * width * (10 * labels + 12 + 3)
-
-
-def gpu_tables() -> dict[str, Any] | str:
-    """Median milliseconds of both backends on a GPU, and the share of its copy rate; or "not measured"."""
-    if not torch.cuda.is_available():
-        return "not measured"
-    from triton.testing import do_bench
-
-    source = torch.empty(2**28, device="cuda")
-    target = torch.empty_like(source)
-    rate = 2 * source.nbytes / do_bench(lambda: target.copy_(source), quantiles=[0.5])  # bytes a millisecond
-    tables: dict[str, Any] = {"device": torch.cuda.get_device_name(), "copy rate, GB/s": rate / 1e6}
-    for size in GPU_SIZES:
-        images, *rest = size
-        scores, guide = (x.cuda().expand(images, -1, -1, -1).contiguous() for x in inputs(*rest))
-        table: dict[str, Any] = {}
-        for name, call in gpu_calls(scores, guide).items():
-            call()  # compiles
-            table[name] = dict(zip(("p20", "p50", "p80"), do_bench(call, quantiles=[0.2, 0.5, 0.8]), strict=True))
-        moved = filter_bytes(scores) / table["guided_filter triton, prepared guide"]["p50"]
-        table["guided_filter triton, prepared guide: share of the copy rate"] = moved / rate
-        tables["x".join(map(str, size))] = table
-    return tables
-
-
 def environment() -> dict[str, Any]:
     """Versions and processor, without which a time says nothing."""
     names = ("cv2", "kornia", "pydensecrf", "triton")
@@ -234,7 +185,7 @@ def operator_tables(seconds: float) -> dict[str, Any]:
 
 def main(arguments: Sequence[str]) -> int:
     parser = cli.Parser("benchmark", __doc__.splitlines()[0])
-    parser.add_argument("--only", choices=("operators", "model"), help="one half of the tables (default: both)")
+    parser.add_argument("--only", choices=("operators", "model", "gpu"), help="some of the tables (default: all)")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch and OpenCV (default: 2)")
     parser.add_argument("--seconds", type=float, default=2.0, help="time for each contestant (default: 2)")
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto",
@@ -250,16 +201,20 @@ def main(arguments: Sequence[str]) -> int:
     report: dict[str, Any] = environment()
     print(json.dumps(report), "times in ms", sep="\n")
     tables: dict[str, Any] = {}
-    if options.only != "model":
+    if options.only in (None, "operators"):
         tables |= operator_tables(options.seconds)
-    if options.only != "operators":
+    if options.only in (None, "model"):
         from segmodel.benchmark_model import model_tables
 
         tables |= model_tables(options.seconds, precision=options.precision)
     for title, rows in tables.items():
         print_table(title, rows)
-    report |= {"milliseconds": tables, "gpu": gpu_tables()}
-    print(f"\nGPU: {json.dumps(report['gpu'], indent=1)}")
+    report |= {"milliseconds": tables}
+    if options.only in (None, "gpu"):
+        from segmodel import benchmark_gpu
+
+        report["gpu"] = benchmark_gpu.tables()
+        benchmark_gpu.print_tables(report["gpu"])
     if options.json:
         write_output("--json", Path(options.json), json.dumps(report, indent=1) + "\n")
     return 0

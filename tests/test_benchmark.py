@@ -57,14 +57,3 @@ def test_a_peer_that_disagrees_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
 def test_bad_arguments_exit_with_status_2(capsys: pytest.CaptureFixture) -> None:
     assert cli.run("benchmark", benchmark.main, ["--threads", "0"]) == 2
     assert "--threads: expected at least 1" in capsys.readouterr().err
-
-
-def test_calls_of_a_gpu_on_the_torch_path() -> None:
-    """What can run here does; the rest needs a GPU, or a compiler."""
-    scores, guide = benchmark.inputs(2, 12, 13)
-    calls = benchmark.gpu_calls(scores, guide)
-    expected = benchmark.guided_filter(scores, guide)
-    for name in ("guided_filter torch", "guided_filter torch, prepared guide"):
-        torch.testing.assert_close(calls[name](), expected, rtol=0, atol=0)
-    assert calls["guidance_crf torch"]().shape == scores.shape
-    assert benchmark.filter_bytes(scores) == 4 * 12 * 13 * (2 * 10 + 15)

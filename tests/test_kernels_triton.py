@@ -33,7 +33,10 @@ def run(script: str, *arguments: str, **environment: str) -> str:
     return finished.stdout
 
 
-KERNELS = ["guide_moments", "filter_and_adjoint", "update", "update_backward", "guidance_crf", "variable"]
+KERNELS = [
+    "guide_moments", "filter_and_adjoint", "wide_guide_moments", "wide_filter_and_adjoint", "update", "update_backward",
+    "guidance_crf", "variable",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -70,7 +73,9 @@ def test_triton_where_it_cannot_run_is_an_error_that_says_why(monkeypatch: pytes
         guided_filter(scores.double(), guide, backend="triton")
     with pytest.raises(ValueError, match=r"^backend: .* no gradient for the guide"):
         guided_filter(scores, guide.requires_grad_(), backend="triton")
-    monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="here: its kernels take images of at most 134217728 pixels"):
+        guided_filter(torch.empty(1, 1, 1, 1).expand(1, 1, 2**14, 2**13 + 1), guide, backend="triton")
+    monkeypatch.setattr(backend, "TRITON", False)
     with pytest.raises(ValueError, match="here: the package triton is not installed"):
         guided_filter(scores, guide, backend="triton")
     assert not backend.use_triton("auto", scores)
@@ -94,14 +99,14 @@ def test_auto_takes_triton_on_a_gpu_only(monkeypatch: pytest.MonkeyPatch) -> Non
     """A stand-in for a tensor on a GPU: only its device and dtype are asked for."""
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.delenv("SEGMODEL_BACKEND", raising=False)
-    on_gpu = SimpleNamespace(device=SimpleNamespace(type="cuda"), dtype=torch.float32)
+    on_gpu = SimpleNamespace(device=SimpleNamespace(type="cuda"), dtype=torch.float32, shape=(1, 1, 4, 5))
     assert backend.use_triton("auto", on_gpu)
     assert backend.use_triton("triton", on_gpu)
     assert not backend.use_triton("torch", on_gpu)
-    assert not backend.use_triton("auto", SimpleNamespace(device=on_gpu.device, dtype=torch.float64))
+    assert not backend.use_triton("auto", SimpleNamespace(**vars(on_gpu) | {"dtype": torch.float64}))
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert not backend.use_triton("auto", torch.zeros(1))
-    assert backend.use_triton("triton", torch.zeros(1))
+    assert not backend.use_triton("auto", torch.zeros(1, 1, 1, 1))
+    assert backend.use_triton("triton", torch.zeros(1, 1, 1, 1))
 
 
 def test_imports_without_triton() -> None:
@@ -128,7 +133,7 @@ assert not [name for name in sys.modules if name.startswith("segmodel.kernels.tr
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("size", [(1, 1), (7, 9), (75, 125), (128, 131)])
 def test_on_the_gpu_equals_the_torch_path(dtype: torch.dtype, size: tuple[int, int]) -> None:
-    for radius in (0, 3, 31):
+    for radius in (0, 3, 7, 8, 31):
         scores = torch.randn(2, 21, *size, device="cuda").to(dtype).requires_grad_()
         guide, mu = 255 * torch.rand(2, 3, *size, device="cuda"), (1 - torch.eye(21, device="cuda")).requires_grad_()
         for compatibility in (None, mu):

@@ -15,39 +15,44 @@ from segmodel.kernels import triton_guidance_crf, triton_guided_filter
 TARGETS = {name: GPUTarget("cuda", int(name[3:]), 32) for name in ("sm_80", "sm_90", "sm_100")}
 TARGETS["gfx942"] = GPUTarget("hip", "gfx942", 64)
 TOOL = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-DOUBLES = {"means": "*fp64"}
+DOUBLES = {"sums"}
 SCALARS = {"labels": "i32", "height": "i32", "width": "i32", "area": "i32", "eps": "fp32"}
-
-
-RADII = (3, 31, 60)
+RADII = (3, 7, 31, 60)
 
 
 def kernels() -> list[tuple]:
-    """Name, kernel, options and launch: the paper's sizes, a colour guide and 21 labels; and two large radii."""
+    """Name, kernel, options and launch, for 21 labels and a colour guide: the paper's radius, the largest of narrow
+    windows, and two of wide ones."""
     padded, pixels = triton_guidance_crf.tiling(21)
     labels = {"POTTS": True, "LABELS": padded, "PIXELS": pixels}
-    filter_module, crf_module = triton_guided_filter, triton_guidance_crf
+    module, crf_module = triton_guided_filter, triton_guidance_crf
     every = [
-        ("factorise", filter_module._factorise, {"CHANNELS": 3, "PIXELS": filter_module.FLAT}, filter_module.LAUNCH),
         ("update", crf_module._update, labels | {"SOFTMAX": True}, crf_module.LAUNCH),
         ("update_backward", crf_module._update_backward, labels, crf_module.LAUNCH),
     ]
     for radius in RADII:
-        rows, columns, _ = filter_module.tiling(75, 125, radius)
-        box = {"CHANNELS": 3, "RADIUS": radius, "ROWS": rows, "COLUMNS": columns}
-        for name, kernel, options in (
-            ("guide_means", filter_module._guide_means, {"PRODUCTS": True}),
-            ("slopes", filter_module._slopes, {"CLIPPED": True, "DIVIDE": False}),
-            ("slopes_adjoint", filter_module._slopes, {"CLIPPED": True, "DIVIDE": True}),
-            ("collect", filter_module._collect, {"CLIPPED": True, "DIVIDE": True}),
-        ):
-            every.append((f"{name} radius {radius}", kernel, box | options, filter_module.LAUNCH))
+        _, tile = module.tiling(16, 21, 128, 128, radius)
+        tile |= {"CHANNELS": 3}
+        guide = {"CHANNELS": 3, "RADIUS": radius, "COLUMNS": tile["COLUMNS"]}
+        cases = [
+            ("guide_sums", module._guide_sums, guide | {"ROWS": module.GUIDE_ROWS, "PRODUCTS": True}),
+            ("factorise", module._factorise, guide | {"PIXELS": module.FLAT}),
+            ("slopes", module._slopes, tile | {"CLIPPED": True, "DIVIDE": False}),
+            ("slopes_adjoint", module._slopes, tile | {"CLIPPED": True, "DIVIDE": True}),
+            ("collect", module._collect, tile | {"CLIPPED": True, "DIVIDE": True}),
+        ]
+        if radius > module.NARROW.value:
+            cases.append(("solve", module._solve, tile | {"ROWS": module.SOLVE_ROWS, "CLIPPED": True}))
+        every += [(f"{name} radius {radius}", kernel, sizes, module.LAUNCH) for name, kernel, sizes in cases]
     return every
 
 
 def compile_kernel(kernel, constants: dict, launch: dict, target: GPUTarget):
     names = kernel.arg_names
-    signature = {n: "constexpr" if n in constants else SCALARS.get(n, DOUBLES.get(n, "*fp32")) for n in names}
+    doubles = DOUBLES if "eps" in names or "PRODUCTS" in names else set()  # the moments of the guide
+    signature = {
+        n: "constexpr" if n in constants else SCALARS.get(n, "*fp64" if n in doubles else "*fp32") for n in names
+    }
     source = ASTSource(
         fn=kernel,
         signature=signature,

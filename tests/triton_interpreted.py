@@ -9,9 +9,21 @@ import sys
 
 import numpy as np
 import torch
-from hypothesis import Phase, given, settings
+import triton
+import triton.language as tl
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
-from kernels_tools import FLAT, TEXTURED, Case, assert_close, cases, channel_first, channel_last
+from kernels_tools import (
+    FLAT,
+    TEXTURED,
+    Case,
+    assert_close,
+    cases,
+    channel_first,
+    channel_last,
+    lay_out,
+    make_guide,
+)
 
 from segmodel.kernels import guidance_crf, guided_filter, prepare_guide, triton_guided_filter
 from segmodel.kernels.triton_guidance_crf import update, update_backward
@@ -33,13 +45,20 @@ dtypes = st.sampled_from(tuple(ROUNDING))
 small = {"labels": (1, 2), "sizes": SMALL, "batch": (1,)}
 
 
-def narrow_tiling(height: int, width: int, radius: int) -> tuple[int, int, int]:
-    """Tiles of 8 x 16 (or wider, for a window), so that a 9 x 9 map has several of them in both directions."""
-    columns = max(16, 1 << (2 * radius + 1).bit_length())
-    return 8, columns, -(-height // 8) * -(-width // (columns - 2 * radius))
+def small_columns(radius: int) -> int:
+    """Tiles of 16 columns, or of one window: a 9 x 9 map has several of them side by side."""
+    return 16 if radius <= triton_guided_filter.NARROW.value else triton.next_power_of_2(2 * radius + 1)
+
+
+def two_images() -> Case:
+    """Two images, an odd number of labels, and windows that end where a tile does."""
+    rng = np.random.default_rng(0)
+    scores, guide = rng.normal(size=(2, 3, 9, 9)), make_guide("noise", (2, 3, 9, 9), rng)
+    return Case(lay_out(scores, "contiguous"), lay_out(guide, "contiguous"), "noise", 1, "clipped")
 
 
 @examples
+@example(two_images())
 @given(cases(**small, kinds=TEXTURED + FLAT))
 def guide_moments(case: Case) -> None:
     guide = case.guide.float().to(DEVICE)
@@ -50,8 +69,10 @@ def guide_moments(case: Case) -> None:
 
 
 @examples
-@given(cases(**small, kinds=TEXTURED + FLAT), st.booleans(), dtypes)
-def filter_and_adjoint(case: Case, adjoint: bool, dtype: torch.dtype) -> None:
+@example(two_images(), False, torch.float32, 0)
+@given(cases(**small, kinds=TEXTURED + FLAT), st.booleans(), dtypes, st.sampled_from((0, 10**9)))
+def filter_and_adjoint(case: Case, adjoint: bool, dtype: torch.dtype, programs: int) -> None:
+    triton_guided_filter.PROGRAMS = programs  # few: tiles of many rows and two labels; many: four rows and one label
     oracle = reference.guided_filter_adjoint if adjoint else reference.guided_filter
     scores = case.scores.to(dtype)
     images = zip(channel_last(scores), channel_last(case.guide), strict=True)
@@ -146,6 +167,8 @@ def variable() -> None:
 TESTS = {
     "guide_moments": guide_moments,
     "filter_and_adjoint": filter_and_adjoint,
+    "wide_guide_moments": guide_moments,
+    "wide_filter_and_adjoint": filter_and_adjoint,
     "update": update_step,
     "update_backward": update_backward_step,
     "guidance_crf": crf_and_gradients,
@@ -154,6 +177,8 @@ TESTS = {
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    triton_guided_filter.tiling = narrow_tiling
+    triton_guided_filter.columns_of_tile = small_columns
+    if sys.argv[1].startswith("wide"):
+        triton_guided_filter.NARROW = tl.constexpr(0)
     TESTS[sys.argv[1]]()
     print(sys.argv[1], "passed")
