@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from segmodel import cli
-from segmodel.checkpoint import find_checkpoint, load_model, read_checkpoint, save_checkpoint
+from segmodel.checkpoint import build_model, find_checkpoint, read_checkpoint, save_checkpoint
 from segmodel.configuration import SECTIONS, make_config
 from segmodel.data import AugmentedData, open_data
 from segmodel.errors import UserError
@@ -42,8 +42,8 @@ def main(arguments: Sequence[str]) -> int:
     train = config.train
     device = choose_device(train.device)
     dtype = autocast_dtype(train.precision, device)
-    card, _ = read_checkpoint(source, weights=False)
-    model = place(load_model(source), device)
+    card, tensors = read_checkpoint(source)  # once, for a training may replace it meanwhile
+    model = place(build_model(source, card, tensors), device)
     data, validation = (open_data(train.data, split=split) for split in ("train", "val"))
     check_classes(source, model.classes, data)
     (before,) = evaluate(model, validation, dtype=dtype, description="before")

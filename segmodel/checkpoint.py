@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 import segmodel
@@ -129,16 +129,24 @@ def find_checkpoint(path: str | Path) -> Path:
 def read_checkpoint(path: str | Path, *, weights: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Card and tensors of a checkpoint file; without ``weights`` only its header is read, and there are no tensors.
 
+    The file is opened once, since a training may replace it at any moment: safetensors opens one for PyTorch twice, and
+    would give the header of one checkpoint and the data of the next.
+
     Raises:
         UserError: unreadable, truncated, not written by segmodel, or a card with values of other types.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            card = json.loads((file.metadata() or {}).get("segmodel", "null"))
-            names = file.keys() if weights else ()
-            tensors = {name: file.get_tensor(name) for name in names}
-    except (OSError, SafetensorError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not a readable checkpoint ({error})") from error
+        if weights:
+            content = Path(path).read_bytes()
+            tensors = load(content)  # checks the header, too
+            metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__")
+        else:
+            with safe_open(path, framework="np") as file:
+                tensors, metadata = {}, file.metadata()
+        card = json.loads((metadata or {}).get("segmodel", "null"))
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]  # torch's may have its stack below
+        raise UserError(f"{path}: not a readable checkpoint ({reason})") from error
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         found = card.get("format") if isinstance(card, dict) else "none"
         raise UserError(f"{path}: expected a segmodel checkpoint of format {FORMAT}, got format {found}")

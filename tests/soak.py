@@ -29,6 +29,8 @@ from distributed_tools import start, together, train
 from PIL import Image
 from safetensors.torch import load_file
 
+from segmodel.checkpoint import read_checkpoint
+
 TINY = [
     "--depth", "18", "--width", "4", "--stem-width", "4", "--label-hidden", "4", "--rings", "[1,2]",
     "--label-pool", "5", "--batch-size", "2", "--crop", "32,32", "--workers", "1", "--pictures", "1", "--precision",
@@ -44,7 +46,7 @@ STATUS: dict[str, tuple[int | None, str]] = {
     "infinite weights": (1, "the loss is nan"),
 }
 """Each fault with the exit status and the words that it leads to."""
-PATIENCE = 120  # seconds
+PATIENCE = 300  # seconds for one session: on two busy cores importing torch and starting alone took 30
 
 
 def train_with(fault: str, after: int, number: float, arguments: Sequence[str]) -> tuple[int, str]:
@@ -77,7 +79,7 @@ def check_visible(folder: Path) -> None:
     for file in folder.rglob("*"):
         try:
             if file.suffix == ".safetensors":
-                load_file(file)
+                read_checkpoint(file)
             elif file.suffix == ".json":
                 json.loads(file.read_text())
             elif file.suffix == ".toml":

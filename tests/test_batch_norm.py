@@ -5,7 +5,7 @@ from distributed_tools import SMALL, train
 from safetensors.torch import load_file
 
 from segmodel import batch_norm, cli
-from segmodel.checkpoint import read_checkpoint
+from segmodel.checkpoint import load_model, read_checkpoint, save_checkpoint
 
 
 def test_statistics_of_a_finished_run(tmp_path, capsys):
@@ -35,3 +35,22 @@ def test_statistics_of_a_finished_run(tmp_path, capsys):
     ):
         assert cli.run("batch_norm", batch_norm.main, case) == 2
         assert message in capsys.readouterr().err
+
+
+def test_card_and_weights_are_of_one_checkpoint_though_a_training_goes_on(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    assert train([*SMALL, "--steps", "1", "--output", str(folder)]) == (0, "")
+    file, expected = folder / "best.safetensors", load_model(folder / "best.safetensors")
+
+    def read(*given, **options):
+        found = read_checkpoint(*given, **options)
+        newer = load_model(file)
+        torch.nn.init.zeros_(newer.backbone.conv1.weight)
+        save_checkpoint(file, newer, found[0])
+        return found
+
+    monkeypatch.setattr(batch_norm, "read_checkpoint", read)
+    assert cli.run("batch_norm", batch_norm.main, [str(folder)]) == 0
+    assert not load_model(file).backbone.conv1.weight.any()
+    found = load_model(folder / "best_batch_norm.safetensors")
+    assert torch.equal(found.backbone.conv1.weight, expected.backbone.conv1.weight)

@@ -6,19 +6,21 @@ SEGMODEL_TEST_KILLS=10 kills that often (default: 3).
 import json
 import os
 import random
+import shutil
 import signal
 import time
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from distributed_tools import SMALL, start, together, train
 from safetensors.torch import load_file
 
+from segmodel import ModelConfig, SegModel
 from segmodel import train as command
-from segmodel.checkpoint import json_text
+from segmodel.checkpoint import json_text, read_checkpoint, save_checkpoint
 from segmodel.loader import Timed
 
 TINY = [*SMALL, "--precision", "float32", "--steps", "30", "--validate-every", "5", "--checkpoint-minutes", "0"]
@@ -73,6 +75,37 @@ def test_the_newest_checkpoints_are_kept_and_can_be_gone_back_to(tmp_path):
     assert train(["--resume", str(folder)]) == (0, "")
     again = load_file(folder / "last.safetensors")
     assert all(torch.equal(value, again[name]) for name, value in final.items())
+
+
+def keep_replacing(file: Path, sources: Sequence[Path]) -> None:
+    while True:
+        for source in sources:
+            shutil.copyfile(source, file.with_suffix(".partial"))
+            file.with_suffix(".partial").replace(file)
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_read_is_no_mixture(tmp_path):
+    """Other processes read runs that are still trained."""
+    model = SegModel(2, ModelConfig(depth=18, width=4, stem_width=4, label_hidden=4, rings=((1, 2),), label_pool=5))
+    file, sources = tmp_path / "last.safetensors", [tmp_path / f"{step}.safetensors" for step in range(3)]
+    for step, source in enumerate(sources):  # the last one is larger, by its header
+        for parameter in model.parameters():
+            torch.nn.init.constant_(parameter, step)
+        save_checkpoint(source, model, {"step": step, "remark": 1000 * (step // 2) * " "})
+    names = [name for name, _ in model.named_parameters()]
+    shutil.copyfile(sources[0], file)
+    (process,), _ = start(1, keep_replacing, file, sources)
+    before, changes, deadline = 0, 0, time.monotonic() + 200
+    try:
+        while changes < 100 and time.monotonic() < deadline:
+            card, tensors = read_checkpoint(file)
+            assert all((tensors[name] == card["step"]).all() for name in names)
+            assert read_checkpoint(file, weights=False)[0]["step"] in range(3)
+            changes, before = changes + (card["step"] != before), card["step"]
+    finally:
+        process.kill()
+        process.join()
+    assert changes == 100
 
 
 def test_torchrun_without_a_folder_or_a_checkpoint(tmp_path, monkeypatch):
@@ -132,14 +165,18 @@ def test_json_has_null_where_a_number_is_not_finite(value):
     assert json.loads(text) == {"NaN": [1.5, [None, "NaN"]], "b": {"c": None}, "d": True}
 
 
-def test_the_wait_for_an_item_is_measured_alone():
+def test_the_wait_for_an_item_is_measured_alone(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr("segmodel.loader.time.monotonic", lambda: now)
+
     def slow():
+        nonlocal now
         for item in range(3):
-            time.sleep(0.05)
+            now += 2 + item
             yield item
 
     timed = Timed(slow())
-    for _ in timed:
-        assert 0.045 < timed.waited < 0.5
-        time.sleep(0.1)
-    assert np.isfinite(timed.waited)
+    for item in timed:
+        assert timed.waited == 2 + item
+        now += 100
+    assert timed.waited == 4
