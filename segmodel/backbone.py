@@ -26,10 +26,26 @@ def _conv3x3(inputs: int, outputs: int, stride: int, dilation: int) -> nn.Conv2d
     return nn.Conv2d(inputs, outputs, 3, stride, padding=dilation, dilation=dilation, bias=False)
 
 
+class _Subsampled1x1(nn.Conv2d):
+    """A 1x1 convolution that takes its stride first.
+
+    oneDNN's own way writes past a buffer in the weights' gradient of fewer channels than its block (8, with AVX-512 16)
+    and "channels last" (its issue 6035): a training on CPU crashes, hangs or learns from garbage.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.conv2d(x[..., :: self.stride[0], :: self.stride[1]], self.weight)
+
+
+def _conv1x1(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
+    kind = _Subsampled1x1 if stride > 1 and inputs < 16 else nn.Conv2d
+    return kind(inputs, outputs, 1, stride, bias=False)
+
+
 def _shortcut(inputs: int, outputs: int, stride: int, *, normalised: bool) -> nn.Sequential | None:
     if inputs == outputs and stride == 1:
         return None
-    conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+    conv = _conv1x1(inputs, outputs, stride)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs)) if normalised else nn.Sequential(conv)
 
 
@@ -62,7 +78,7 @@ class Bottleneck(nn.Module):
         super().__init__()
         outputs = planes * self.expansion
         dilation = dilations[1] if stride_in_1x1 else dilations[0]
-        self.conv1 = nn.Conv2d(inputs, planes, 1, stride if stride_in_1x1 else 1, bias=False)
+        self.conv1 = _conv1x1(inputs, planes, stride if stride_in_1x1 else 1)
         self.bn1 = nn.BatchNorm2d(planes)
         self.conv2 = _conv3x3(planes, planes, 1 if stride_in_1x1 else stride, dilation)
         self.bn2 = nn.BatchNorm2d(planes)
@@ -88,7 +104,7 @@ class PreActivationBottleneck(nn.Module):
         outputs = planes * self.expansion
         dilation = dilations[1] if stride_in_1x1 else dilations[0]
         self.bn1 = nn.BatchNorm2d(inputs)
-        self.conv1 = nn.Conv2d(inputs, planes, 1, stride if stride_in_1x1 else 1, bias=False)
+        self.conv1 = _conv1x1(inputs, planes, stride if stride_in_1x1 else 1)
         self.bn2 = nn.BatchNorm2d(planes)
         self.conv2 = _conv3x3(planes, planes, 1 if stride_in_1x1 else stride, dilation)
         self.bn3 = nn.BatchNorm2d(planes)

@@ -1,5 +1,8 @@
 """The hole algorithm keeps what pre-trained weights compute; weight files load by name and are reported on."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -35,6 +38,31 @@ def test_dilated_features_hold_those_of_the_strided_network(depth, variant, heig
         step = 32 // output_stride
         # the same sums in the same order or nearly: float64 rounding only
         torch.testing.assert_close(features[:, :, ::step, ::step], expected, rtol=1e-10, atol=1e-12)
+
+
+GRADIENTS = """
+import torch
+from segmodel.backbone import ResNet
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+for depth, options in ((18, {}), (50, {"stride_in_1x1": True}), (50, {"stride_in_1x1": True, "preactivation": True})):
+    network = ResNet(depth, width=2, stem_width=4, output_stride=32, **options).to(memory_format=torch.channels_last)
+    convs = [m for m in network.modules() if getattr(m, "kernel_size", 0) == (1, 1) and m.stride == (2, 2)]
+    assert len(convs) == (6 if options else 3), convs
+    for conv in 9 * convs:
+        x = torch.randn(8, conv.in_channels, 16, 16).contiguous(memory_format=torch.channels_last).requires_grad_()
+        conv.zero_grad()
+        conv(x).sum().backward()
+        expected = x[:, :, ::2, ::2].sum((0, 2, 3))[:, None, None].expand_as(conv.weight)
+        torch.testing.assert_close(conv.weight.grad, expected, rtol=1e-4, atol=1e-3)  # sums of 512 values in float32
+"""
+
+
+def test_strided_1x1_convolutions_of_few_channels_have_right_gradients():
+    """In a process of its own: where oneDNN is wrong (see the backbone), it crashes or hangs."""
+    done = subprocess.run([sys.executable, "-c", GRADIENTS], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
 
 
 def test_parameter_names_and_shapes_are_those_of_torchvision():
