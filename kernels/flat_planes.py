@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Elements of one temporary per thread. About ten temporaries are alive at once, so that they nearly stay in a 2 MB cache,
-# and an addition of this size takes many times as long as its call. Half as many cost a fifth more on maps of 75x125 to
-# 200x300, twice as many up to a fifth on some of them; of larger maps it is one plane at a time in any case.
+# Elements of one temporary per thread. About ten temporaries are alive at once, so that they nearly stay in a 2 MB
+# cache, and an addition of this size takes many times as long as its call. Half as many cost a fifth more on maps of
+# 75x125 to 200x300, twice as many up to a fifth on some of them; of larger maps it is one plane at a time in any case.
 BLOCK = 2**16
 REGISTER = 32  # bytes
 

@@ -46,7 +46,7 @@ def _shift(x, BY: tl.constexpr):
 
 @triton.jit
 def _across(x, RADIUS: tl.constexpr):
-    """Sums of 2 RADIUS + 1 columns from the own one on, by doubling; what the last 2 RADIUS hold means nothing."""
+    """Sums of 2 RADIUS + 1 < 16 columns from the own one on, by doubling; the last 2 RADIUS sums mean nothing."""
     SIZE: tl.constexpr = 2 * RADIUS + 1
     total = x
     for bit in tl.static_range(1, 4):
