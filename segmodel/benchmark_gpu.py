@@ -31,7 +31,8 @@ def with_gradient(scores: Tensor, guide: Any, backend: str) -> Call:
 
 def calls(scores: Tensor, guide: Tensor) -> dict[str, Call]:
     """Both backends, standard operators compiled (a registered operator is opaque to the compiler), and kornia."""
-    prepared, found = prepare_guide(guide), {}
+    prepared = prepare_guide(guide)
+    found: dict[str, Call] = {}
     for backend in ("triton", "torch"):
         run: Callable[..., Tensor] = partial(guided_filter, scores, backend=backend)
         found |= {
