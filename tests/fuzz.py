@@ -151,11 +151,11 @@ def sample(spec: str) -> Callable[[Path], object]:
     return lambda path: open_data(spec, split="train")[0]
 
 
-def matlab() -> bytes:
+def matlab(*, packed: bool) -> bytes:
     from scipy.io import savemat
 
     file = BytesIO()
-    savemat(file, {"GTcls": {"Segmentation": np.zeros((9, 13), np.uint8)}}, do_compression=True)
+    savemat(file, {"GTcls": {"Segmentation": np.zeros((9, 13), np.uint8)}}, do_compression=packed)
     return file.getvalue()
 
 
@@ -224,7 +224,8 @@ def make_targets(folder: Path) -> dict[str, Target]:
             (sbd / part).mkdir(parents=True)
         (sbd / "train.txt").write_text("a\n")
         (sbd / "img" / "a.jpg").write_bytes(pictures("JPEG")[0])
-        targets["SBD labels, .mat"] = Target(written("sbd/cls/a.mat", sample(f"sbd:{sbd}")), (matlab(),))
+        seeds = (matlab(packed=True), matlab(packed=False))
+        targets["SBD labels, .mat"] = Target(written("sbd/cls/a.mat", sample(f"sbd:{sbd}")), seeds)
     if find_spec("pycocotools"):
         (folder / "coco" / "annotations").mkdir(parents=True)
         (folder / "coco" / "train").mkdir()

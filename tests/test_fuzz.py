@@ -32,7 +32,7 @@ NAMES = (
 @pytest.mark.filterwarnings("ignore")  # what readers of broken files say is theirs
 def test_broken_files_lead_to_documented_errors_alone(name: str, folder: Path, targets: dict[str, Target]):
     if name not in targets:
-        pytest.skip("needs an extra: scipy for SBD, pycocotools for COCO")
+        pytest.skip("needs scipy, which writes SBD's files here, or pycocotools (extra coco)")
     assert fuzz(targets[name], folder, EXECUTIONS, derandomize=True) >= EXECUTIONS
 
 

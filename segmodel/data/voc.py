@@ -1,10 +1,7 @@
 """Pascal VOC 2012 segmentation and SBD (Semantic Boundaries Dataset), each in its own layout."""
 
-import io
-import struct
 import zlib
 from collections.abc import Collection
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +20,7 @@ from .base import (
     read_lines,
     split_options,
 )
+from .matlab import read_field
 
 CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -87,8 +85,6 @@ class SbdData(FileData):
 def _sbd(path: str, lists: tuple[str, ...], without: Collection[str] = ()) -> FileData:
     root = existing_folder(path, "sbd")
     root = root / "dataset" if (root / "dataset").is_dir() else root
-    if find_spec("scipy") is None:
-        raise DataError(f"sbd: {root}/cls/*.mat are read by scipy, which is missing: pip install segmodel[sbd]")
     found: dict[str, str] = {}  # a name that both lists hold counts once
     for part in lists:
         for where, (name,) in _names(root / f"{part}.txt"):
@@ -102,34 +98,18 @@ def _sbd(path: str, lists: tuple[str, ...], without: Collection[str] = ()) -> Fi
 
 
 def _read_mat(path: Path) -> np.ndarray:
-    from scipy.io import loadmat  # an extra: only SBD needs it
-
     try:
-        label = loadmat(io.BytesIO(_bounded(path)), variable_names=["GTcls"])["GTcls"]["Segmentation"][0, 0]
+        with path.open("rb") as file:
+            content = file.read(_MAX_MAT[0] + 1)
+        if len(content) > _MAX_MAT[0]:
+            raise ValueError(f"expected at most {_MAX_MAT[0]} bytes, got more")
+        return read_field(content, "GTcls", "Segmentation", most=_MAX_MAT[1])
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
-    except Exception as error:  # scipy's reader raises whatever a broken file leads it to
-        text = f"{type(error).__name__}: {one_line(error)}"
-        raise DataError(f"{path}: GTcls.Segmentation cannot be read from this MATLAB file: {text}") from error
-    if not isinstance(label, np.ndarray) or label.ndim != 2 or label.dtype.kind not in "ui":
-        raise DataError(f"{path}: GTcls.Segmentation: expected a matrix of whole numbers, got {label!r:.60}")
-    return label
-
-
-def _bounded(path: Path) -> bytes:
-    """The bytes of a MATLAB file (version 5) after a look at how much its packed elements (type 15) unpack to."""
-    with path.open("rb") as file:
-        content = file.read(_MAX_MAT[0] + 1)
-    order = ">" if content[126:128] == b"MI" else "<"
-    place, unpacked = 128, len(content)
-    while place + 8 <= len(content):
-        kind, size = struct.unpack_from(f"{order}II", content, place)
-        if kind == 15:
-            unpacked += len(zlib.decompressobj().decompress(content[place + 8 : place + 8 + size], _MAX_MAT[1]))
-        place += 8 + size
-    if len(content) > _MAX_MAT[0] or unpacked > _MAX_MAT[1]:
-        raise ValueError(f"expected at most {_MAX_MAT[0]} bytes that unpack to {_MAX_MAT[1]}, got more")
-    return content
+    except (OSError, ValueError, zlib.error) as error:
+        raise DataError(
+            f"{path}: GTcls.Segmentation cannot be read from this MATLAB file: {one_line(error)}"
+        ) from error
 
 
 def _voc(root: Path, list_path: Path, labels: Path) -> FileData:
