@@ -77,7 +77,8 @@ def _ends(column, width, RADIUS: tl.constexpr, COLUMNS: tl.constexpr):
 
 
 @triton.jit
-def _difference(x, valid, high, low, middle, has_low, has_middle):
+def _difference(x, valid, ends):
+    high, low, middle, has_low, has_middle = ends
     value = tl.load(x + high, mask=valid, other=0.0) - tl.load(x + low, mask=valid & has_low, other=0.0)
     return value + tl.load(x + middle, mask=valid & has_middle, other=0.0)
 
@@ -131,22 +132,22 @@ def _factorise(
     sums += image * (CHANNELS + PAIRS) * area + row * width
     planes += image * (2 * CHANNELS + PAIRS) * area + CHANNELS * area + pixel
     products, factors = sums + CHANNELS * area, planes + CHANNELS * area
-    high, low, middle, has_low, has_middle = _ends(column, width, RADIUS, COLUMNS)
+    ends = _ends(column, width, RADIUS, COLUMNS)
     n = (_counts(row, height, RADIUS) * _counts(column, width, RADIUS)).to(tl.float64)
-    m_0 = _difference(sums, valid, high, low, middle, has_low, has_middle) / n
-    v_00 = _difference(products, valid, high, low, middle, has_low, has_middle) / n - m_0 * m_0
+    m_0 = _difference(sums, valid, ends) / n
+    v_00 = _difference(products, valid, ends) / n - m_0 * m_0
     d_0 = tl.maximum(v_00, 0.0) + eps
     tl.store(planes, m_0.to(tl.float32), mask=valid)
     if CHANNELS == 1:
         tl.store(factors, (1.0 / d_0).to(tl.float32), mask=valid)
     else:
-        m_1 = _difference(sums + area, valid, high, low, middle, has_low, has_middle) / n
-        m_2 = _difference(sums + 2 * area, valid, high, low, middle, has_low, has_middle) / n
-        v_10 = _difference(products + area, valid, high, low, middle, has_low, has_middle) / n - m_1 * m_0
-        v_11 = _difference(products + 2 * area, valid, high, low, middle, has_low, has_middle) / n - m_1 * m_1
-        v_20 = _difference(products + 3 * area, valid, high, low, middle, has_low, has_middle) / n - m_2 * m_0
-        v_21 = _difference(products + 4 * area, valid, high, low, middle, has_low, has_middle) / n - m_2 * m_1
-        v_22 = _difference(products + 5 * area, valid, high, low, middle, has_low, has_middle) / n - m_2 * m_2
+        m_1 = _difference(sums + area, valid, ends) / n
+        m_2 = _difference(sums + 2 * area, valid, ends) / n
+        v_10 = _difference(products + area, valid, ends) / n - m_1 * m_0
+        v_11 = _difference(products + 2 * area, valid, ends) / n - m_1 * m_1
+        v_20 = _difference(products + 3 * area, valid, ends) / n - m_2 * m_0
+        v_21 = _difference(products + 4 * area, valid, ends) / n - m_2 * m_1
+        v_22 = _difference(products + 5 * area, valid, ends) / n - m_2 * m_2
         l_10, l_20 = v_10 / d_0, v_20 / d_0
         d_1 = tl.maximum(v_11 - l_10 * v_10, 0.0) + eps
         l_21 = (v_21 - l_20 * v_10) / d_1
@@ -273,16 +274,16 @@ def _solve(
     slopes += (image * labels + label) * ((CHANNELS + 1) * area) + column
     planes += image * (2 * CHANNELS + CHANNELS * (CHANNELS + 1) // 2) * area + CHANNELS * area + column
     across = _inverse(column, width, RADIUS, CLIPPED)
-    high, low, middle, has_low, has_middle = _ends(column, width, RADIUS, COLUMNS)
+    ends = _ends(column, width, RADIUS, COLUMNS)
     for row in range(first, tl.minimum(first + ROWS, height)):
         n = across * _inverse(row, height, RADIUS, CLIPPED)
         x = sums + row * width
-        total = _difference(x, valid, high, low, middle, has_low, has_middle) * n
-        y_0 = _difference(x + area, valid, high, low, middle, has_low, has_middle) * n
+        total = _difference(x, valid, ends) * n
+        y_0 = _difference(x + area, valid, ends) * n
         y_1, y_2 = y_0, y_0
         if CHANNELS == 3:
-            y_1 = _difference(x + 2 * area, valid, high, low, middle, has_low, has_middle) * n
-            y_2 = _difference(x + 3 * area, valid, high, low, middle, has_low, has_middle) * n
+            y_1 = _difference(x + 2 * area, valid, ends) * n
+            y_2 = _difference(x + 3 * area, valid, ends) * n
         factors = _factors(planes + row * width, area, here, CHANNELS)
         b, a_0, a_1, a_2 = _line(total, y_0, y_1, y_2, factors, CHANNELS)
         b, a_0, a_1, a_2 = tl.cumsum(b, 1), tl.cumsum(a_0, 1), tl.cumsum(a_1, 1), tl.cumsum(a_2, 1)
@@ -290,11 +291,11 @@ def _solve(
 
 
 @triton.jit
-def _row(x, counts, valid, high, low, middle, has_low, has_middle, RADIUS: tl.constexpr):
+def _row(x, counts, valid, source, ends, RADIUS: tl.constexpr):
     """A row of slopes, if it counts; of a wide window its sums along the row."""
     if RADIUS > NARROW:
-        return _difference(x, valid & counts, high, low, middle, has_low, has_middle)
-    return tl.load(x + high, mask=valid & counts, other=0.0)
+        return _difference(x, valid & counts, ends)
+    return tl.load(x + source, mask=valid & counts, other=0.0)
 
 
 @triton.jit(do_not_specialize=["labels", "height", "width"])
@@ -306,10 +307,9 @@ def _collect(
     """Sum of the windows' lines at every pixel, over the counts if DIVIDE (or always, when they are constant)."""
     LEFT: tl.constexpr = RADIUS if RADIUS <= NARROW else 0
     first, column, here = _tile(width, ROWS, COLUMNS, 2 * LEFT)
-    high, low, middle, has_low, has_middle = _ends(column, width, RADIUS, COLUMNS)
-    if RADIUS <= NARROW:
-        high = column - LEFT
-    inside = (high >= 0) & (high < width)
+    ends = _ends(column, width, RADIUS, COLUMNS)
+    source = column - LEFT
+    inside = (source >= 0) & (source < width)
     label = tl.program_id(1) * LABELS + tl.arange(0, LABELS)[:, None]
     valid = (label < labels) & inside  # [LABELS, COLUMNS]
     area, image = height * width, tl.program_id(2).to(tl.int64)
@@ -321,23 +321,23 @@ def _collect(
     s_0, s_1, s_2 = s, s, s
     for row in range(tl.maximum(first - RADIUS - 1, 0), tl.minimum(first + RADIUS, height)):
         x = slopes + row * width
-        s += _row(x, True, valid, high, low, middle, has_low, has_middle, RADIUS)
-        s_0 += _row(x + area, True, valid, high, low, middle, has_low, has_middle, RADIUS)
+        s += _row(x, True, valid, source, ends, RADIUS)
+        s_0 += _row(x + area, True, valid, source, ends, RADIUS)
         if CHANNELS == 3:
-            s_1 += _row(x + 2 * area, True, valid, high, low, middle, has_low, has_middle, RADIUS)
-            s_2 += _row(x + 3 * area, True, valid, high, low, middle, has_low, has_middle, RADIUS)
+            s_1 += _row(x + 2 * area, True, valid, source, ends, RADIUS)
+            s_2 += _row(x + 3 * area, True, valid, source, ends, RADIUS)
     for row in range(first, tl.minimum(first + ROWS, height)):
         entering, leaving = row + RADIUS < height, row > RADIUS
         new, old = slopes + (row + RADIUS) * width, slopes + (row - RADIUS - 1) * width
-        s += _row(new, entering, valid, high, low, middle, has_low, has_middle, RADIUS)
-        s -= _row(old, leaving, valid, high, low, middle, has_low, has_middle, RADIUS)
-        s_0 += _row(new + area, entering, valid, high, low, middle, has_low, has_middle, RADIUS)
-        s_0 -= _row(old + area, leaving, valid, high, low, middle, has_low, has_middle, RADIUS)
+        s += _row(new, entering, valid, source, ends, RADIUS)
+        s -= _row(old, leaving, valid, source, ends, RADIUS)
+        s_0 += _row(new + area, entering, valid, source, ends, RADIUS)
+        s_0 -= _row(old + area, leaving, valid, source, ends, RADIUS)
         if CHANNELS == 3:
-            s_1 += _row(new + 2 * area, entering, valid, high, low, middle, has_low, has_middle, RADIUS)
-            s_1 -= _row(old + 2 * area, leaving, valid, high, low, middle, has_low, has_middle, RADIUS)
-            s_2 += _row(new + 3 * area, entering, valid, high, low, middle, has_low, has_middle, RADIUS)
-            s_2 -= _row(old + 3 * area, leaving, valid, high, low, middle, has_low, has_middle, RADIUS)
+            s_1 += _row(new + 2 * area, entering, valid, source, ends, RADIUS)
+            s_1 -= _row(old + 2 * area, leaving, valid, source, ends, RADIUS)
+            s_2 += _row(new + 3 * area, entering, valid, source, ends, RADIUS)
+            s_2 -= _row(old + 3 * area, leaving, valid, source, ends, RADIUS)
         c_0, c_1, c_2 = _three(planes + row * width, area, here, CHANNELS)
         if RADIUS > NARROW:
             result = s + c_0 * s_0

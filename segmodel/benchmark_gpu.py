@@ -89,7 +89,7 @@ def tables() -> dict[str, Any] | str:
             name: microseconds(call, graph=not name.endswith(PLAIN)) for name, call in calls(scores, guide).items()
         }
         share = filter_bytes(scores) / times[MEASURED]["p50"] / rate
-        report["x".join(map(str, scores.shape))] = times | {"share of the copy rate": round(share, 2)}
+        report["x".join(map(str, scores.shape))] = times | {"share of the copy rate": round(share, 4)}
     return report
 
 
