@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from segmodel.data import DataError, open_data
-from segmodel.data.scenes import BOAT, CAR, GRASS, HUT, MOUNTAIN, ROAD, SCENES_VERSION, SKY, WATER
+from segmodel.data.scenes import BOAT, BOX_ON, CAR, GRASS, HUT, MOUNTAIN, ROAD, SCENES_VERSION, SKY, SUN, WATER
 
 FROZEN = {
     ("train", 0): ("bc460b8e5b824f33", [140.7, 163.758, 163.276], [64.285, 51.6, 54.005]),
@@ -116,14 +116,39 @@ def test_boxes_are_told_apart_by_the_ground_alone():
     assert own > 0.9 * (own + others)
 
 
+def test_bays_are_frozen_too():
+    sample = open_data("scenes:shores=1", split="val")[7]
+    assert sample.image.shape == (128, 384, 3)
+    assert hashlib.sha256(sample.label.tobytes()).hexdigest()[:16] == "4882084cd9a5cc0b"
+    np.testing.assert_allclose(sample.image.mean(axis=(0, 1)), [136.048, 118.985, 143.51], atol=2e-3, rtol=0)
+
+
+def test_boxes_on_a_shore_are_told_by_the_other_shore_alone():
+    """Every box is what the only ground of the other shore says, and the two grounds are independent."""
+    seen = np.zeros((5, 5), int)
+    data = open_data("scenes:shores=1,val=100", split="val")
+    for index in range(100):
+        left, bay, right = np.split(data[index].label, 3, axis=1)
+        assert set(bay.ravel().tolist()) <= {SKY, MOUNTAIN, WATER, SUN, 255}
+        (one,), (other,) = (set(shore[np.isin(shore, (ROAD, WATER, GRASS))].tolist()) for shore in (left, right))
+        for shore, far in ((left, other), (right, one)):
+            boxes = shore[np.isin(shore, (CAR, BOAT, HUT))]
+            assert boxes.size > 300
+            assert set(boxes.tolist()) == {BOX_ON[far]}
+        seen[one, other] += 1
+    assert seen[ROAD:, ROAD:].min() >= 4, "each of the nine pairs occurs, about every ninth time"
+
+
 @pytest.mark.parametrize(
     ("spec", "split", "message"),
     [
         ("scenes", "test", "split: expected train or val, got 'test'"),
-        ("scenes:size=64", "train", "expected options such as train=2000,val=50, got 'size=64'"),
+        ("scenes:size=64", "train", "expected options such as train=2000,val=50,shores=1, got 'size=64'"),
         ("scenes:train=0", "train", "got 'train=0'"),
         ("scenes:train=-3", "train", "got 'train=-3'"),
         ("scenes:train", "train", "got 'train'"),
+        ("scenes:shores=0", "train", "got 'shores=0'"),
+        ("scenes:shores=2", "train", "got 'shores=2'"),
         ("scene", "train", "camvid, folder, got 'scene'"),
         ("", "train", "got ''"),
     ],

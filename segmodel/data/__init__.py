@@ -31,7 +31,7 @@ _TIMES = re.compile(r"(\d{1,4})\*(.*)", re.DOTALL)
 def open_data(spec: str, *, split: str) -> SegmentationData:
     """The data set that `spec` names: KIND:PATH, or several joined by +, N*KIND:PATH to see one N times as often.
 
-    scenes (drawn on the fly; scenes:train=2000,val=50 sets the number of scenes), voc:PATH, voc:PATH,sbd=PATH,
+    scenes (drawn on the fly; scenes:train=2000,val=50,shores=1: see data/scenes.py), voc:PATH, voc:PATH,sbd=PATH,
     sbd:PATH, cityscapes:PATH, cityscapes:PATH,coarse, ade20k:PATH, coco:PATH, coco:PATH,voc, coco:PATH,trainval,
     camvid:PATH, folder:PATH. All parts of a mix must have the same classes; only its first part is validated on.
 

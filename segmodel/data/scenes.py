@@ -9,7 +9,10 @@
 * A map at 1/16 misses bars of 4 to 6 pixels, jagged ridges, ragged crowns and concave patches of ground.
 * Things overlap, the light changes across the picture, the pixels are noisy; a band of one pixel around things is 255.
 
-A scene depends on (SCENES_VERSION, split, index) alone; anything that would change a pixel needs a new version. Only
+`scenes:shores=1` draws 128x384 pictures for context from afar: the two shores of a bay, one kind of ground each, open
+water between them. What a box is depends on the ground of the *other* shore, further away than a small backbone sees.
+
+A scene depends on (SCENES_VERSION, split, index, shores) alone; what would change a pixel needs a new version. Only
 `random` and `bytes` of the generator are used, which are taken straight from its frozen bit stream.
 """
 
@@ -45,16 +48,16 @@ _STUFF = 5  # regions 0..4 are stuff, painted first; each thing gets the next fr
 
 
 def scenes(options: str = "", *, split: str) -> SceneData:
-    """The built-in scenes; options such as "train=2000,val=50" set the number of scenes of a split."""
-    counts = dict(COUNTS)
+    """The built-in scenes; "train=2000,val=50" sets the number of scenes of a split, "shores=1" draws bays."""
+    values = COUNTS | {"shores": 0}
     for option in filter(None, options.split(",")):
         key, _, value = option.partition("=")
-        if key not in counts or not value.isdecimal() or int(value) < 1:
-            raise DataError(f"scenes: expected options such as train=2000,val=50, got {option!r}")
-        counts[key] = int(value)
+        if key not in values or not value.isdecimal() or int(value) < 1 or (key == "shores" and int(value) > 1):
+            raise DataError(f"scenes: expected options such as train=2000,val=50,shores=1, got {option!r}")
+        values[key] = int(value)
     if split not in SPLITS:
         raise DataError(f"scenes: split: expected train or val, got {split!r}")
-    return SceneData(split=split, count=counts[split])
+    return SceneData(split=split, count=values[split], shores=bool(values["shores"]))
 
 
 class SceneData(SegmentationData):
@@ -62,8 +65,8 @@ class SceneData(SegmentationData):
 
     name, classes, palette = "scenes", CLASSES, PALETTE
 
-    def __init__(self, *, split: str, count: int) -> None:
-        self.split, self.count = split, count
+    def __init__(self, *, split: str, count: int, shores: bool = False) -> None:
+        self.split, self.count, self.shores = split, count, shores
 
     def __len__(self) -> int:
         return self.count
@@ -71,9 +74,15 @@ class SceneData(SegmentationData):
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < self.count:
             raise IndexError(f"index: expected 0..{self.count - 1}, got {index}")
+        name = f"{self.split}-{index:05d}"
+        if self.shores:
+            rng = np.random.default_rng((SCENES_VERSION, SPLITS[self.split], index, 1))
+            left, right = (tuple(BOX_ON)[int(3 * rng.random())] for _ in range(2))
+            shores = [_Scene(rng, ground=own, box=BOX_ON[far]) for own, far in ((left, right), (right, left))]
+            parts = (scene.finished() for scene in (shores[0], _Scene(rng, ground=WATER, bare=True), shores[1]))
+            return Sample(*(np.concatenate(part, axis=1) for part in zip(*parts, strict=True)), name)
         rng = np.random.default_rng((SCENES_VERSION, SPLITS[self.split], index))
-        scene = _Scene(rng)
-        return Sample(*scene.finished(), f"{self.split}-{index:05d}")
+        return Sample(*_Scene(rng).finished(), name)
 
 
 class _Scene:
@@ -81,18 +90,23 @@ class _Scene:
 
     region: (H, W) number of the stuff or thing seen at each pixel; the later number is in front. For each number its
     class, texture and colour are kept in `classes`, `textures`, `colours`, and in `wholes` the number of what it is a
-    part of (a window of its box).
+    part of (a window of its box). ``ground``: the only kind of ground; ``box``: what every box is; ``bare``: no things
+    but the sun.
     """
 
-    def __init__(self, rng: np.random.Generator) -> None:
-        self.rng = rng
+    def __init__(
+        self, rng: np.random.Generator, *, ground: int | None = None, box: int | None = None, bare: bool = False
+    ) -> None:
+        self.rng, self.box = rng, box
+        self.kinds = [ROAD, WATER, GRASS] if ground is None else [ground] * 3
         self.region = np.zeros((SIZE, SIZE), np.int64)
         palette = _palette(rng)
         self.colours, self.spare = list(palette[:_STUFF]), list(palette[_STUFF:])
         self.classes = [SKY, MOUNTAIN, ROAD, WATER, GRASS]
         self.textures, self.wholes = list(self.classes), list(self.classes)
         self._paint_landscape()
-        self._paint_things()
+        if not bare:
+            self._paint_things()
 
     def uniform(self, low: float, high: float) -> float:
         return low + (high - low) * self.rng.random()
@@ -114,7 +128,7 @@ class _Scene:
         ridge = self.jagged(knots=14, low=base - 34, high=base + 2)
         self._paint_disc(SUN, self.uniform(12, SIZE - 12), self.uniform(11, base - 17), self.uniform(10, 14))
         self.region[(ridge <= _Y) & (ground > _Y)] = MOUNTAIN
-        kinds = [ROAD, WATER, GRASS]
+        kinds = self.kinds.copy()
         first, second, third = (kinds.pop(self.between(0, left)) for left in (2, 1, 0))
         below = ground <= _Y
         self.region[below] = first
@@ -145,9 +159,8 @@ class _Scene:
         """Boxes, balls, trees and poles, the lower on the ground the later."""
         plan = [self._paint_box] * 3 + [self._paint_ball] * self.between(1, 2)
         plan += [self._paint_tree] * self.between(1, 2) + [self._paint_pole] * self.between(2, 3)
-        kinds = [ROAD, WATER, GRASS]
-        wanted = [kinds[self.between(0, 2)] for _ in plan]
-        wanted[:3] = kinds
+        wanted = [self.kinds[self.between(0, 2)] for _ in plan]
+        wanted[:3] = self.kinds
         places: list[tuple[int, int]] = []
         for kind in wanted:
             places.append(self._place(kind, places))
@@ -182,10 +195,11 @@ class _Scene:
         self._paint_disc(BALL, x, y - radius, radius)
 
     def _paint_box(self, x: int, y: int) -> None:
-        """A body with a narrower top and two windows; what it is depends on the ground below it alone."""
+        """A body with a narrower top and two windows; unless ``box`` says what it is, the ground below it does."""
         kind = int(np.bincount(self.ground[y, max(x - 12, 0) : x + 13], minlength=5)[ROAD:].argmax()) + ROAD
-        number = self._new(BOX_ON[kind])
-        dark = self._new(BOX_ON[kind], part_of=number)
+        label = BOX_ON[kind] if self.box is None else self.box
+        number = self._new(label)
+        dark = self._new(label, part_of=number)
         half, height = self.between(13, 16) + (y - 60) // 16, self.between(10, 13) + (y - 60) // 20
         roof, shift = self.between(6, 9), self.between(-3, 3)
         self._paint_bar(number, x - half, x + half, y - height, y)
