@@ -1,6 +1,7 @@
 """Which backend runs an operator, and the checks that every operator makes at its public door."""
 
 import importlib.util
+import math
 import os
 
 import torch
@@ -15,16 +16,27 @@ TRITON = importlib.util.find_spec("triton") is not None
 MOST_PIXELS = 2**27  # of an image in Triton, whose kernels count within an image in 32 bits
 
 
+def requested(backend: str) -> str:
+    """The backend that a call asks for: the environment variable SEGMODEL_BACKEND stands in for "auto".
+
+    Raises:
+        ValueError: if the name is unknown.
+    """
+    source = "backend"
+    if backend == "auto":
+        source, backend = VARIABLE, os.environ.get(VARIABLE, "auto")
+    if backend not in BACKENDS:
+        raise ValueError(f"{source}: expected one of {BACKENDS}, got {backend!r}")
+    return backend
+
+
 def use_triton(backend: str, x: Tensor) -> bool:
-    """Decide for one call; the environment variable SEGMODEL_BACKEND stands in for "auto".
+    """Decide for one call.
 
     Raises:
         ValueError: if the name is unknown, or if Triton is asked for and cannot run on ``x``.
     """
-    if backend == "auto":
-        backend = os.environ.get(VARIABLE, "auto")
-    if backend not in BACKENDS:
-        raise ValueError(f"backend: expected one of {BACKENDS}, got {backend!r}")
+    backend = requested(backend)
     if backend == "torch":
         return False
     obstacle = _obstacle(x)
@@ -61,7 +73,11 @@ def check_map(name: str, x: Tensor, dtypes: tuple[torch.dtype, ...] = FLOATS) ->
         raise ValueError(f"{name}: expected one of {', '.join(str(d) for d in dtypes)}, got {x.dtype}")
     if min(x.shape[1:]) < 1:
         raise ValueError(f"{name}: expected at least one channel, row and column, got shape {tuple(x.shape)}")
-    # A custom operator would drop the tangent without a word.
+    check_no_tangent(name, x)
+
+
+def check_no_tangent(name: str, x: Tensor) -> None:
+    """Refuse forward mode: a custom operator would drop the tangent without a word."""
     if not torch.compiler.is_compiling() and forward_ad.unpack_dual(x).tangent is not None:
         raise NotImplementedError(f"{name}: forward mode differentiation is not supported")
 
@@ -72,3 +88,14 @@ def check_window(radius: int, border: str) -> None:
         raise ValueError(f"radius: expected an integer >= 0, got {radius!r}")
     if border not in BORDERS:
         raise ValueError(f"border: expected one of {BORDERS}, got {border!r}")
+
+
+def check_eps(eps: float) -> float:
+    """Require a finite number above 0."""
+    try:
+        number = float(eps)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ValueError(f"eps: expected a finite number > 0, got {eps!r}")
+    return number

@@ -10,8 +10,11 @@ from .flat_planes import FlatPlanes, window_counts, window_sum
 
 def box_sum(x: Tensor, radius: int) -> Tensor:
     """Sum over the part of every window that lies inside the image, in standard differentiable operators."""
-    x = F.pad(x, (radius, radius, radius, radius))
-    return window_sum(window_sum(x, 2 * radius + 1, dim=-2), 2 * radius + 1, dim=-1)
+    down = across = radius
+    if not torch.compiler.is_exporting():  # a program for maps of any size cannot ask for theirs
+        down, across = min(radius, x.shape[-2] - 1), min(radius, x.shape[-1] - 1)
+    x = F.pad(x, (across, across, down, down))
+    return window_sum(window_sum(x, 2 * down + 1, dim=-2), 2 * across + 1, dim=-1)
 
 
 def box_filter(x: Tensor, *, radius: int, border: str = "clipped", backend: str = "auto") -> Tensor:
@@ -43,12 +46,7 @@ def box_filter(x: Tensor, *, radius: int, border: str = "clipped", backend: str 
     return torch.ops.segmodel.box_filter(x, radius, border, False).to(x.dtype)
 
 
-@torch.library.custom_op("segmodel::box_filter", mutates_args=())
-def _box_filter(x: Tensor, radius: int, border: str, adjoint: bool) -> Tensor:
-    return _blocked_box_filter(x, radius, border, adjoint)
-
-
-def _blocked_box_filter(x: Tensor, radius: int, border: str, adjoint: bool) -> Tensor:
+def blocked_box_filter(x: Tensor, radius: int, border: str, adjoint: bool) -> Tensor:
     """D^-1 S x, or the adjoint S D^-1 x, some planes at a time."""
     layout = FlatPlanes(x.shape[-2], x.shape[-1], radius)
     planes = x.reshape(-1, *x.shape[-2:])
@@ -64,6 +62,9 @@ def _blocked_box_filter(x: Tensor, radius: int, border: str, adjoint: bool) -> T
         torch.mul(source, before, out=layout.pixels(layout.core(padded)))
         torch.mul(layout.pixels(layout.box_sum(padded)), after, out=out[first : first + block])
     return out.view(x.shape)
+
+
+_box_filter = torch.library.custom_op("segmodel::box_filter", blocked_box_filter, mutates_args=())
 
 
 @_box_filter.register_fake

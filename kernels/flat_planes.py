@@ -56,7 +56,8 @@ class FlatPlanes:
     """Planes of H rows, each row followed by r zeros, one plane after the other, with a margin for whole windows.
 
     The r zeros end one row and begin the next, so a window never sees a pixel of another row, and a shift in either
-    direction is a shift of the flat index: [planes, length] tensors without any row structure.
+    direction is a shift of the flat index: [planes, length] tensors without any row structure. Of a window larger than
+    the map only what the map can fill is laid out.
     """
 
     height: int
@@ -64,8 +65,16 @@ class FlatPlanes:
     radius: int
 
     @property
+    def down(self) -> int:
+        return min(self.radius, self.height - 1)
+
+    @property
+    def across(self) -> int:
+        return min(self.radius, self.width - 1)
+
+    @property
     def pitch(self) -> int:
-        return self.width + self.radius
+        return self.width + self.across
 
     @property
     def length(self) -> int:
@@ -73,7 +82,7 @@ class FlatPlanes:
 
     @property
     def margin(self) -> int:
-        return self.radius * self.pitch + self.radius
+        return self.down * self.pitch + self.across
 
     def block(self, planes: int, device: torch.device) -> int:
         """How many planes to work on at once: few on a CPU, so that they stay in its cache."""
@@ -100,8 +109,8 @@ class FlatPlanes:
 
     def box_sum(self, padded: Tensor) -> Tensor:
         """Clipped window sums [planes, length]; the values between the rows mean nothing."""
-        size = 2 * self.radius + 1
-        return window_sum(window_sum(padded, size, step=self.pitch, strided=True), size, strided=True)
+        columns = window_sum(padded, 2 * self.down + 1, step=self.pitch, strided=True)
+        return window_sum(columns, 2 * self.across + 1, strided=True)
 
     def clipped_sum(self, planes: Tensor) -> Tensor:
         """Clipped window sums of [planes, H, W], in that shape."""

@@ -1,6 +1,7 @@
 """The guidance CRF (Algorithm 1), read on scores: a score is a negative energy."""
 
 from collections.abc import Callable
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ def guidance_crf(
         weight: :math:`\lambda`, a number or a tensor with one element, gradient supported.
         radius, eps, border: those of ``guided_filter``.
         iterations: :math:`k_{max} \ge 0`; 0 returns a copy of the scores.
-        backend: "auto", "torch" or "triton".
+        backend: as for ``guided_filter``.
 
     Returns:
         The scores :math:`\phi` after the last iteration, in the shape and dtype of ``scores``.
@@ -46,6 +47,7 @@ def guidance_crf(
     """
     _backend.check_map("scores", scores)
     _check(scores, compatibility, weight, iterations)
+    backend = _backend.requested(backend)
     triton = _backend.use_triton(backend, scores)
     prepared = guide_for(scores, guide, radius, eps, border, backend)
     planes, dtype = prepared.planes, prepared.planes.dtype
@@ -55,7 +57,7 @@ def guidance_crf(
         weight = torch.full((), float(weight), dtype=dtype, device=scores.device)
     weight = weight.to(scores.device, dtype).reshape(())
     if compatibility is not None:
-        compatibility = compatibility.to(scores.device, dtype)
+        compatibility = compatibility.to(dtype)
     if composite(planes, backend, triton):
         return _composite_crf(scores, prepared, compatibility, weight, iterations)
     wanted = [scores, weight] if compatibility is None else [scores, weight, compatibility]
@@ -68,10 +70,20 @@ def guidance_crf(
 
 def _check(scores: Tensor, compatibility: Tensor | None, weight: float | Tensor, iterations: int) -> None:
     labels = scores.shape[1]
-    if compatibility is not None and tuple(compatibility.shape) != (labels, labels):
-        raise ValueError(f"compatibility: expected shape {(labels, labels)}, got {tuple(compatibility.shape)}")
-    if isinstance(weight, Tensor) and weight.numel() != 1:
-        raise ValueError(f"weight: expected a number or one element, got shape {tuple(weight.shape)}")
+    if compatibility is not None:
+        if not isinstance(compatibility, Tensor):
+            raise ValueError(f"compatibility: expected a tensor, got {type(compatibility).__name__}")
+        if tuple(compatibility.shape) != (labels, labels):
+            raise ValueError(f"compatibility: expected shape {(labels, labels)}, got {tuple(compatibility.shape)}")
+        if compatibility.device != scores.device:
+            raise ValueError(f"compatibility: expected device {scores.device}, got {compatibility.device}")
+        _backend.check_no_tangent("compatibility", compatibility)
+    if isinstance(weight, Tensor):
+        if weight.numel() != 1:
+            raise ValueError(f"weight: expected a number or one element, got shape {tuple(weight.shape)}")
+        _backend.check_no_tangent("weight", weight)
+    elif not isinstance(weight, Real):
+        raise ValueError(f"weight: expected a number or one element, got {weight!r}")
     if not isinstance(iterations, int) or isinstance(iterations, bool) or iterations < 0:
         raise ValueError(f"iterations: expected an integer >= 0, got {iterations!r}")
 
@@ -93,27 +105,6 @@ def messages(compatibility: Tensor | None, g: Tensor) -> Tensor:
     if compatibility is None:
         return g.sum(dim=1, keepdim=True) - g
     return torch.matmul(compatibility, g.flatten(2)).view(g.shape)
-
-
-@torch.library.custom_op("segmodel::guidance_crf", mutates_args=())
-def _guidance_crf(
-    scores: Tensor,
-    planes: Tensor,
-    compatibility: Tensor | None,
-    weight: Tensor,
-    radius: int,
-    border: str,
-    iterations: int,
-    save: bool,
-    triton: bool,
-) -> tuple[Tensor, Tensor]:
-    return forward(scores, planes, compatibility, weight, radius, border, iterations, save, triton)
-
-
-@_guidance_crf.register_fake
-def _(scores, planes, compatibility, weight, radius, border, iterations, save, triton):
-    beliefs = planes.new_empty((iterations if save else 0, *scores.shape))
-    return torch.empty_like(scores, memory_format=CONTIGUOUS), beliefs
 
 
 def forward(
@@ -172,27 +163,6 @@ def update_backward(h: Tensor, q: Tensor, weight: Tensor, potts: bool, total: Te
     return step, d_weight
 
 
-@torch.library.custom_op("segmodel::guidance_crf_backward", mutates_args=())
-def _guidance_crf_backward(
-    grad: Tensor,
-    beliefs: Tensor,
-    planes: Tensor,
-    compatibility: Tensor | None,
-    weight: Tensor,
-    radius: int,
-    border: str,
-    triton: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return backward(grad, beliefs, planes, compatibility, weight, radius, border, triton)
-
-
-@_guidance_crf_backward.register_fake
-def _(grad, beliefs, planes, compatibility, weight, radius, border, triton):
-    labels = 0 if compatibility is None else grad.shape[1]
-    scores = torch.empty_like(grad, memory_format=CONTIGUOUS)
-    return scores, planes.new_empty((labels, labels)), torch.empty_like(weight)
-
-
 def backward(
     grad: Tensor,
     beliefs: Tensor,
@@ -210,7 +180,7 @@ def backward(
     same for all labels vanishes behind the softmax, and sum_l q_l = 1.
     """
     _, step_backward = steps(triton)
-    step = grad.to(planes.dtype, memory_format=CONTIGUOUS)
+    step = grad.to(planes.dtype).contiguous()
     total = step.clone()
     labels = 0 if compatibility is None else grad.shape[1]
     d_compatibility, d_weight = planes.new_zeros((labels, labels)), torch.zeros_like(weight)
@@ -225,6 +195,23 @@ def backward(
             step, d_potts = step_backward(h, q, weight, compatibility is None, total)
             d_weight += d_potts
     return total.to(grad.dtype), d_compatibility, d_weight
+
+
+_guidance_crf = torch.library.custom_op("segmodel::guidance_crf", forward, mutates_args=())
+_guidance_crf_backward = torch.library.custom_op("segmodel::guidance_crf_backward", backward, mutates_args=())
+
+
+@_guidance_crf.register_fake
+def _(scores, planes, compatibility, weight, radius, border, iterations, save, triton):
+    beliefs = planes.new_empty((iterations if save else 0, *scores.shape))
+    return torch.empty_like(scores, memory_format=CONTIGUOUS), beliefs
+
+
+@_guidance_crf_backward.register_fake
+def _(grad, beliefs, planes, compatibility, weight, radius, border, triton):
+    labels = 0 if compatibility is None else grad.shape[1]
+    scores = torch.empty_like(grad, memory_format=CONTIGUOUS)
+    return scores, planes.new_empty((labels, labels)), torch.empty_like(weight)
 
 
 def _crf_setup(ctx, inputs, output) -> None:

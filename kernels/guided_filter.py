@@ -48,7 +48,8 @@ def prepare_guide(
     Args:
         guide: ``N 3 H W`` or ``N 1 H W``, colours in 0..255, uint8 or floating point.
         radius: window radius (Sec. 5: 3 at quarter resolution).
-        eps: added to the variances; 1 belongs to colours in 0..255 (Sec. 5).
+        eps: added to the variances; 1 belongs to colours in 0..255 (Sec. 5). In float32 flat guides lose digits where
+            it is far smaller: at 1e-6 the fourth.
         border: "clipped" or "constant".
         backend: "auto", "torch" or "triton".
 
@@ -59,9 +60,7 @@ def prepare_guide(
     _backend.check_window(radius, border)
     if guide.shape[1] not in (1, 3):
         raise ValueError(f"guide: expected 3 (colour) or 1 (grey) channels, got {guide.shape[1]}")
-    if not eps > 0:
-        raise ValueError(f"eps: expected a number > 0, got {eps!r}")
-    eps = float(eps)
+    eps, backend = _backend.check_eps(eps), _backend.requested(backend)
     triton = _backend.use_triton(backend, guide)
     if composite(guide, backend, triton):
         planes = moments(guide, radius, eps, lambda planes: box_sum(planes, radius))
@@ -212,7 +211,8 @@ def guided_filter(
 ) -> Tensor:
     r"""Filter every label with the same guide: :math:`g_i = \sum_j w_{ij}(I)\, p_j` (Eq. 11, 12).
 
-    Twice differentiable in the scores. A guide that requires a gradient gets it, through slower standard operators.
+    Twice differentiable in the scores. A guide that requires a gradient gets it, through slower standard operators; in
+    float32 it errs by some thousandths where a window holds two flat colours.
     NaN and infinities propagate, at least to every window that holds one. ``torch.func.grad`` and forward mode raise.
 
     Args:
@@ -222,7 +222,7 @@ def guided_filter(
         radius: window radius r.
         eps: added to the variances of the colours.
         border: "clipped" (true pixel counts; rows of W sum to 1) or "constant" (Eq. 12 to the letter).
-        backend: "auto", "torch" or "triton".
+        backend: "torch", "triton", or "auto": what SEGMODEL_BACKEND says, else Triton where it can run on a GPU.
 
     Returns:
         A tensor of the shape and dtype of ``scores``.
@@ -231,6 +231,7 @@ def guided_filter(
         ValueError: on a wrong rank, shape, dtype, device, radius, eps, border or backend.
     """
     _backend.check_map("scores", scores)
+    backend = _backend.requested(backend)
     triton = _backend.use_triton(backend, scores)
     prepared = guide_for(scores, guide, radius, eps, border, backend)
     if composite(prepared.planes, backend, triton):
@@ -258,16 +259,6 @@ def _(guide: Tensor, radius: int, eps: float, triton: bool) -> Tensor:
     return guide.new_empty((guide.shape[0], planes, *guide.shape[2:]), dtype=dtype)
 
 
-@torch.library.custom_op("segmodel::guided_filter", mutates_args=())
-def _guided_filter(p: Tensor, planes: Tensor, radius: int, border: str, adjoint: bool, triton: bool) -> Tensor:
-    return filter_planes(p, planes, radius, border, adjoint, triton)
-
-
-@_guided_filter.register_fake
-def _(p: Tensor, planes: Tensor, radius: int, border: str, adjoint: bool, triton: bool) -> Tensor:
-    return torch.empty_like(p, memory_format=torch.contiguous_format)
-
-
 def filter_planes(p: Tensor, planes: Tensor, radius: int, border: str, adjoint: bool, triton: bool) -> Tensor:
     """W p or W^T p on the backend that was chosen, without autograd."""
     if triton:
@@ -275,6 +266,14 @@ def filter_planes(p: Tensor, planes: Tensor, radius: int, border: str, adjoint: 
 
         return triton_filter(p, planes, radius, border, adjoint)
     return blocked_filter(p, planes, radius, border, adjoint)
+
+
+_guided_filter = torch.library.custom_op("segmodel::guided_filter", filter_planes, mutates_args=())
+
+
+@_guided_filter.register_fake
+def _(p: Tensor, planes: Tensor, radius: int, border: str, adjoint: bool, triton: bool) -> Tensor:
+    return torch.empty_like(p, memory_format=torch.contiguous_format)
 
 
 def _filter_setup(ctx, inputs, output) -> None:

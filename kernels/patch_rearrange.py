@@ -7,8 +7,8 @@ def patch_rearrange(x: Tensor, *, patch_size: int) -> Tensor:
     """``out[n, c, h, w] = x[n, m * C + c, h // p, w // p]`` with ``m = (h mod p) * p + (w mod p)``.
 
     The patch position m is the outermost part of the channel index, as in the authors' code;
-    ``torch.nn.PixelShuffle`` has the label outermost. Plain torch: one strided copy, and a
-    Triton kernel would move the same bytes (a count; not measured on a GPU).
+    ``torch.nn.PixelShuffle`` has the label outermost. Plain torch: one strided copy (with p = 1 a view of
+    x), and a Triton kernel would move the same bytes (a count; not measured on a GPU).
 
     Args:
         x: ``N (p * p * C) H W``, any dtype.
@@ -22,8 +22,9 @@ def patch_rearrange(x: Tensor, *, patch_size: int) -> Tensor:
     """
     if not isinstance(patch_size, int) or patch_size < 1:
         raise ValueError(f"patch_size: expected an integer >= 1, got {patch_size!r}")
-    if x.dim() != 4 or x.shape[1] % patch_size**2:
-        raise ValueError(f"x: expected N C H W with C a multiple of {patch_size**2}, got shape {tuple(x.shape)}")
+    if not isinstance(x, Tensor) or x.dim() != 4 or x.shape[1] % patch_size**2:
+        got = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"x: expected N C H W with C a multiple of {patch_size**2}, got {got}")
     n, channels, height, width = x.shape
     labels = channels // patch_size**2
     x = x.reshape(n, patch_size, patch_size, labels, height, width)  # [N, row, column, C, H, W]

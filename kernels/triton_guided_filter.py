@@ -357,6 +357,11 @@ def columns_of_tile(radius: int) -> int:
     return 32 if radius <= NARROW.value else triton.next_power_of_2(2 * radius + 1)
 
 
+def reach(radius: int, height: int, width: int) -> int:
+    """The radius, or one that covers the whole image already; a power of 2, that few sizes need their own kernels."""
+    return min(radius, triton.next_power_of_2(max(height, width)))
+
+
 def tiling(images: int, labels: int, height: int, width: int, radius: int) -> tuple[tuple[int, ...], dict[str, int]]:
     """Grid and sizes of ``_slopes`` and ``_collect``.
 
@@ -376,7 +381,7 @@ def tiling(images: int, labels: int, height: int, width: int, radius: int) -> tu
 def moments(guide: Tensor, radius: int, eps: float) -> Tensor:
     """The planes of a PreparedGuide, float32."""
     images, channels, height, width = guide.shape
-    guide = guide.float()
+    guide, radius = guide.float(), reach(radius, height, width)
     planes = guide.new_empty((images, 12 if channels == 3 else 3, height, width))
     torch.sub(guide, guide.mean(dim=(2, 3), keepdim=True), out=planes[:, :channels])
     columns, pairs = columns_of_tile(radius), channels * (channels + 1) // 2
@@ -396,6 +401,7 @@ def filter_planes(p: Tensor, planes: Tensor, radius: int, border: str, adjoint: 
     p = p.contiguous()
     images, labels, height, width = p.shape
     channels, clipped = 3 if planes.shape[1] == 12 else 1, border == "clipped"
+    full, radius = radius, reach(radius, height, width)
     out = torch.empty_like(p)
     slopes = planes.new_empty((images, labels, channels + 1, height, width))
     sizes = (labels, height, width, channels)
@@ -409,4 +415,6 @@ def filter_planes(p: Tensor, planes: Tensor, radius: int, border: str, adjoint: 
             _solve[lines](sums, planes, slopes, *sizes, **rows, CLIPPED=clipped, **LAUNCH)
         divide = not (clipped and adjoint)
         _collect[grid](slopes, planes, out, *sizes, **tile, CLIPPED=clipped, DIVIDE=divide, **LAUNCH)
+    if radius < full and not clipped:
+        out *= ((2 * radius + 1) / (2 * full + 1)) ** 4  # divided twice by the area of the window
     return out

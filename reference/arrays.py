@@ -16,12 +16,10 @@ Mask = NDArray[np.bool_]
 IGNORE_LABEL = 255
 
 
-def as_map(name: str, value: ArrayLike, *, channels: int | None = None) -> Array:
+def as_map(name: str, value: ArrayLike) -> Array:
     """Return ``value`` as a non-empty float64 array (H, W, channels), or raise a ValueError that names it."""
     array = np.asarray(value, dtype=np.float64)
-    if array.ndim != 3 or array.size == 0 or channels not in (None, array.shape[2]):
-        expected = f"(H, W, {channels or 'channels'})"
-        raise ValueError(f"{name}: expected a non-empty array {expected}, got shape {array.shape}")
+    require(array.ndim == 3 and array.size > 0, name, "a non-empty array (H, W, channels)", f"shape {array.shape}")
     return array
 
 
@@ -40,6 +38,11 @@ def require(condition: bool, name: str, expected: str, got: object) -> None:
     """Raise a ValueError that names the argument unless ``condition`` holds."""
     if not condition:
         raise ValueError(f"{name}: expected {expected}, got {got}")
+
+
+def require_integer(name: str, value: object) -> None:
+    """Raise a ValueError that names the argument unless it is an integer >= 0."""
+    require(isinstance(value, int | np.integer) and value >= 0, name, "an integer >= 0", value)
 
 
 def softmax(scores: ArrayLike) -> Array:

@@ -36,7 +36,8 @@ def coarse_targets_by_definition(p: Array, *, factor: int) -> Array:
     for i, k in np.ndindex(targets.shape[:2]):
         weights = np.outer(rows[:, i], columns[:, k])
         for y, x in np.ndindex(weights.shape):
-            targets[i, k] += weights[y, x] * p[y, x] / weights.sum()
+            targets[i, k] += weights[y, x] * p[y, x]
+        targets[i, k] /= targets[i, k].sum() or 1
     return targets
 
 
@@ -45,7 +46,8 @@ def coarse_targets(p: Array, *, factor: int) -> Array:
 
     .. math:: D(q_i \,\|\, \sum_j w_j p_i^j) \qquad (6)
 
-    - ``p``: one-hot truth (f h, f w, L); ``factor`` f. Returns (h, w, L), rows sum to 1.
+    - ``p``: one-hot truth (f h, f w, L), zeros where it is ignored; ``factor`` f. Returns (h, w, L); rows sum to 1, or
+      are zeros where every pixel is ignored.
 
     The paper prints the arguments the other way round: cross-entropy is KL(target || q) plus a constant, and KL(q || p)
     of a one-hot p would be infinite.
@@ -55,16 +57,20 @@ def coarse_targets(p: Array, *, factor: int) -> Array:
     array([0.71875, 0.03125])
     """
     require(p.shape[0] % factor == 0 == p.shape[1] % factor, "factor", f"a divisor of {p.shape[:2]}", factor)
-    return bilinear_upsample_adjoint(p, factor=factor) / bilinear_upsample_adjoint(np.ones_like(p), factor=factor)
+    histogram = bilinear_upsample_adjoint(p, factor=factor)
+    total = histogram.sum(axis=2, keepdims=True)
+    return histogram / np.where(total > 0, total, 1)
 
 
 def upsampled_loss(scores: Array, p: Array, *, factor: int) -> tuple[float, Array]:
     r"""Return :math:`\sum_j CE(s^\uparrow_j, p_j)` and its gradient with respect to the coarse scores.
 
     The gradient of cell i is :math:`\sum_j w_{ij} (\mathrm{softmax}(s^\uparrow_j) - p_j)`: point (a) where it vanishes.
+    Ignored pixels, whose p is zero, are in neither.
     """
     fine = bilinear_upsample(scores, factor=factor)
-    return -float((p * log_softmax(fine)).sum()), bilinear_upsample_adjoint(softmax(fine) - p, factor=factor)
+    difference = softmax(fine) * p.sum(axis=2, keepdims=True) - p
+    return -float((p * log_softmax(fine)).sum()), bilinear_upsample_adjoint(difference, factor=factor)
 
 
 def decoupled_bound(scores: Array, p: Array, *, factor: int) -> float:
@@ -119,6 +125,7 @@ def ambiguous_share(labels: Labels, *, cell: int) -> float:
     >>> [ambiguous_share(labels, cell=16 // n) for n in (1, 2, 4)]  # a straight edge touches two columns of cells
     [0.5, 0.25, 0.125]
     """
+    require(not any(side % cell for side in np.shape(labels)), "cell", f"a divisor of {np.shape(labels)}", cell)
     classes = np.setdiff1d(labels, [IGNORE_LABEL])
     weights = bilinear_upsample_adjoint((labels[..., None] == classes).astype(np.float64), factor=cell)
     return float(((weights > 0).sum(axis=2) > 1).mean())

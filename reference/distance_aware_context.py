@@ -141,8 +141,9 @@ def normalised_max_pool(scores: Array, *, size: int) -> Array:
     Stride 1, odd ``size``, the window clipped at the border: the literal form, one window after the other.
     """
     require(size % 2 == 1, "size", "an odd number", size)
-    height, width, _ = as_map("scores", scores).shape
-    reach, out = size // 2, np.empty_like(scores, dtype=np.float64)
+    scores = as_map("scores", scores)
+    height, width, _ = scores.shape
+    reach, out = size // 2, np.empty_like(scores)
     for row, column in np.ndindex(height, width):
         window = scores[max(row - reach, 0) : row + reach + 1, max(column - reach, 0) : column + reach + 1]
         out[row, column] = window.max(axis=(0, 1))

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .arrays import Array, as_map, box_sum, require, window_counts
+from .arrays import Array, as_map, box_sum, require, require_integer, window_counts
 
 BORDERS = ("clipped", "constant", "authors")
 
@@ -46,7 +46,7 @@ def _divisors(height: int, width: int, radius: int, border: str) -> tuple[Array,
 
 def _check(guide: Array, radius: int, epsilon: float, border: str) -> Array:
     guide = as_map("guide", guide)
-    require(radius == int(radius) and radius >= 0, "radius", "an integer >= 0", radius)
+    require_integer("radius", radius)
     require(epsilon > 0, "epsilon", "a positive number", epsilon)
     require(border in BORDERS, "border", f"one of {BORDERS}", border)
     return guide

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .arrays import Array, as_map, require, softmax, softmax_adjoint, window_counts
+from .arrays import Array, as_map, require, require_integer, softmax, softmax_adjoint, window_counts
 from .guided_filter import (
     dense_weights,
     guided_filter,
@@ -31,9 +31,9 @@ def potts(labels: int) -> Array:
 def _check(scores: Array, compatibility: Array | None, iterations: int) -> Array:
     scores = as_map("scores", scores)
     labels = scores.shape[2]
-    require(iterations >= 0, "iterations", "an integer >= 0", iterations)
-    if compatibility is not None:
-        require(np.shape(compatibility) == (labels, labels), "compatibility", f"({labels}, {labels})", compatibility)
+    require_integer("iterations", iterations)
+    shape = np.shape(compatibility)
+    require(compatibility is None or shape == (labels, labels), "compatibility", f"shape ({labels}, {labels})", shape)
     return scores
 
 

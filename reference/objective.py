@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from .arrays import IGNORE_LABEL, Array, Labels, Mask, as_labels, one_hot, require, softmax
+from .arrays import IGNORE_LABEL, Array, Labels, Mask, as_labels, as_map, one_hot, require, softmax
 
 
 def log_softmax(scores: Array) -> Array:
@@ -30,7 +30,9 @@ def regularised_objective(
     """
     total = 0.0
     for image_scores, image_labels in zip(scores, labels, strict=True):
-        log_p = log_softmax(np.asarray(image_scores, dtype=np.float64))
+        log_p = log_softmax(as_map("scores", image_scores))
+        image_labels = as_labels("labels", image_labels, log_p.shape[2])
+        require(image_labels.shape == log_p.shape[:2], "labels", f"shape {log_p.shape[:2]}", image_labels.shape)
         for pixel in np.argwhere(image_labels != IGNORE_LABEL):
             total -= float(log_p[(*pixel, image_labels[tuple(pixel)])])
     return total + weight_decay / 2 * sum(float((theta**2).sum()) for theta in parameters.values())
@@ -155,8 +157,9 @@ def recomputed_batch_norm(batches: Iterable[Array]) -> tuple[Array, Array]:
 def confusion_matrix(truth: Labels, predicted: Labels, classes: int, *, ignore: int = IGNORE_LABEL) -> Labels:
     """Return how many valid pixels of true class a (rows) were predicted as b (columns), (C, C)."""
     truth = as_labels("truth", truth, classes, ignore=ignore)
+    predicted = as_labels("predicted", predicted, classes, ignore=0)
     matrix = np.zeros((classes, classes), dtype=np.int64)
-    for a, b in zip(truth.ravel(), np.asarray(predicted).ravel(), strict=True):
+    for a, b in zip(truth.ravel(), predicted.ravel(), strict=True):
         if a != ignore:
             matrix[a, b] += 1
     return matrix

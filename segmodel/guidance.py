@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segmodel.kernels import guidance_crf, guided_filter
+from segmodel.kernels import backend, guidance_crf, guided_filter
 
 
 def guide_from_image(image: Tensor, size: Sequence[int], image_range: tuple[float, float]) -> Tensor:
@@ -29,6 +29,14 @@ def guide_from_image(image: Tensor, size: Sequence[int], image_range: tuple[floa
     return (image - low) * (255.0 / (high - low))
 
 
+def check_settings(radius: int, eps: float, border: str, image_range: tuple[float, float]) -> None:
+    """The settings that both modules share, checked when they are made."""
+    backend.check_window(radius, border)
+    backend.check_eps(eps)
+    if len(image_range) != 2 or not image_range[0] < image_range[1]:
+        raise ValueError(f"image_range: expected (low, high) with low < high, got {image_range!r}")
+
+
 class GuidanceCRF(nn.Module):
     r"""Algorithm 1 with a learnable compatibility :math:`\mu` and weight :math:`\lambda`.
 
@@ -41,6 +49,9 @@ class GuidanceCRF(nn.Module):
         learn_compatibility, learn_weight: whether the two are parameters that require a gradient.
         image_range: the values of the image's black and white; the guide is mapped to 0..255.
         border: "clipped" or "constant", see ``guided_filter``.
+
+    Raises:
+        ValueError: a setting that is out of range, and in a call scores or an image that do not fit.
     """
 
     def __init__(
@@ -57,10 +68,9 @@ class GuidanceCRF(nn.Module):
         border: str = "clipped",
     ) -> None:
         super().__init__()
-        if num_classes < 1:
+        if not isinstance(num_classes, int) or num_classes < 1:
             raise ValueError(f"num_classes: expected an integer >= 1, got {num_classes!r}")
-        if not image_range[0] < image_range[1]:
-            raise ValueError(f"image_range: expected (low, high) with low < high, got {image_range!r}")
+        check_settings(radius, eps, border, image_range)
         self.radius, self.eps, self.iterations, self.border = radius, eps, iterations, border
         self.image_range = image_range
         potts = 1.0 - torch.eye(num_classes)
@@ -68,6 +78,9 @@ class GuidanceCRF(nn.Module):
         self.weight = nn.Parameter(torch.tensor(float(weight)), requires_grad=learn_weight)
 
     def forward(self, scores: Tensor, image: Tensor) -> Tensor:
+        backend.check_map("scores", scores)
+        if scores.shape[1] != len(self.compatibility):
+            raise ValueError(f"scores: expected N {len(self.compatibility)} H W, got shape {tuple(scores.shape)}")
         guide = guide_from_image(image, scores.shape[-2:], self.image_range)
         return guidance_crf(
             scores,
@@ -104,12 +117,12 @@ class GuidedFilter(nn.Module):
         border: str = "clipped",
     ) -> None:
         super().__init__()
-        if not image_range[0] < image_range[1]:
-            raise ValueError(f"image_range: expected (low, high) with low < high, got {image_range!r}")
+        check_settings(radius, eps, border, image_range)
         self.radius, self.eps, self.border = radius, eps, border
         self.image_range = image_range
 
     def forward(self, scores: Tensor, image: Tensor) -> Tensor:
+        backend.check_map("scores", scores)
         guide = guide_from_image(image, scores.shape[-2:], self.image_range)
         return guided_filter(scores, guide, radius=self.radius, eps=self.eps, border=self.border)
 

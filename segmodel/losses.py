@@ -30,7 +30,7 @@ def hard_pixel_loss(
         across: the batch is that of all processes together: one threshold and one normaliser.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes that do not fit, ``keep`` outside (0, 1], or an unknown ``mining``.
 
     Returns:
         Scalar; 0 (with zero gradients) if no pixel is valid. With ``across`` this process's share of it, times the
@@ -38,6 +38,10 @@ def hard_pixel_loss(
     """
     if scores.ndim != 4 or labels.shape != (len(scores), *scores.shape[2:]):
         raise ValueError(f"labels: expected (N, H, W) of scores {tuple(scores.shape)}, got {tuple(labels.shape)}")
+    if not 0 < keep <= 1:
+        raise ValueError(f"keep: expected a number in (0, 1], got {keep!r}")
+    if mining not in ("pixel", "block"):
+        raise ValueError(f"mining: expected pixel or block, got {mining!r}")
     losses = functional.cross_entropy(scores, labels, ignore_index=IGNORE, reduction="none")
     valid = labels != IGNORE
     kept = valid

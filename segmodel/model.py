@@ -63,6 +63,8 @@ class ModelConfig:
                 raise ValueError(f"{name}: expected {limit}, got {value}")
         if self.label_pool % 2 == 0:
             raise ValueError(f"label_pool: expected an odd number, got {self.label_pool}")
+        if self.label_context == "box_rings" and not self.rings:
+            raise ValueError("rings: expected at least one with label_context box_rings, got none")
         if not 0 < self.guidance_eps < math.inf:
             raise ValueError(f"guidance_eps: expected a finite number above 0, got {self.guidance_eps}")
         if not math.isfinite(self.guidance_weight):

@@ -12,7 +12,7 @@ from torch.nn import functional
 PYRAMID = (1, 2, 3, 6)
 """Bins a side of PSPNet's pooled grids."""
 DILATIONS = (6, 12, 18)
-"""Dilations of DeepLabV3's atrous convolutions at output stride 16."""
+"""Dilations of DeepLabV3's atrous convolutions at output stride 16; at 8 they are twice these."""
 
 
 def _block(inputs: int, outputs: int, *, kernel: int = 1, dilation: int = 1) -> nn.Sequential:
@@ -41,11 +41,12 @@ class ASPP(nn.Module):
     A 1x1 convolution, three dilated 3x3 convolutions and the mean of the image, joined, then 3x3 and a classifier.
     """
 
-    def __init__(self, channels: int, num_classes: int):
+    def __init__(self, channels: int, num_classes: int, *, stride: int = 16):
         super().__init__()
         hidden = max(1, channels // 8)
+        dilations = [max(1, d * 16 // stride) for d in DILATIONS]
         self.branches = nn.ModuleList(
-            [_block(channels, hidden)] + [_block(channels, hidden, kernel=3, dilation=d) for d in DILATIONS]
+            [_block(channels, hidden)] + [_block(channels, hidden, kernel=3, dilation=d) for d in dilations]
         )
         self.image = _pooled(channels, hidden, 1)
         self.join = nn.Sequential(_block(5 * hidden, hidden), nn.Dropout(0.5), _block(hidden, hidden, kernel=3))
@@ -63,7 +64,7 @@ class PPM(nn.Module):
     Means over grids of 1, 2, 3 and 6 bins a side, enlarged and joined to the features, then 3x3 and a classifier.
     """
 
-    def __init__(self, channels: int, num_classes: int):
+    def __init__(self, channels: int, num_classes: int, *, stride: int = 16):
         super().__init__()
         part = max(1, channels // len(PYRAMID))
         self.levels = nn.ModuleList(_pooled(channels, part, bins) for bins in PYRAMID)

@@ -67,9 +67,24 @@ def test_bad_images(shape: tuple[int, ...], message: str) -> None:
         GuidanceCRF(2)(torch.zeros(1, 2, 5, 6), torch.zeros(shape))
 
 
+def test_scores_of_other_classes() -> None:
+    with pytest.raises(ValueError, match="scores: expected N 3 H W, got shape"):
+        GuidanceCRF(3)(torch.zeros(1, 5, 4, 4), torch.zeros(1, 3, 4, 4))
+
+
+@pytest.mark.parametrize("module", [lambda **options: GuidanceCRF(2, **options), GuidedFilter])
+def test_bad_settings_of_the_filter_show_at_once(module) -> None:
+    for options in ({"radius": -1}, {"radius": 2.5}, {"eps": 0}, {"eps": None}, {"border": "wrap"}):
+        (name,) = options
+        with pytest.raises(ValueError, match=f"^{name}: expected"):
+            module(**options)
+
+
 def test_bad_options() -> None:
     with pytest.raises(ValueError, match="num_classes"):
         GuidanceCRF(0)
-    for module in (lambda: GuidanceCRF(2, image_range=(1, 0)), lambda: GuidedFilter(image_range=(1, 1))):
+    with pytest.raises(ValueError, match="num_classes"):
+        GuidanceCRF(2.5)
+    for module in (lambda: GuidanceCRF(2, image_range=(1, 0)), lambda: GuidedFilter(image_range=(1,))):
         with pytest.raises(ValueError, match="image_range"):
             module()

@@ -99,6 +99,16 @@ def test_every_configuration_takes_every_size(
         assert torch.isfinite(scores).all()
 
 
+@pytest.mark.parametrize("label_context", ["max_pool", "box_rings"])
+def test_a_model_of_half_precision_runs(label_context):
+    torch.manual_seed(0)
+    model = SegModel(3, ModelConfig(label_context=label_context, **TINY)).eval()
+    image = 255 * torch.rand(1, 3, 40, 50)
+    expected = model(image)
+    scores = model.bfloat16()(image.bfloat16())
+    assert (scores.float() - expected).abs().max() < 0.1 * expected.abs().max()
+
+
 def test_guidance_follows_its_configuration():
     image = 255 * torch.rand(1, 3, 20, 24)
     for guidance in ("joint", "inference", "off"):
@@ -125,6 +135,7 @@ def test_wrong_images_and_options_are_named():
         ({"rings": ((1, 0),)}, "rings: expected up to 16 pairs"),
         ({"guidance_eps": 0.0}, "guidance_eps: expected a finite number above 0"),
         ({"patch_size": 0}, "patch_size: expected at least 1"),
+        ({"rings": (), "label_context": "box_rings"}, "rings: expected at least one with label_context box_rings"),
     ):
         with pytest.raises(ValueError, match=message):
             ModelConfig(**options)

@@ -1,14 +1,25 @@
 """The guidance CRF of the torch path, forward and backward, against the float64 reference of Algorithm 1."""
 
-import inspect
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from kernels_tools import FLAT, SCALES, TEXTURED, Case, assert_close, cases, channel_first, channel_last, few, some
-from torch.autograd import gradcheck
+from kernels_tools import (
+    FLAT,
+    SCALES,
+    TEXTURED,
+    Case,
+    assert_close,
+    cases,
+    channel_first,
+    channel_last,
+    few,
+    lay_out,
+    some,
+)
+from torch.autograd import forward_ad, gradcheck
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import segmodel.reference.mean_field as reference
 from segmodel.kernels import guidance_crf, prepare_guide
@@ -72,7 +83,7 @@ def test_gradients_equal_the_reference(case: Case, learned: bool, dtype: torch.d
     weight = torch.tensor(options.pop("weight"), dtype=dtype, requires_grad=True)
     compatibility = None if mu is None else torch.tensor(mu, dtype=dtype, requires_grad=True)
     phi = guidance_crf(scores, case.guide.to(dtype), compatibility=compatibility, weight=weight, **options)
-    phi.backward(y.to(dtype))
+    phi.backward(lay_out(y.numpy(), "transposed", dtype))
     # Sums over all pixels and labels of one sign at worst; the bound is relative to the largest entry.
     bound = 1e-9 if dtype == torch.float64 else 3e-5
     assert_close(scores.grad, channel_first([e.scores for e in expected]), bound)
@@ -161,7 +172,8 @@ def test_compiles_whole_with_its_gradients_and_exports() -> None:
     gradients = []
     for function in (guidance_crf, compiled):
         phi = function(scores, guide, compatibility=mu)
-        gradients.append((phi, *torch.autograd.grad(phi.square().sum(), (scores, mu))))
+        loss = lay_out(phi.detach().numpy(), "transposed", torch.float32)
+        gradients.append((phi, *torch.autograd.grad(phi, (scores, mu), loss)))
     for eager, traced in zip(*gradients, strict=True):
         torch.testing.assert_close(eager, traced, rtol=1e-6, atol=1e-6)
 
@@ -199,14 +211,28 @@ def test_autocast_does_not_degrade_the_standard_operators() -> None:
 
 
 @pytest.mark.parametrize(("enabled", "learned"), [(True, True), (True, False), (False, True)])
-def test_beliefs_are_kept_for_a_gradient_only(enabled: bool, learned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    module, kept = inspect.getmodule(guidance_crf), []
-    original = module.forward
-    monkeypatch.setattr(module, "forward", lambda *a: kept.append(a[7]) or original(*a))
+def test_beliefs_are_kept_for_a_gradient_only(enabled: bool, learned: bool) -> None:
+    kept = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function is torch.ops.segmodel.guidance_crf.default:
+                kept.append(args[7])
+            return function(*args, **(kwargs or {}))
+
     scores, guide = torch.randn(1, 3, 7, 8), 255 * torch.rand(1, 3, 7, 8)
-    with torch.set_grad_enabled(enabled):
+    with Watch(), torch.set_grad_enabled(enabled):
         guidance_crf(scores, guide, weight=torch.tensor(2.0, requires_grad=learned))
     assert kept == [enabled and learned]
+
+
+@pytest.mark.parametrize("name", ["scores", "weight", "compatibility"])
+def test_forward_mode_raises(name: str) -> None:
+    values = {"scores": torch.randn(1, 2, 4, 5), "weight": torch.tensor(2.0), "compatibility": 1 - torch.eye(2)}
+    with forward_ad.dual_level():
+        values[name] = forward_ad.make_dual(values[name], torch.ones_like(values[name]))
+        with pytest.raises(NotImplementedError, match=f"^{name}: forward mode"):
+            guidance_crf(guide=torch.zeros(1, 3, 4, 5), **values)
 
 
 def test_a_second_derivative_raises() -> None:
@@ -218,7 +244,10 @@ def test_a_second_derivative_raises() -> None:
 
 BAD = {
     "compatibility": ({"compatibility": torch.zeros(3, 3)}, r"compatibility: expected shape \(2, 2\)"),
+    "compatibility list": ({"compatibility": [[0, 1], [1, 0]]}, "compatibility: expected a tensor, got list"),
+    "compatibility device": ({"compatibility": torch.zeros(2, 2, device="meta")}, "compatibility: expected device cpu"),
     "weight": ({"weight": torch.zeros(2)}, "weight: expected a number or one element"),
+    "weight text": ({"weight": "2"}, "weight: expected a number or one element, got '2'"),
     "iterations": ({"iterations": -1}, "iterations: expected an integer"),
     "iterations bool": ({"iterations": True}, "iterations: expected an integer"),
     "scores": ({"scores": torch.zeros(2, 4, 5)}, "^scores: expected N C H W"),

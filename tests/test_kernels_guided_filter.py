@@ -165,6 +165,32 @@ def test_compiles_whole_and_exports_standard_operators() -> None:
     torch.testing.assert_close(program.module()(*wider), guided_filter(*wider), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("border", ["clipped", "constant"])
+@pytest.mark.parametrize("radius", [7, 1000, 10**6])
+def test_windows_larger_than_the_map_cost_no_more(radius: int, border: str) -> None:
+    """Their sums would take a thousand times the map's memory, or more than any machine has."""
+    rng = np.random.default_rng(0)
+    scores, guide = rng.normal(size=(5, 8, 2)), rng.uniform(0, 255, (5, 8, 3))
+    options = {"radius": radius, "border": border}
+    expected = channel_first([reference.guided_filter(scores, guide, **options)])
+    s, g = (torch.from_numpy(x).permute(2, 0, 1)[None] for x in (scores, guide))
+    scale = np.abs(expected).max()
+    assert_close(guided_filter(s, g, **options) / scale, expected / scale, 1e-9)
+    assert_close(composite_filter(s, prepare_guide(g.requires_grad_(), **options)) / scale, expected / scale, 1e-9)
+
+
+def test_the_variable_asks_as_the_argument_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, guide = torch.randn(1, 2, 4, 5), torch.zeros(1, 3, 4, 5, requires_grad=True)
+    monkeypatch.setenv("SEGMODEL_BACKEND", "cuda")
+    with pytest.raises(ValueError, match=r"^SEGMODEL_BACKEND: expected one of"):
+        guided_filter(scores, guide)
+    pytest.importorskip("triton", reason="Triton exists for Linux only, and this machine has none")
+    monkeypatch.setenv("SEGMODEL_BACKEND", "triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    with pytest.raises(ValueError, match="'triton' has no gradient for the guide"):
+        guided_filter(scores, guide)
+
+
 def test_autocast_does_not_degrade_it() -> None:
     scores, guide = torch.randn(1, 3, 7, 8), 255 * torch.rand(1, 3, 7, 8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -200,7 +226,9 @@ BAD = {
     "radius": ({"radius": -1}, "radius: expected an integer"),
     "radius type": ({"radius": 1.5}, "radius: expected an integer"),
     "radius bool": ({"radius": True}, "radius: expected an integer"),
-    "eps": ({"eps": 0.0}, "eps: expected a number > 0"),
+    "eps infinite": ({"eps": float("inf")}, "eps: expected a finite number > 0, got inf"),
+    "eps text": ({"eps": "a"}, "eps: expected a finite number > 0, got 'a'"),
+    "eps": ({"eps": 0.0}, "eps: expected a finite number > 0"),
     "border": ({"border": "authors"}, "border: expected one of"),
     "backend": ({"backend": "cuda"}, "backend: expected one of"),
 }
@@ -219,7 +247,7 @@ def test_errors_name_the_argument(name: str) -> None:
         ({"guide": torch.zeros(3, 4, 5)}, "^guide: expected N C H W"),
         ({"guide": torch.zeros(1, 3, 4, 5, dtype=torch.int32)}, "^guide: expected one of"),
         ({"guide": [1.0]}, "^guide: expected a tensor"),
-        ({"eps": -1.0}, "^eps: expected a number > 0"),
+        ({"eps": -1.0}, "^eps: expected a finite number > 0"),
     ],
 )
 def test_errors_of_prepare_guide(change: dict, message: str) -> None:

@@ -89,7 +89,7 @@ def test_the_environment_variable_stands_in_for_auto(monkeypatch: pytest.MonkeyP
         backend.use_triton("auto", scores)
     assert not backend.use_triton("torch", scores)
     monkeypatch.setenv("SEGMODEL_BACKEND", "fast")
-    with pytest.raises(ValueError, match="backend: expected one of"):
+    with pytest.raises(ValueError, match=r"SEGMODEL_BACKEND: expected one of"):
         backend.use_triton("auto", scores)
     monkeypatch.setenv("SEGMODEL_BACKEND", "torch")
     assert not backend.use_triton("auto", scores)

@@ -45,3 +45,16 @@ def test_a_batch_without_valid_pixels_gives_zero_and_no_gradient(mining, keep):
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(scores.grad, torch.zeros_like(scores))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"keep": 0}, "keep: expected"),
+        ({"keep": float("nan")}, "keep: expected"),
+        ({"mining": "pixels"}, "mining: exp"),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        hard_pixel_loss(torch.zeros(1, 2, 3, 3), torch.zeros(1, 3, 3, dtype=torch.int64), **options)

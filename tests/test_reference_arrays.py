@@ -145,10 +145,14 @@ def test_as_map_names_what_is_wrong(shape: tuple[int, ...]) -> None:
         arrays.as_map("guide", np.zeros(shape))
 
 
-def test_as_map_checks_the_channels() -> None:
-    assert arrays.as_map("x", np.zeros((1, 2, 3), np.float32), channels=3).dtype == np.float64
-    with pytest.raises(ValueError, match=r"x: expected a non-empty array \(H, W, 2\), got shape \(1, 2, 3\)"):
-        arrays.as_map("x", np.zeros((1, 2, 3)), channels=2)
+def test_as_map_is_float64() -> None:
+    assert arrays.as_map("x", np.zeros((1, 2, 3), np.float32)).dtype == np.float64
+
+
+@pytest.mark.parametrize("value", [-1, 2.0, None, "3"])
+def test_require_integer_names_the_value(value: object) -> None:
+    with pytest.raises(ValueError, match=f"radius: expected an integer >= 0, got {value}"):
+        arrays.require_integer("radius", value)
 
 
 @pytest.mark.parametrize("bad", [-1, 3, 254, 256])

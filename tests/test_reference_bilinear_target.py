@@ -52,6 +52,27 @@ def test_the_loss_and_its_gradient(height, width, factor, classes, seed) -> None
 
 @some
 @given(**CASE)
+def test_ignored_pixels_are_in_neither_loss_nor_gradient_nor_target(height, width, factor, classes, seed) -> None:
+    p, scores = draw(height, width, factor, classes, seed)
+    kept = np.random.default_rng(seed).random(p.shape[:2]) < 0.6
+    p *= kept[:, :, None]
+    loss, gradient = bilinear_target.upsampled_loss(scores, p, factor=factor)
+    q = softmax(bilinear_upsample(scores, factor=factor))
+    assert loss == pytest.approx(-np.log((q * p).sum(axis=2)[kept]).sum(), abs=1e-11)
+    check_gradient(lambda s: bilinear_target.upsampled_loss(s, p, factor=factor)[0], scores, gradient)
+    targets = bilinear_target.coarse_targets(p, factor=factor)
+    np.testing.assert_allclose(targets, bilinear_target.coarse_targets_by_definition(p, factor=factor), **EXACT)
+    seen = bilinear_upsample_adjoint(kept[:, :, None].astype(float), factor=factor)[:, :, 0] > 0
+    np.testing.assert_allclose(targets.sum(axis=2), seen, **EXACT)
+
+
+def test_sides_that_are_no_multiple_of_the_cell() -> None:
+    with pytest.raises(ValueError, match="cell: expected a divisor of"):
+        bilinear_target.ambiguous_share(np.zeros((10, 10), int), cell=4)
+
+
+@some
+@given(**CASE)
 def test_b_the_bound_decouples_and_its_minimiser_is_the_histogram(height, width, factor, classes, seed) -> None:
     p, scores = draw(height, width, factor, classes, seed)
     rows, columns = (bilinear_matrix(size, factor=factor) for size in (height, width))

@@ -184,7 +184,7 @@ def test_no_iteration_returns_the_scores() -> None:
 
 def test_bad_arguments_are_named() -> None:
     scores, guide = np.zeros((2, 2, 3)), np.zeros((2, 2, 3))
-    with pytest.raises(ValueError, match=r"compatibility: expected \(3, 3\)"):
+    with pytest.raises(ValueError, match=r"compatibility: expected shape \(3, 3\), got \(2, 2\)"):
         guidance_crf(scores, guide, compatibility=np.zeros((2, 2)))
     with pytest.raises(ValueError, match="iterations: expected an integer >= 0, got -1"):
         guidance_crf(scores, guide, iterations=-1)

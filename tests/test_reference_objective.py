@@ -95,6 +95,9 @@ def test_fraction_one_keeps_blocks_whose_grid_point_is_ignored() -> None:
 
 
 def test_each_image_needs_its_labels() -> None:
+    for wrong in (-1, 2):
+        with pytest.raises(ValueError, match="predicted: expected labels in"):
+            objective.confusion_matrix(np.array([0]), np.array([wrong]), 2)
     with pytest.raises(ValueError, match="argument 2"):
         objective.regularised_objective([np.zeros((1, 1, 2))] * 2, [np.zeros((1, 1), int)], {})
 
@@ -149,6 +152,10 @@ def test_bad_options_are_named(name: str, options: dict) -> None:
 
 
 def test_labels_must_fit_the_scores() -> None:
+    with pytest.raises(ValueError, match=r"labels: expected shape \(1, 2\), got \(1, 1\)"):
+        objective.regularised_objective([np.zeros((1, 2, 2))], [np.zeros((1, 1), int)], {})
+    with pytest.raises(ValueError, match="labels: expected labels in"):
+        objective.regularised_objective([np.zeros((1, 2, 2))], [np.full((1, 2), -1)], {})
     with pytest.raises(ValueError, match=r"labels: expected shape \(1, 1, 2\)"):
         objective.mined_loss(np.zeros((1, 1, 2, 2)), np.zeros((1, 2), int))
     for fraction in (0.0, 1.1):
@@ -260,5 +267,8 @@ def test_confusion_matrix_checks_the_labels() -> None:
         objective.confusion_matrix(np.array([2]), np.array([0]), 2)
     matrix = objective.confusion_matrix(np.array([0, 9, 1]), np.array([0, 0, 0]), 2, ignore=9)
     assert matrix.tolist() == [[1, 0], [1, 0]]
+    for wrong in (-1, 2):
+        with pytest.raises(ValueError, match="predicted: expected labels in"):
+            objective.confusion_matrix(np.array([0]), np.array([wrong]), 2)
     with pytest.raises(ValueError, match="argument 2"):
         objective.confusion_matrix(np.array([0, 1]), np.array([0]), 2)

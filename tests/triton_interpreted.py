@@ -139,7 +139,7 @@ def crf_and_gradients(case: Case, learned: bool) -> None:
         backend="triton",
     )
     y = torch.randn(phi.shape, generator=torch.Generator().manual_seed(0))
-    phi.backward(y.to(DEVICE))
+    phi.backward(lay_out(y.numpy(), "transposed", torch.float32).to(DEVICE))
     (s,), (g,), (t,) = map(channel_last, (case.scores, case.guide, y))
     expected = mean_field.guidance_crf(s, g, compatibility=mu, weight=1.5, **options)
     assert_close(phi, channel_first([expected]), BOUND["textured"])
