@@ -113,16 +113,20 @@ def fitted_labels(label: np.ndarray, num_classes: int, *, cell: int, steps: int 
 def ceilings(data: SegmentationData, *, cells: Sequence[int] = CELLS) -> dict[int, dict[str, float]]:
     """mIoU in 0..1 of both codes, ``{cell: {"blocks": ..., "bilinear": ...}}``, over all labels of a set."""
     classes = len(data.classes)
-    counts: dict[int, list[np.ndarray]] = {cell: [] for cell in cells}
+    pure = {cell: np.zeros(classes, np.int64) for cell in cells}  # pixels in cells of one class, which never change it
+    mixed: dict[int, list[np.ndarray]] = {cell: [] for cell in cells}
     matrices = {cell: ConfusionMatrix(classes) for cell in cells}
     for index in tqdm(range(len(data)), desc="ceilings", unit="image", leave=False, disable=None):
         label = data[index].label
         for cell in cells:
-            counts[cell].append(cell_counts(label, classes, cell=cell).reshape(-1, classes))
+            counts = cell_counts(label, classes, cell=cell).reshape(-1, classes)
+            kinds = (counts > 0).sum(1)
+            pure[cell] += counts[kinds == 1].sum(0)
+            mixed[cell].append(counts[kinds > 1].astype(np.int32))
             matrices[cell].update(fitted_labels(label, classes, cell=cell), label)
     result = {}
     for cell in cells:
-        whole = np.concatenate(counts[cell])
+        whole = np.concatenate([np.diag(pure[cell]), *mixed.pop(cell)])
         blocks = float(mean_iou(block_counts(whole, best_blocks(whole))))
         result[cell] = {"blocks": blocks, "bilinear": matrices[cell].scores().miou}
     return result

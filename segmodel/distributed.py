@@ -162,7 +162,20 @@ def _planes(x: Tensor) -> Tensor:
 
 
 def synchronise_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
-    """Every batch norm replaced by one over all processes; parameters, buffers and names stay."""
+    """Every batch norm replaced by one over all processes; parameters, buffers and names stay.
+
+    Raises:
+        UserError: a batch norm of an unknown kind, which may do more than to normalise.
+    """
+    kinds = {type(m) for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
+    strange = kinds - {nn.BatchNorm2d, BatchNorm2d, nn.SyncBatchNorm}
+    if device.type == "cuda" and strange and all(kind.__module__.startswith("timm.") for kind in strange):
+        from timm.layers import convert_sync_batchnorm  # timm's own hold an activation, which torch's would drop
+
+        return convert_sync_batchnorm(model)
+    if strange:
+        names = ", ".join(sorted(kind.__name__ for kind in strange))
+        raise UserError(f"{names}: cannot be synchronised between processes on {device}")
     if device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     for parent in list(model.modules()):
@@ -171,8 +184,6 @@ def synchronise_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
                 own = BatchNorm2d(child.num_features, child.eps, child.momentum)
                 own.__dict__.update(child.__dict__)
                 setattr(parent, name, own)
-            elif isinstance(child, nn.modules.batchnorm._BatchNorm) and type(child) is not BatchNorm2d:
-                raise UserError(f"{type(child).__name__}: cannot be synchronised between processes on {device}")
     return model
 
 

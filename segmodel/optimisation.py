@@ -117,14 +117,17 @@ def training_step(
 def recompute_batch_norm(model: nn.Module, forward: Callable[[Tensor], object], batches: Iterable[Tensor]) -> int:
     """Replaces every batch norm's running statistics by their plain mean over the given batches (Sec. 7.1.2).
 
-    Weights stay as they are. ``forward`` takes one batch through the model. Returns the number of batches;
-    with none the statistics stay as they were.
+    Weights stay as they are, and nothing is dropped out, as at inference. ``forward`` takes one batch through the
+    model. Returns the number of batches; with none the statistics stay as they were.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     was_training = model.training
     count = 0
     model.train()
+    for module in model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.eval()
     for batch in batches:
         if count == 0:
             for norm in norms:

@@ -82,3 +82,12 @@ def test_finer_codes_reach_more_on_scenes() -> None:
     assert found[16]["blocks"] < found[8]["blocks"] < found[4]["blocks"] < 1
     assert found[16]["bilinear"] < found[8]["bilinear"] < found[4]["bilinear"] < 1
     assert all(row["bilinear"] > row["blocks"] for row in found.values())
+
+
+def test_cells_of_one_class_need_not_be_kept() -> None:
+    """They are most of a picture, and all that a class holds counts as one cell."""
+    data = open_data("scenes:val=2", split="val")
+    classes = len(data.classes)
+    counts = np.concatenate([cell_counts(data[i].label, classes, cell=16).reshape(-1, classes) for i in range(2)])
+    expected = mean_iou(block_counts(counts, best_blocks(counts)))
+    assert ceilings(data, cells=(16,))[16]["blocks"] == pytest.approx(float(expected), abs=1e-3)

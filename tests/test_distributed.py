@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from segmodel import distributed
+from segmodel.distributed import synchronise_batch_norm
+from segmodel.errors import UserError
 from segmodel.losses import hard_pixel_loss
 
 CPU = torch.device("cpu")
@@ -185,3 +187,16 @@ def test_accumulated_parts_do_not_depend_on_the_number_of_processes_or_on_checkp
     assert train([*arguments, str(tmp_path / "one")]) == (0, "")
     assert together(2, train, [*arguments, str(tmp_path / "two"), "--checkpoint-activations"]) == [(0, "")] * 2
     assert difference(tmp_path / "one", tmp_path / "two") < 1e-9
+
+
+class NormAct(nn.BatchNorm2d):
+    """As timm has them: the norm holds an activation."""
+
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_batch_norm_that_does_more_is_not_replaced_by_one_that_does_not(device):
+    with pytest.raises(UserError, match=r"^NormAct: cannot be synchronised between processes on"):
+        synchronise_batch_norm(nn.Sequential(nn.BatchNorm2d(3), NormAct(3)), torch.device(device))

@@ -1,5 +1,8 @@
+import torch
+from torch import nn
+
 from segmodel.model import ModelConfig, SegModel
-from segmodel.optimisation import make_optimizer, parameter_groups
+from segmodel.optimisation import make_optimizer, parameter_groups, recompute_batch_norm
 
 
 def tiny() -> SegModel:
@@ -21,3 +24,18 @@ def test_the_heads_weights_and_biases_alone_follow_its_rate() -> None:
         if parameter.requires_grad:
             own = name.startswith("head.") and not name.startswith(("head.crf", "head.up"))
             assert ratio[id(parameter)] == (10.0 if own else 1.0), name
+
+
+def test_batch_norm_statistics_are_those_of_inference_whatever_the_random_numbers() -> None:
+    """DeepLabV3's head has a batch norm behind a dropout."""
+    statistics = []
+    for seed in (0, 1):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm2d(3)).train()
+        batch = torch.randn(2, 3, 4, 4)
+        torch.manual_seed(seed)
+        recompute_batch_norm(model, model, [batch])
+        statistics.append(model[1].running_mean)
+        assert all(module.training for module in model.modules())
+        torch.testing.assert_close(model[1].running_mean, batch.mean((0, 2, 3)))
+    assert torch.equal(*statistics)

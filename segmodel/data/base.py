@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -222,9 +222,7 @@ def _decoded(path: Path, modes: tuple[str, ...], expected: str, convert: bool = 
             if image.width * image.height > most:
                 size = f"{image.width}x{image.height}"
                 raise ValueError(f"expected at most {most} pixels (SEGMODEL_MAX_PIXELS), got {size}")
-            # Pillow would stretch grey values of 2 and 4 bits to 0..255: not the numbers that the file holds.
-            narrow = image.format == "PNG" and bool(image.tile) and image.tile[0][3] in ("L;2", "L;4")
-            mode = "L of 2 or 4 bits" if narrow else image.mode
+            mode = image.mode if convert else _changed(image) or image.mode
             orientation = int(image.getexif().get(_ORIENTATION, 1))
             pixels = np.array(image.convert("RGB") if convert else image) if mode in modes else None
     except FileNotFoundError as error:
@@ -234,6 +232,23 @@ def _decoded(path: Path, modes: tuple[str, ...], expected: str, convert: bool = 
     if pixels is None:
         raise DataError(f"{path}: expected {expected}, got mode {mode}")
     return pixels, orientation
+
+
+def _changed(image: Image.Image) -> str:
+    """What Pillow would change in a label picture's numbers; "" if it gives those that the file holds."""
+    if image.format == "JPEG":
+        return f"{image.mode}, compressed with loss"
+    if not image.tile:
+        return ""
+    codec, arguments = image.tile[0][0], image.tile[0][3]
+    raw = arguments if isinstance(arguments, str) else arguments[0]
+    if raw in ("L;2", "L;4"):
+        return "L of 2 or 4 bits"  # stretched to 0..255
+    if raw.endswith("I"):
+        return f"{image.mode}, white as 0"  # inverted
+    if codec.startswith("ppm") and arguments[-1] not in (255, 65535):
+        return f"{image.mode} up to {arguments[-1]}"  # stretched
+    return ""
 
 
 def _from_colours(path: Path, raw: np.ndarray, values: np.ndarray, colours: np.ndarray) -> np.ndarray:
@@ -317,11 +332,14 @@ def read_pairs(list_path: Path, root: Path) -> list[Pair]:
     """Pairs from a list of IMAGE LABEL lines.
 
     An absolute entry such as /SegNet/CamVid/train/a.png was written on another machine: its last two parts, folder
-    and file, are taken below the root.
+    and file, are taken below the root. A sample is named after its image's file; where two images of a list have one
+    name, all have the path below the root.
     """
     pairs = []
     for where, entries in read_lines(list_path, fields=2, expected="IMAGE LABEL"):
         relative = ["/".join(Path(e).parts[1:][-2:]) if Path(e).is_absolute() else e for e in entries]
         image, label = (inside(root, entry, where) for entry in relative)
         pairs.append(Pair(image, label, image.stem, where))
+    if len({pair.name for pair in pairs}) < len({pair.image for pair in pairs}):
+        pairs = [replace(pair, name=pair.image.relative_to(root).with_suffix("").as_posix()) for pair in pairs]
     return pairs

@@ -64,7 +64,8 @@ def coco(rest: str, *, split: str) -> SegmentationData:
     if find_spec("pycocotools") is None:
         raise DataError("coco: polygons are drawn by pycocotools, which is missing: pip install segmodel[coco]")
     splits = ("train", "val") if split == "train" and "trainval" in options else (split,)
-    parts = [_part(root, part, "voc" in options, only_shown="voc" in options and split == "train") for part in splits]
+    only_shown = "voc" in options and split == "train"
+    parts = [_part(root, _file(root, part), "voc" in options, only_shown=only_shown) for part in splits]
     return parts[0] if len(parts) == 1 else MixedData(parts, name="coco")
 
 
@@ -188,11 +189,20 @@ def _runs(text: str) -> list[int] | None:
     return None if bits else runs
 
 
-def _part(root: Path, split: str, as_voc: bool, *, only_shown: bool) -> CocoData:
-    files = [root / "annotations" / f"instances_{split}{year}.json" for year in YEARS]
-    file = next((file for file in files if file.is_file()), None)
-    if file is None:
-        raise DataError(f"coco: expected one of {', '.join(map(str, files))}, got none")
+def _file(root: Path, split: str) -> Path:
+    """The instances file of a split: of the first year that has both splits, for val2014 overlaps train2017."""
+    files = {part: {y: root / "annotations" / f"instances_{part}{y}.json" for y in YEARS} for part in ("train", "val")}
+    train, val = ([year for year, file in files[part].items() if file.is_file()] for part in files)
+    own = train if split == "train" else val
+    if not own:
+        raise DataError(f"coco: expected one of {', '.join(map(str, files[split].values()))}, got none")
+    both = [year for year in train if year in val]
+    if not both and (train[:1], val[:1]) == (["2017"], ["2014"]):
+        raise DataError(f"coco: expected train and val of one year, got {files['train']['2017']} and val2014 beside it")
+    return files[split][(both or own)[0]]
+
+
+def _part(root: Path, file: Path, as_voc: bool, *, only_shown: bool) -> CocoData:
     if wrong := misplaced(root, [file]):
         raise DataError(wrong[0])
     name = file.stem.removeprefix("instances_")
