@@ -104,6 +104,8 @@ def train_run(run: Run) -> int:
     print(f"\n{run.name}", flush=True)
     if (run.folder / "last.safetensors").is_file():
         return cli.run("train", train.main, ["--resume", str(run.folder)])
+    if any(run.folder.glob("*.safetensors")):
+        raise UserError(f"{run.folder}: expected last.safetensors beside its other checkpoints")
     if run.folder.exists():
         shutil.rmtree(run.folder)  # stopped before its first checkpoint: nothing to go on from
     run.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +155,7 @@ def misfit(run: Run) -> str:
     return next(iter(differences(run.config, variant_config(run.config, run.variant, run.seed))), "")
 
 
-def finished_runs(output: Path, variants: Sequence[str]) -> tuple[list[Run], list[str]]:
+def finished_runs(output: Path, variants: Sequence[str], seeds: Sequence[int] | None) -> tuple[list[Run], list[str]]:
     """The finished runs in OUTPUT/runs, and in what they differ from the first beside variant and seed.
 
     Raises:
@@ -162,7 +164,8 @@ def finished_runs(output: Path, variants: Sequence[str]) -> tuple[list[Run], lis
     runs = []
     for folder in sorted((output / "runs").glob("*-seed*")):
         match = re.fullmatch(r"([a-z]+)-seed(\d+)", folder.name)
-        if match and match[1] in variants and is_finished(folder):
+        wanted = match and match[1] in variants and (seeds is None or int(match[2]) in seeds)
+        if match and wanted and is_finished(folder):
             config = make_config(read_toml(folder / "config.toml", SECTIONS))
             runs.append(Run(match[1], int(match[2]), folder, config))
     if not runs:
@@ -213,9 +216,10 @@ def make_parser() -> cli.Parser:
     parser = cli.Parser("ablate", __doc__)
     parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="folder of runs and report")
     parser.add_argument("--variants", default=",".join(VARIANTS), help=f"default: {','.join(VARIANTS)}")
-    parser.add_argument("--seeds", default="0,1", help="default: 0,1")
+    parser.add_argument("--seeds", help="default: 0,1; with --report-only all that are there")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs trained at a time (default: 1)")
-    parser.add_argument("--report-only", action="store_true", help="train nothing, report the finished runs")
+    parser.add_argument("--report-only", action="store_true", help="train nothing, report the finished runs (settings "
+                        "of training have no effect)")  # fmt: skip
     parser.add_argument("--classes", help="also the mean IoU over these classes: names, separated by commas")
     parser.add_argument("--time-size", default="500x300", metavar="WxH", help="image of Table 4 (default: 500x300)")
     parser.add_argument("--time-seconds", type=float, default=10.0, metavar="S", help="time for each variant there")
@@ -229,14 +233,16 @@ def make_parser() -> cli.Parser:
 
 def main(arguments: Sequence[str]) -> int:
     options = make_parser().parse_args(arguments)
-    options.variants, options.seeds = names_list(options.variants), numbers_list(options.seeds)
+    options.variants = names_list(options.variants)
+    seeds = numbers_list(options.seeds) if options.seeds is not None else None
+    options.seeds = seeds or [0, 1]
     options.time_size = size_pair(options.time_size)
     if options.jobs < 1 or options.jobs > 4 * (os.cpu_count() or 1):
         raise UserError(f"--jobs: expected 1 to {4 * (os.cpu_count() or 1)}, got {options.jobs}")
     if not options.time_seconds > 0:
         raise UserError(f"--time-seconds: expected more than 0, got {options.time_seconds}")
     if options.report_only:
-        runs, notes = finished_runs(options.output, options.variants)
+        runs, notes = finished_runs(options.output, options.variants, seeds)
     else:
         runs, notes = planned_runs(options), []
         class_numbers(options.classes, open_data(runs[0].config.train.data, split="val").classes)  # a wrong name now

@@ -17,7 +17,7 @@ from segmodel.ablate_results import AS_IT_IS, DENSE, UNTRAINED, WIDTHS, Figures,
 from segmodel.benchmark import environment
 from segmodel.benchmark_model import time_models
 from segmodel.ceilings import ceilings
-from segmodel.checkpoint import versions, write_atomically
+from segmodel.checkpoint import json_text, versions, write_atomically
 from segmodel.configuration import SECTIONS
 from segmodel.data import SegmentationData, open_data
 from segmodel.evaluate import class_numbers
@@ -293,5 +293,5 @@ def write_report(runs: Sequence[Run], notes: Sequence[str], options: argparse.Na
         "tables": {table.title: [dict(zip(table.head, row, strict=True)) for row in table.rows] for table in tables},
         "milliseconds": milliseconds, "environment": environment(), "versions": versions(),
     }  # fmt: skip
-    write_atomically(output / "results.json", json.dumps(content, indent=1).replace("NaN", "null") + "\n")
+    write_atomically(output / "results.json", json_text(content, indent=1) + "\n")
     print(f"\nreport: {output / 'report.html'}\nfigures: {output / 'results.json'}")

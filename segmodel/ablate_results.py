@@ -10,6 +10,8 @@ import io
 import json
 import os
 import time
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,8 +160,11 @@ def evaluate_rows(
 
 
 def fingerprint(checkpoint: Path, data: SegmentationData, shown: list[int], dtype: torch.dtype | None) -> str:
-    """Changes whenever kept figures would."""
-    facts = [FORMAT, WIDTHS, UNTRAINED, data.name, len(data), shown, str(dtype)]
+    """Changes whenever kept figures would: with the checkpoint, the settings, or a file of the data."""
+    files = [file for pair in getattr(data, "pairs", ()) for file in (pair.image, pair.label)]
+    files += [data.file] if hasattr(data, "file") else []
+    states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    facts = [FORMAT, WIDTHS, UNTRAINED, data.name, len(data), states, shown, str(dtype)]
     return hashlib.sha256(checkpoint.read_bytes() + json.dumps(facts).encode()).hexdigest()
 
 
@@ -200,16 +205,17 @@ def write_figures(path: Path, mark: str, rows: dict[str, Figures]) -> None:
 
 
 def read_figures(path: Path, mark: str) -> dict[str, Figures] | None:
-    """What ``write_figures`` wrote under this mark, else None."""
-    if not path.is_file():
+    """What ``write_figures`` wrote under this mark, else (also where the file is broken) None."""
+    try:
+        with np.load(path) as arrays:
+            if str(arrays["mark"]) != mark:
+                return None
+            result = {}
+            for number, name in enumerate(arrays["rows"].tolist()):
+                confusion, boundary, trimap, seconds = (arrays[f"{part}_{number}"] for part in PARTS)
+                count = sum(key.startswith(f"labels_{number}_") for key in arrays.files)
+                labels = [arrays[f"labels_{number}_{place}"] for place in range(count)]
+                result[name] = Figures(confusion, boundary, trimap, seconds, labels)
+            return result
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
-    with np.load(path) as arrays:
-        if str(arrays["mark"]) != mark:
-            return None
-        result = {}
-        for number, name in enumerate(arrays["rows"].tolist()):
-            confusion, boundary, trimap, seconds = (arrays[f"{part}_{number}"] for part in PARTS)
-            count = sum(key.startswith(f"labels_{number}_") for key in arrays.files)
-            labels = [arrays[f"labels_{number}_{place}"] for place in range(count)]
-            result[name] = Figures(confusion, boundary, trimap, seconds, labels)
-        return result

@@ -194,6 +194,8 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     if options.threads < 1:
         raise UserError(f"--threads: expected at least 1, got {options.threads}")
+    if not options.seconds > 0:
+        raise UserError(f"--seconds: expected more than 0, got {options.seconds}")
     torch.set_num_threads(options.threads)
     cv2 = peer("cv2")
     if cv2 is not None:

@@ -108,7 +108,9 @@ def keep_steps(path: Path, step: int, count: int) -> None:
         except OSError:  # a file system without hard links
             shutil.copyfile(source, partial)
         partial.replace(target)
-    for old in sorted(path.parent.glob("step_*.safetensors"))[:-count]:
+    steps = {file: int(file.stem[5:]) for file in path.parent.glob("step_*.safetensors") if file.stem[5:].isdecimal()}
+    # those of a course that the run has gone back from are the first to go
+    for old in sorted(steps, key=lambda file: (steps[file] <= step, steps[file]))[:-count]:
         old.unlink()
         old.with_suffix(".json").unlink(missing_ok=True)
 

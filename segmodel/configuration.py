@@ -113,7 +113,8 @@ def resolve(options: Any) -> Config:
     flags = flag_values(options, SECTIONS)
     file = read_toml(options.config, SECTIONS) if options.config else {}
     recipe = options.recipe
-    if recipe is None and not options.config and flags.get("train", {}).get("data", "scenes").startswith("scenes"):
+    data = flags.get("train", {}).get("data") or file.get("train", {}).get("data", "scenes")
+    if recipe is None and str(data).startswith("scenes"):
         recipe = "scenes"
     variant = {"model": VARIANTS[options.variant]} if options.variant else {}
     for name in variant.get("model", {}).keys() & flags.get("model", {}).keys():

@@ -26,7 +26,7 @@ from segmodel import cli, distributed
 from segmodel.boundary import boundary_counts, trimap_counts
 from segmodel.checkpoint import find_checkpoint, json_text, read_checkpoint, versions
 from segmodel.data import SegmentationData, open_data
-from segmodel.files import write_output
+from segmodel.files import output_file, write_output
 from segmodel.inference import (
     InferenceConfig,
     add_inference_options,
@@ -199,7 +199,10 @@ def read_per_image(path: str, num_classes: int) -> dict[str, dict[str, np.ndarra
             counts = np.array([row["correct"], row["true"], row["predicted"]])
             if counts.shape != (3, num_classes) or counts.dtype != np.int64:
                 raise ValueError(f"expected counts of {num_classes} classes")
-            found.setdefault(str(row["result"]), {})[row["image"]] = counts
+            of_result = found.setdefault(str(row["result"]), {})
+            if row["image"] in of_result:
+                raise ValueError(f"{row['image']!r} a second time")
+            of_result[row["image"]] = counts
     except OSError as error:
         raise UserError(f"--compare: {path}: cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -217,12 +220,12 @@ def aligned(title: str, counts: Mapping[str, np.ndarray], names: Sequence[str]) 
     return np.stack([counts[name] for name in names])
 
 
-def check_folders(options: argparse.Namespace) -> None:
+def check_outputs(options: argparse.Namespace) -> None:
     """What cannot be written shows before the work is done, not after it."""
-    for name in ("json", "per_image"):
-        path = getattr(options, name)
-        if path and not Path(path).absolute().parent.is_dir():
-            raise UserError(f"--{name.replace('_', '-')}: {path}: cannot be written (no such folder)")
+    given = {f"--{name.replace('_', '-')}": getattr(options, name) for name in ("json", "per_image")}
+    paths = [output_file(option, path, overwrite=True).resolve() for option, path in given.items() if path]
+    if len(set(paths)) < len(paths):
+        raise UserError(f"--per-image: expected another file than that of --json, got {options.per_image}")
 
 
 def parse_widths(text: str | None) -> list[int]:
@@ -234,7 +237,7 @@ def parse_widths(text: str | None) -> list[int]:
 
 def make_parser() -> cli.Parser:
     parser = cli.Parser("evaluate", __doc__)
-    parser.add_argument("run", help="run folder or checkpoint file")
+    parser.add_argument("run", help="run folder (its best checkpoint on the validation images) or checkpoint file")
     parser.add_argument("--data", help="data set, such as voc:PATH; python -m segmodel.data --help lists them "
                         "(default: that of the run)")  # fmt: skip
     parser.add_argument("--split", default="val", help="part of the data (default: val)")
@@ -258,6 +261,7 @@ def main(arguments: Sequence[str]) -> int:
     config, modes, widths = inference_config(options), guidance_modes(options), parse_widths(options.trimap)
     if options.boundary is not None and not 0 < options.boundary < 1:
         raise UserError(f"--boundary: expected more than 0 and less than 1, got {options.boundary}")
+    check_outputs(options)
     for name in ("bootstrap", "limit"):
         if getattr(options, name) < 0:
             raise UserError(f"--{name}: expected at least 0, got {getattr(options, name)}")
@@ -270,7 +274,6 @@ def main(arguments: Sequence[str]) -> int:
     data = open_data(spec, split=options.split)
     check_classes(file, models[0].classes, data)
     subset = class_numbers(options.classes, data.classes)
-    check_folders(options)
     earlier = read_per_image(options.compare, len(data.classes)) if options.compare else {}
     found = evaluate_images(
         models, data, modes=tuple(modes.values()), config=config, dtype=dtype, boundary=options.boundary,
@@ -287,7 +290,9 @@ def main(arguments: Sequence[str]) -> int:
         write_per_image(options.per_image, results)
     if options.json:
         content = {"checkpoint": str(file), "ensemble": others, "data": spec, "split": options.split,
-                   "images": len(found[0].names), "classes": options.classes,
+                   "images": len(found[0].names), "limit": options.limit, "classes": options.classes,
+                   "boundary": options.boundary, "guidance": options.guidance,
+                   "guidance_radius": options.guidance_radius, "guidance_weight": options.guidance_weight,
                    "inference": dataclasses.asdict(config), "precision": str(dtype or torch.float32),
                    "results": report, "versions": versions()}  # fmt: skip
         write_output("--json", Path(options.json), json.dumps(content, indent=1) + "\n")
@@ -296,7 +301,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def class_numbers(names: str | None, classes: Sequence[str]) -> list[int]:
     """Numbers of the classes named in "a, b"; none where nothing is named."""
-    wanted = [name.strip() for name in names.split(",")] if names else []
+    wanted = list(dict.fromkeys(name.strip() for name in names.split(","))) if names else []
     for name in wanted:
         if name not in classes:
             raise UserError(f"--classes: expected some of {', '.join(classes)}, got {name!r}")

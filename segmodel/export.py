@@ -191,7 +191,7 @@ def make_parser() -> cli.Parser:
 
 def main(arguments: Sequence[str]) -> int:
     options = make_parser().parse_args(arguments)
-    target = output_file("--output", options.output, overwrite=options.overwrite)
+    target = output_file("--output", options.output, endings=(f".{options.format}",), overwrite=options.overwrite)
     if options.format == "onnx":
         require_packages(ONNX_PACKAGES)
     guidance = {"configured": None, "on": True, "off": False}[options.guidance]

@@ -285,10 +285,13 @@ def same_size_batches(
     """Neighbouring items whose images have one size, at most ``size`` of them, and those images ``(N, H, W, 3)``."""
     group: list[Item] = []
     for item in items:
-        if group and (len(group) == size or image(group[0]).shape != image(item).shape):
+        if group and image(group[0]).shape != image(item).shape:
             yield group, np.stack([image(member) for member in group])
             group = []
         group.append(item)
+        if len(group) == size:
+            yield group, np.stack([image(member) for member in group])
+            group = []
     if group:
         yield group, np.stack([image(member) for member in group])
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -24,7 +25,8 @@ def steps_per_epoch(length: int, batch_size: int) -> int:
 class BatchKeys:
     """Keys (epoch, index) of the batches of steps ``first..last - 1``; a function of the seed and the step alone.
 
-    Each epoch is a permutation without its last incomplete batch; a set smaller than a batch is repeated in it.
+    Each epoch is a permutation without its last incomplete batch; a set smaller than a batch is repeated in it, each
+    time with an epoch number of its own, so that a sample is augmented in another way.
     With ``share = (rank, processes)`` each of several processes gets its share of every batch, and of each of the
     ``parts`` that a step goes through one after the other.
     """
@@ -54,13 +56,15 @@ class BatchKeys:
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order, of_epoch = np.empty(0, np.int64), -1
         rank, processes = self.share
+        repeat = np.arange(self.batch_size) // self.length
         for step in range(self.first, self.last):
             epoch, place = divmod(step, steps_per_epoch(self.length, self.batch_size))
             if epoch != of_epoch:
                 order, of_epoch = np.random.default_rng((self.seed, epoch)).permutation(self.length), epoch
             chosen = np.resize(order[place * self.batch_size : (place + 1) * self.batch_size], self.batch_size)
-            chosen = chosen.reshape(self.parts, processes, -1)[:, rank].ravel()
-            yield [(epoch, int(index)) for index in chosen]
+            keys = np.stack([epoch * (1 + repeat[-1]) + repeat, chosen], axis=1)
+            mine = keys.reshape(self.parts, processes, -1, 2)[:, rank].reshape(-1, 2)
+            yield [(int(number), int(index)) for number, index in mine]
 
 
 class Batch(NamedTuple):
@@ -94,7 +98,20 @@ def _collate(samples: list[Any]) -> Batch | DataError:
 
 
 def _quiet_worker(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process decides
+    for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; the main process decides
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _iterator(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The loader's iterator; a worker that is lost shows where the next batch is waited for.
+
+    PyTorch's own handler would raise wherever the main process is: in the middle of a step, which would be lost.
+    """
+    before = signal.getsignal(signal.SIGCHLD)
+    batches = iter(loader)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, before)
+    return batches
 
 
 def load_batches(data: AugmentedData, keys: BatchKeys, *, workers: int, device: torch.device) -> Iterator[Batch]:
@@ -109,7 +126,7 @@ def load_batches(data: AugmentedData, keys: BatchKeys, *, workers: int, device: 
         worker_init_fn=_quiet_worker,
         pin_memory=device.type == "cuda",
     )
-    for batch in loader:
+    for batch in _iterator(loader):
         if isinstance(batch, DataError):
             raise batch
         images, labels = (part.to(device, non_blocking=True) for part in batch[:2])

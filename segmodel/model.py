@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from segmodel.backbone import IMAGE_MEAN, IMAGE_STD, ResNet
 from segmodel.heads import SegmentationHead
+from segmodel.losses import IGNORE
 from segmodel.options import option
 from segmodel.timm_backbone import PREFIX, TimmBackbone
 
@@ -109,7 +110,7 @@ class SegModel(nn.Module):
     ``scores.softmax(1)`` are the marginals, ``scores.argmax(1)`` is the segmentation.
 
     Args:
-        num_classes: C. config: architecture.
+        num_classes: C, at most 255: labels are bytes, and 255 marks ignored pixels. config: architecture.
 
     ``classes`` (names) and ``palette`` (C x 3, uint8) say what it was trained on, ``card`` what is known beyond that
     (data, scores, licence); empty on a new model.
@@ -121,8 +122,8 @@ class SegModel(nn.Module):
     def __init__(self, num_classes: int, config: ModelConfig | None = None):
         super().__init__()
         config = config or ModelConfig()
-        if num_classes < 1:
-            raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
+        if not isinstance(num_classes, int) or not 1 <= num_classes <= IGNORE:
+            raise ValueError(f"num_classes: expected 1 to {IGNORE} ({IGNORE} marks ignored pixels), got {num_classes}")
         self.config = config
         self.num_classes = num_classes
         self.backbone = make_backbone(config)

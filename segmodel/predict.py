@@ -6,7 +6,7 @@ python -m segmodel.predict RUN photos --output predictions --write labels,probab
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from tqdm import tqdm
 from segmodel import cli
 from segmodel.data.base import picture_endings, read_image
 from segmodel.data.cityscapes import CLASSES, IDS
+from segmodel.errors import DataError
 from segmodel.inference import (
     Prediction,
     add_inference_options,
@@ -55,11 +56,21 @@ def find_images(paths: Iterable[str]) -> list[tuple[Path, Path]]:
             found.append((path, Path(path.stem)))
         else:
             raise UserError(f"{path}: no such file or folder")
-    taken: dict[Path, Path] = {}
-    for file, name in found:
-        if taken.setdefault(name, file) != file:
-            raise UserError(f"{file}: its prediction would overwrite that of {taken[name]} (both are named {name})")
     return found
+
+
+def find_targets(images: Sequence[tuple[Path, Path]], kinds: Sequence[str], output: Path) -> list[dict[str, Path]]:
+    """The files to write for each picture, by kind: none twice, and none of the pictures themselves."""
+    pictures = {file.resolve() for file, _ in images}
+    taken: dict[Path, Path] = {}
+    targets = [{kind: output / f"{name}{KINDS[kind]}" for kind in kinds} for _, name in images]
+    for (file, _), files in zip(images, targets, strict=True):
+        for target in files.values():
+            if target.resolve() in pictures:
+                raise UserError(f"{target}: a result would overwrite this picture; expected another --output")
+            if taken.setdefault(target, file) != file:
+                raise UserError(f"{file}: its result would overwrite that of {taken[target]} (both are {target})")
+    return targets
 
 
 def label_ids(kind: str, model: SegModel) -> np.ndarray:
@@ -104,7 +115,7 @@ def parse_kinds(text: str) -> list[str]:
 
 def main(arguments: Sequence[str]) -> int:
     parser = cli.Parser("predict", __doc__)
-    parser.add_argument("run", help="run folder or checkpoint file")
+    parser.add_argument("run", help="run folder (its best checkpoint) or checkpoint file")
     parser.add_argument("images", nargs="+", metavar="IMAGE|FOLDER", help="pictures, or folders of pictures")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
     parser.add_argument("--write", default="labels,overlay", metavar="KIND,...", help="labels: NAME.png with a "
@@ -118,20 +129,32 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     config, modes = inference_config(options), tuple(guidance_modes(options).values())
     kinds, images, output = parse_kinds(options.write), find_images(options.images), Path(options.output)
-    targets = [{kind: output / f"{name}{KINDS[kind]}" for kind in kinds} for _, name in images]
+    targets = find_targets(images, kinds, output)
     there = [file for files in targets for file in files.values() if file.exists()]
     if there and not options.overwrite:
         raise UserError(f"{there[0]}: exists already (--overwrite replaces it)")
     models, dtype = load_for_inference([options.run, *options.ensemble], options)
     ids = label_ids(options.ids, models[0])
-    jobs = (Job(read_image(file)[0], files) for (file, _), files in zip(images, targets, strict=True))
+    unreadable: list[str] = []
+
+    def jobs() -> Iterator[Job]:
+        for (file, _), files in zip(images, targets, strict=True):
+            try:
+                yield Job(read_image(file)[0], files)
+            except DataError as error:
+                unreadable.append(str(error))
+
     with tqdm(total=len(images), unit="image", disable=None) as progress:
-        for batch, pixels in same_size_batches(jobs, config.batch_size, image=lambda job: job.pixels):
+        for batch, pixels in same_size_batches(jobs(), config.batch_size, image=lambda job: job.pixels):
             prediction = predict_images(models, pixels, modes=modes, config=config, dtype=dtype)[0]
             for index, job in enumerate(batch):
                 write(job, prediction.image(index), ids=ids, model=models[0])
             progress.update(len(batch))
-    print(f"{len(images)} pictures segmented, in {output}")
+    print(f"{len(images) - len(unreadable)} pictures segmented, in {output}")
+    for line in unreadable[:-1]:
+        print(f"segmodel.predict: error: {line}", file=sys.stderr)
+    if unreadable:
+        raise UserError(unreadable[-1])
     return 0
 
 

@@ -92,7 +92,7 @@ def refine(
     batch = tensor if tensor.ndim == 4 else tensor[None]
     if batch.shape[1] == 1:
         raise ValueError("scores: expected 2 classes or more, got 1; refine_mask takes the sigmoid of a single channel")
-    _check_logits(batch)
+    check_logits(batch)
     pixels = image_tensor(image, image_range=image_range, device=batch.device)
     refined = _refined(batch, pixels, own, crf, image_range)
     return _like(refined if tensor.ndim == 4 else refined[0], scores)
@@ -162,7 +162,7 @@ def own_settings(settings: dict[str, float], crf: GuidanceCRF | None) -> Refinem
     return build(Refinement, {name: checked(value, hints[name], name) for name, value in plain.items()})
 
 
-def _check_logits(scores: Tensor) -> None:
+def check_logits(scores: Tensor) -> None:
     """Scores that are not finite cannot be averaged, and probabilities would be refined far too strongly."""
     values = scores.detach()
     low, high = (value.item() for value in values.aminmax())
@@ -296,7 +296,7 @@ def _read_mask(path: Path) -> np.ndarray:
 
 def _write(path: Path, result: np.ndarray, *, soft: bool) -> None:
     """Logits or a mask as .npy; as PNG their labels, or the mask in 0..255."""
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         with replacing(path) as partial, partial.open("wb") as file:
             np.save(file, result)
     elif result.ndim == 3:
@@ -320,7 +320,11 @@ def main(arguments: Sequence[str]) -> int:
     settings |= {item.name: vars(options)[item.name] for item in fields(Refinement) if item.name in vars(options)}
     image, _ = read_image(Path(options.image))
     source = Path(options.scores)
-    scores = read_scores(source) if source.suffix == ".npy" else _read_mask(source)
+    scores = read_scores(source) if source.suffix.lower() == ".npy" else _read_mask(source)
+    if output.suffix.lower() == ".png":
+        scores = scores[0] if scores.ndim == 4 and len(scores) == 1 else scores
+        if scores.ndim == 4 or (scores.ndim == 3 and len(scores) > 255):
+            raise UserError(f"{source}: expected (C, h, w) with at most 255 classes for a PNG, got {scores.shape}")
     try:
         refined = refine(scores, image, **settings)
     except ValueError as error:

@@ -9,6 +9,7 @@ The run folder holds config.toml, metrics.jsonl, the checkpoints last and best, 
 report.html. Settings come from, each over the one before: defaults (the paper's), a recipe, --config, --variant, flags.
 """
 
+import itertools
 import json
 import os
 import signal
@@ -262,6 +263,7 @@ class Trainer:
     def validate(self) -> list[Scores]:
         """Figures on the validation set with the guidance CRF off and on; keeps the best and the last checkpoint."""
         limit = self.config.train.validate_images if self.step < self.total else 0
+        images = min(limit or len(self.validation), len(self.validation))
         scores = evaluate(
             self.model, self.validation, modes=(False, True), dtype=self.dtype, description="validate", leave=False,
             limit=limit,
@@ -269,7 +271,7 @@ class Trainer:
         off, on = scores
         chosen = off if self.config.model.guidance == "off" else on
         self.log("val", miou=chosen.miou, miou_guidance_off=off.miou, miou_guidance_on=on.miou,
-                 pixel_accuracy=chosen.pixel_accuracy, images=limit or len(self.validation))  # fmt: skip
+                 pixel_accuracy=chosen.pixel_accuracy, images=images)  # fmt: skip
         if distributed.is_writer():
             tqdm.write(f"step {self.step}: mIoU {100 * chosen.miou:.2f} (guidance off {100 * off.miou:.2f})")
         self.draw()
@@ -370,15 +372,35 @@ def folder_to_resume(options: Any, arguments: Sequence[str]) -> Path | None:
     return Path(options.output) if begun else None
 
 
-def begin(trainer: Trainer) -> None:
-    """Makes the folder of a new run and says what it is."""
-    folder, config = trainer.folder, trainer.config
-    if distributed.is_writer():
+def claim(folder: Path, *, named: bool) -> Path:
+    """The folder with a config.toml in it that this run alone has made; without a name of its own the next free one.
+
+    Raises:
+        UserError: it cannot be made, or another run was faster.
+    """
+    for number in itertools.count(1):
+        chosen = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / "config.toml", to_toml(asdict_shallow(config)))
+            chosen.mkdir(parents=True, exist_ok=True)
+            (chosen / "config.toml").open("x").close()
+            return chosen
+        except FileExistsError as error:
+            if distributed.restarts():
+                return chosen
+            if named:
+                raise UserError(f"--output: {chosen}: expected an empty or new folder") from error
         except OSError as error:
-            raise UserError(f"--output: {folder}: cannot be made ({error.strerror})") from error
+            raise UserError(f"--output: {chosen}: cannot be made ({error.strerror})") from error
+    raise AssertionError
+
+
+def begin(trainer: Trainer, *, named: bool) -> None:
+    """Makes the folder of a new run and says what it is."""
+    config = trainer.config
+    if distributed.is_writer():
+        trainer.folder = claim(trainer.folder, named=named)
+        write_atomically(trainer.folder / "config.toml", to_toml(asdict_shallow(config)))
+    folder = trainer.folder
     trainer.open_journal()
     precision = config.train.precision if config.train.precision == "float64" else trainer.dtype or torch.float32
     trainer.log("start", versions=versions(), device=str(trainer.device), threads=torch.get_num_threads(),
@@ -416,7 +438,8 @@ def main(arguments: Sequence[str]) -> int:
         if resumed:
             trainer.open_journal()
         else:
-            begin(trainer)  # only now: what is wrong with the data shows before a folder is made
+            # only now: what is wrong with the data shows before a folder is made
+            begin(trainer, named=bool(options.output))
         return trainer.run()
 
 

@@ -28,7 +28,7 @@ from segmodel.files import output_file, write_output
 from segmodel.inference import autocast, autocast_dtype, choose_device, place, to_batch
 from segmodel.metrics import ConfusionMatrix, mean_iou
 from segmodel.options import UserError
-from segmodel.refine import Refinement, read_scores, refine
+from segmodel.refine import Refinement, as_tensor, check_logits, read_scores, refine
 
 Metric = Literal["miou", "boundary_iou"]
 Labelled = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -167,6 +167,10 @@ def labelled(
         logits = scores(sample)
         if logits.ndim != 3 or len(logits) != len(data.classes):
             raise UserError(f"{sample.name}: expected scores of {len(data.classes)} classes, got {logits.shape}")
+        try:
+            check_logits(as_tensor("scores", logits)[None])
+        except ValueError as error:
+            raise UserError(f"{sample.name}: {error}") from error
         yield logits, sample.image, sample.label
 
 
@@ -216,14 +220,22 @@ def main(arguments: Sequence[str]) -> int:
           f"{100 * tuned.after:.2f} ({len(tuned.tried)} settings tried)")  # fmt: skip
     content = {"settings": settings, "data": options.data, "split": options.split, "images": len(samples),
                "metric": options.metric, "before": tuned.before, "after": tuned.after}  # fmt: skip
+
+    def keep() -> None:
+        if output:
+            write_output("--output", output, json.dumps({**content, "versions": versions()}, indent=1) + "\n")
+
+    keep()
     if held_out is not None:
         del samples
-        result = report(labelled(held_out, options.report_images, scores, "report"), tuned.settings)
+        try:
+            result = report(labelled(held_out, options.report_images, scores, "report"), tuned.settings)
+        except ValueError as error:
+            raise UserError(f"{options.scores}: {error}") from error
         count = len(_evenly(held_out, options.report_images))
         print(f"\n{options.data}, {options.report}, {count} images:\n{table(result)}")
         content["report"] = {"split": options.report, "images": count, **result}
-    if output:
-        write_output("--output", output, json.dumps({**content, "versions": versions()}, indent=1) + "\n")
+        keep()
     return 0
 
 

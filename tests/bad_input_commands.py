@@ -150,7 +150,11 @@ COMMANDS = [
         "exists already",
     ),
     Kind("export: unknown format", command("export", "run", "--format", "caffe", "--output", "x"), "choice: 'caffe'"),
-    Kind("export: into no folder", command(*EXPORT, "no/x.pt2"), "expected a file in an existing folder, got no/x.pt2"),
+    Kind(
+        "export: into no folder",
+        command(*EXPORT, "no/x.pt2"),
+        "expected a .pt2 file in an existing folder",
+    ),
     Kind("export: nobody may write", locked(*EXPORT, "new/x.pt2"), "--output: new/x.pt2: cannot be written"),
     Kind("export: output is there", given("x.pt2", "mine", *EXPORT, "x.pt2"), "x.pt2: exists already"),
     Kind("export: somebody else's folder", command("export", "own", *EXPORT[2:], "x.pt2"), "found none in it"),

@@ -93,7 +93,9 @@ CONFIGURATION = [
     Kind("negative radius at inference", lambda r: r.evaluate(r.run, "--guidance-radius", "-1"), "guidance-radius"),
     Kind("class that is unknown", lambda r: r.evaluate(r.run, "--classes", "lava"), "--classes: expected some of"),
     Kind(
-        "figures into a folder that is missing", lambda r: r.evaluate(r.run, "--json", "no/x.json"), "cannot be written"
+        "figures into a folder that is missing",
+        lambda r: r.evaluate(r.run, "--json", "no/x.json"),
+        "--json: expected a file in an existing folder",
     ),
     Kind(
         "predictions into a file",
@@ -250,7 +252,7 @@ ARRAYS = [
     ),
     Kind("weight for each class", crf(weight=torch.ones(2)), "weight: expected a number or one element"),
     Kind("negative radius", crf(radius=-1), "radius: expected an integer >= 0, got -1"),
-    Kind("eps of zero", crf(eps=0), "eps: expected a number > 0, got 0"),
+    Kind("eps of zero", crf(eps=0), "eps: expected a finite number > 0, got 0"),
     Kind("half an iteration", crf(iterations=0.5), "iterations: expected an integer >= 0, got 0.5"),
     Kind("unknown border", crf(border="open"), "border: expected one of"),
     Kind("Triton without a GPU", crf(backend="triton"), "backend: 'triton' cannot run here"),
@@ -266,7 +268,7 @@ ARRAYS = [
     Kind(
         "module: scores of other classes",
         lambda r: GuidanceCRF(3)(torch.zeros(1, 2, 4, 4), torch.zeros(1, 3, 4, 4)),
-        "compatibility: expected shape (2, 2), got (3, 3)",
+        "scores: expected N 3 H W, got shape (1, 2, 4, 4)",
     ),
     Kind("module: range the wrong way round", lambda r: GuidedFilter(image_range=(1, 0)), "image_range: expected"),
     Kind(
@@ -277,7 +279,7 @@ ARRAYS = [
     Kind(
         "patches of channels that do not divide", lambda r: patch_rearrange(torch.zeros(1, 3, 2, 2), patch_size=2), "x:"
     ),
-    Kind("model of no class", lambda r: SegModel(0), "num_classes: expected at least 1, got 0"),
+    Kind("model of no class", lambda r: SegModel(0), "num_classes: expected 1 to 255"),
     Kind("model: uint8 image", lambda r: SegModel(2, TINY)(torch.zeros(1, 3, 8, 8, dtype=torch.uint8)), "torch.uint8"),
     Kind(
         "model: image of four channels",

@@ -2,14 +2,17 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from segmodel import ablate, ablate_results, cli, train
 from segmodel.ablate_report import Table, busiest_window, mean_curve
+from segmodel.data import open_data
 
 TINY = [
     "--data", "scenes:train=8,val=3", "--depth", "18", "--width", "4", "--stem-width", "4", "--label-hidden", "4",
@@ -60,7 +63,8 @@ def test_table_3_is_what_training_found_in_the_end(done: Path) -> None:
     for variant in ("unary", "patch", "guide"):
         last = (done / "runs" / f"{variant}-seed0" / "metrics.jsonl").read_text()
         scores = [json.loads(line)["miou"] for line in last.splitlines() if '"val"' in line]
-        assert rows[variant]["seed 0"] == pytest.approx(100 * scores[-1], abs=1e-9)
+        # training takes several images a pass: the tie of a pixel or two may turn, at one thread it does
+        assert rows[variant]["seed 0"] == pytest.approx(100 * scores[-1], abs=1e-3)
         assert rows[variant]["mIoU %"] == pytest.approx(rows[variant]["seed 0"], abs=1e-9)
 
 
@@ -100,6 +104,44 @@ def test_figures_of_other_weights_are_made_anew(done: Path) -> None:
     assert rows == [ablate_results.AS_IT_IS]
     assert ablate_results.read_figures(kept, mark) is not None
     assert ablate_results.read_figures(kept, mark[::-1]) is None
+
+
+def test_figures_follow_their_data(tmp_path: Path) -> None:
+    """Labels that are corrected are no longer those that the kept figures were made from."""
+    (tmp_path / "checkpoint").write_bytes(b"weights")
+    for folder in ("images/val", "labels/val", "images/train", "labels/train"):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / folder / "a.png")
+    classes = '[{ name = "a", colour = [0, 0, 0] }, { name = "b", colour = [9, 9, 9] }]'
+    (tmp_path / "classes.toml").write_text(f'labels = "index"\nclasses = {classes}\n')
+    marks = []
+    for value in (0, 1):
+        Image.fromarray(np.full((4, 4), value, np.uint8)).save(tmp_path / "labels/val/a.png")
+        data = open_data(f"folder:{tmp_path}", split="val")
+        marks.append(ablate_results.fingerprint(tmp_path / "checkpoint", data, [0], None))
+    assert marks[0] != marks[1]
+
+
+def test_figures_that_cannot_be_read_are_made_anew(tmp_path: Path) -> None:
+    broken = tmp_path / "f.npz"
+    assert ablate_results.read_figures(broken, "mark") is None
+    for content in (b"", b"PK\x03\x04", b"no archive at all"):
+        broken.write_bytes(content)
+        assert ablate_results.read_figures(broken, "mark") is None
+
+
+def test_a_run_without_its_last_checkpoint_is_not_thrown_away(done: Path, tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "runs" / "unary-seed0"
+    shutil.copytree(done / "runs" / "unary-seed0", folder)
+    (folder / "last.safetensors").unlink()
+    assert run(tmp_path, "--variants", "unary", "--seeds", "0") == 2
+    assert "expected last.safetensors beside its other checkpoints" in capsys.readouterr().err
+    assert (folder / "best.safetensors").exists()
+
+
+def test_a_report_of_some_seeds(done: Path, capsys) -> None:
+    assert run(done, "--report-only", "--seeds", "1") == 2
+    assert "expected finished runs named VARIANT-seedS, found none" in capsys.readouterr().err
 
 
 def test_figures_survive_their_file(tmp_path: Path) -> None:

@@ -103,6 +103,19 @@ def test_a_result_compared_with_itself_differs_by_nothing(runs, tmp_path, capsys
     assert difference["low"] < difference["high"]
 
 
+def test_the_figures_say_what_they_are_of(runs, tmp_path):
+    file = tmp_path / "figures.json"
+    given = {"guidance_radius": 6, "guidance_weight": 8.0, "limit": 2, "boundary": 0.03}
+    flags = [text for name, value in given.items() for text in (f"--{name.replace('_', '-')}", value)]
+    assert run(runs[0], *flags, "--guidance", "on", "--classes", "sky,road,sky", "--json", file) == 0
+    content = json.loads(file.read_text())
+    assert {name: content[name] for name in given} == given
+    assert content["guidance"] == "on"
+    result = content["results"]["guidance on"]
+    of_classes = [result["iou"][name] for name in ("sky", "road") if result["iou"][name] is not None]
+    assert result["miou_of_classes"] == pytest.approx(np.mean(of_classes))
+
+
 def test_an_ensemble_of_a_run_with_itself_changes_nothing_and_with_another_it_does(runs, tmp_path):
     files = [tmp_path / f"{index}.jsonl" for index in range(3)]
     assert run(runs[0], "--per-image", files[0]) == 0
@@ -133,6 +146,8 @@ def test_mistakes_are_one_line(runs, tmp_path, capsys):
     elsewhere.write_text(
         f'{{"image": "x", "result": "m", "correct": {counts}, "true": {counts}, "predicted": {counts}}}\n'
     )
+    twice = tmp_path / "twice.jsonl"
+    twice.write_text(2 * elsewhere.read_text())
     cases = [
         (("--ensemble", other), f"{other}: expected the classes of {runs[0] / 'last.safetensors'}, got a, b"),
         (("--ensemble", tmp_path), "expected a run folder or a checkpoint file"),
@@ -152,8 +167,11 @@ def test_mistakes_are_one_line(runs, tmp_path, capsys):
         (("--compare", tmp_path / "absent"), "absent: cannot be read"),
         (("--compare", runs[0] / "last.json"), "line 1: expected a line of --per-image"),
         (("--compare", lines), "line 1: expected a line of --per-image FILE.jsonl (expected counts of 12 classes)"),
+        (("--compare", twice), "line 2: expected a line of --per-image FILE.jsonl ('x' a second time)"),
         (("--compare", elsewhere), "m: expected the same images; 'val-00000' is not in both"),
-        (("--per-image", tmp_path / "no" / "file.csv"), "cannot be written"),
+        (("--per-image", tmp_path / "no" / "file.csv"), "--per-image: expected a file in an existing folder"),
+        (("--json", tmp_path), "--json: expected a file in an existing folder"),
+        (("--json", tmp_path / "x", "--per-image", tmp_path / "x"), "--per-image: expected another file than"),
     ]
     for arguments, message in cases:
         assert run(runs[0], *arguments, "--data", "scenes:val=1") == 2, arguments

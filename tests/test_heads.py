@@ -139,7 +139,7 @@ def test_wrong_images_and_options_are_named():
     ):
         with pytest.raises(ValueError, match=message):
             ModelConfig(**options)
-    with pytest.raises(ValueError, match="num_classes: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="num_classes: expected 1 to 255"):
         SegModel(0)
 
 

@@ -82,3 +82,26 @@ def test_mistakes_are_one_line_and_nothing_is_written(tmp_path, photos, capsys):
         assert run(path, photos, "--output", out, *arguments) == 2
         assert message in capsys.readouterr().err
         assert not out.exists()
+
+
+def test_no_result_takes_the_place_of_a_picture_or_of_another_result(tmp_path, photos, capsys):
+    path = tiny_run(tmp_path / "run")
+    before = (photos / "0.png").read_bytes()
+    assert run(path, photos, "--output", photos, "--overwrite") == 2
+    assert "0.png: a result would overwrite this picture" in capsys.readouterr().err
+    assert (photos / "0.png").read_bytes() == before
+    Image.fromarray(picture(9, 9, seed=0)).save(photos / "0_overlay.png")
+    assert run(path, photos, "--output", tmp_path / "out") == 2
+    assert "0_overlay.png: its result would overwrite that of" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_pictures_that_cannot_be_read_are_named_and_the_others_predicted(tmp_path, photos, capsys):
+    path, out = tiny_run(tmp_path / "run"), tmp_path / "out"
+    (photos / "0b.png").write_bytes(b"nothing")
+    Image.fromarray(np.zeros((4, 4), np.uint16)).save(photos / "1.png")
+    assert run(path, photos, "--output", out, "--write", "labels") == 2
+    errors = capsys.readouterr().err
+    assert "0b.png: cannot be read as an image" in errors
+    assert "1.png: expected an image of 8 bits a channel" in errors
+    assert sorted(file.name for file in out.iterdir()) == ["0.png", "2.png"]

@@ -175,6 +175,15 @@ def test_the_command(tmp_path, scene, capsys):
     np.testing.assert_array_equal(np.load(tmp_path / "refined.npy"), expected)
     with Image.open(tmp_path / "labels.png") as picture:
         np.testing.assert_array_equal(np.asarray(picture), expected.argmax(0))
+    np.save(tmp_path / "batch.npy", scores[None])  # as models give them; and an ending as some systems write it
+    (tmp_path / "batch.npy").replace(tmp_path / "batch.NPY")
+    assert run(given[0], tmp_path / "batch.NPY", *given[2:], "--output", tmp_path / "batch.PNG") == 0
+    assert (tmp_path / "batch.PNG").read_bytes() == (tmp_path / "labels.png").read_bytes()
+    assert run(*given, "--output", tmp_path / "refined.NPY") == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "refined.NPY"), expected)
+    np.save(tmp_path / "many.npy", np.zeros((300, 4, 4), np.float32))
+    assert run(given[0], tmp_path / "many.npy", "--output", tmp_path / "many.png") == 2
+    assert "expected (C, h, w) with at most 255 classes for a PNG, got (300, 4, 4)" in capsys.readouterr().err
     assert run(*given, "--output", tmp_path / "labels.png") == 2
     assert "exists already (--overwrite replaces it)" in capsys.readouterr().err
     assert run(tmp_path / "image.png", tmp_path / "mask.png", "--output", tmp_path / "new.png", "--stride", 1) == 0

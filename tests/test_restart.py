@@ -8,6 +8,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -20,7 +22,8 @@ from safetensors.torch import load_file
 
 from segmodel import ModelConfig, SegModel
 from segmodel import train as command
-from segmodel.checkpoint import json_text, read_checkpoint, save_checkpoint
+from segmodel.checkpoint import json_text, keep_steps, read_checkpoint, save_checkpoint
+from segmodel.errors import UserError
 from segmodel.loader import Timed
 
 TINY = [*SMALL, "--precision", "float32", "--steps", "30", "--validate-every", "5", "--checkpoint-minutes", "0"]
@@ -75,6 +78,52 @@ def test_the_newest_checkpoints_are_kept_and_can_be_gone_back_to(tmp_path):
     assert train(["--resume", str(folder)]) == (0, "")
     again = load_file(folder / "last.safetensors")
     assert all(torch.equal(value, again[name]) for name, value in final.items())
+
+
+def test_what_a_run_went_back_from_goes_first(tmp_path):
+    last = tmp_path / "last.safetensors"
+    for suffix in (".safetensors", ".json"):
+        last.with_suffix(suffix).write_text("state")
+    for step in (9, 999_999, 1_000_000):
+        keep_steps(last, step, 2)
+    assert sorted(file.stem for file in tmp_path.glob("step_*.json")) == ["step_1000000", "step_999999"]
+    keep_steps(last, 10, 2)  # gone back to step 9
+    assert sorted(file.stem for file in tmp_path.glob("step_*.json")) == ["step_000010", "step_1000000"]
+    keep_steps(last, 11, 2)
+    assert sorted(file.stem for file in tmp_path.glob("step_*.json")) == ["step_000010", "step_000011"]
+
+
+def test_of_two_runs_started_in_one_second_each_has_its_folder(tmp_path):
+    folder = tmp_path / "runs" / "2026-01-31_120000"
+    claimed = [command.claim(folder, named=False) for _ in range(3)]
+    assert [found.name for found in claimed] == [folder.name, f"{folder.name}-2", f"{folder.name}-3"]
+    with pytest.raises(UserError, match=r"--output: .*: expected an empty or new folder"):
+        command.claim(folder, named=True)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the loader's process in /proc")
+@pytest.mark.parametrize("who", ["group", "worker"])
+def test_a_signal_to_the_loader_loses_no_step(tmp_path, who):
+    """As timeout, a batch system or the memory killer send it."""
+    folder = tmp_path / "run"
+    arguments = [*SMALL, "--precision", "float32", "--steps", "4000", "--validate-every", "0", "--workers", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "segmodel.train", *arguments, "--output", str(folder)],
+        start_new_session=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    deadline = time.monotonic() + 200
+    while steps_done(folder) < 3 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    done = steps_done(folder)
+    if who == "group":
+        os.killpg(process.pid, signal.SIGTERM)
+    else:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(children[-1]), signal.SIGKILL)
+    _, error = process.communicate(timeout=200)
+    assert process.returncode == (143 if who == "group" else 1), error
+    assert json.loads((folder / "last.json").read_text())["step"] >= done >= 3
 
 
 def keep_replacing(file: Path, sources: Sequence[Path]) -> None:

@@ -64,6 +64,11 @@ def test_the_command_reads_a_folder_of_scores(tmp_path, capsys):
     content = json.loads(target.read_text())
     assert content["after"] >= content["before"]
     assert read_settings(target) == content["settings"]
+    target.unlink()
+    np.save(tmp_path / f"{data[1].name}.npy", coarse(data[1].label) / 3)  # probabilities
+    assert cli.run("tune", main, [*given, "--report", "val", "--output", str(target)]) == 2
+    assert f"{data[1].name}: scores: expected logits, got probabilities" in capsys.readouterr().err
+    assert read_settings(target) == content["settings"], "what was found before is kept"
     np.save(tmp_path / f"{data[0].name}.npy", np.zeros((3, 4, 4), np.float32))
     assert cli.run("tune", main, [*given, "--split", "val"]) == 2
     assert "expected scores of 12 classes, got (3, 4, 4)" in capsys.readouterr().err
