@@ -42,7 +42,7 @@ def require(condition: bool, name: str, expected: str, got: object) -> None:
 
 def require_integer(name: str, value: object) -> None:
     """Raise a ValueError that names the argument unless it is an integer >= 0."""
-    require(isinstance(value, int | np.integer) and value >= 0, name, "an integer >= 0", value)
+    require(isinstance(value, int | np.integer) and int(value) >= 0, name, "an integer >= 0", value)
 
 
 def softmax(scores: ArrayLike) -> Array:

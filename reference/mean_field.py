@@ -32,8 +32,9 @@ def _check(scores: Array, compatibility: Array | None, iterations: int) -> Array
     scores = as_map("scores", scores)
     labels = scores.shape[2]
     require_integer("iterations", iterations)
-    shape = np.shape(compatibility)
-    require(compatibility is None or shape == (labels, labels), "compatibility", f"shape ({labels}, {labels})", shape)
+    if compatibility is not None:
+        shape = np.shape(compatibility)
+        require(shape == (labels, labels), "compatibility", f"shape ({labels}, {labels})", shape)
     return scores
 
 

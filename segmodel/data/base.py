@@ -238,9 +238,10 @@ def _changed(image: Image.Image) -> str:
     """What Pillow would change in a label picture's numbers; "" if it gives those that the file holds."""
     if image.format == "JPEG":
         return f"{image.mode}, compressed with loss"
-    if not image.tile:
+    tiles = getattr(image, "tile", None)
+    if not tiles:
         return ""
-    codec, arguments = image.tile[0][0], image.tile[0][3]
+    codec, arguments = tiles[0][0], tiles[0][3]
     raw = arguments if isinstance(arguments, str) else arguments[0]
     if raw in ("L;2", "L;4"):
         return "L of 2 or 4 bits"  # stretched to 0..255

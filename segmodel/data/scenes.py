@@ -79,8 +79,9 @@ class SceneData(SegmentationData):
             rng = np.random.default_rng((SCENES_VERSION, SPLITS[self.split], index, 1))
             left, right = (tuple(BOX_ON)[int(3 * rng.random())] for _ in range(2))
             shores = [_Scene(rng, ground=own, box=BOX_ON[far]) for own, far in ((left, right), (right, left))]
-            parts = (scene.finished() for scene in (shores[0], _Scene(rng, ground=WATER, bare=True), shores[1]))
-            return Sample(*(np.concatenate(part, axis=1) for part in zip(*parts, strict=True)), name)
+            parts = [scene.finished() for scene in (shores[0], _Scene(rng, ground=WATER, bare=True), shores[1])]
+            image, label = (np.concatenate([part[kind] for part in parts], axis=1) for kind in (0, 1))
+            return Sample(image, label, name)
         rng = np.random.default_rng((SCENES_VERSION, SPLITS[self.split], index))
         return Sample(*_Scene(rng).finished(), name)
 
