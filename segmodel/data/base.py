@@ -242,10 +242,10 @@ def _changed(image: Image.Image) -> str:
     if not tiles:
         return ""
     codec, arguments = tiles[0][0], tiles[0][3]
-    raw = arguments if isinstance(arguments, str) else arguments[0]
+    raw = arguments if isinstance(arguments, str) else str(arguments[0])
     if raw in ("L;2", "L;4"):
         return "L of 2 or 4 bits"  # stretched to 0..255
-    if raw.endswith("I"):
+    if raw[:1] in ("1", "L") and raw.endswith("I"):
         return f"{image.mode}, white as 0"  # inverted
     if codec.startswith("ppm") and arguments[-1] not in (255, 65535):
         return f"{image.mode} up to {arguments[-1]}"  # stretched
