@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from torch.nn import functional as F
 
 from segmodel.backbone import LAYERS, ResNet, load_initial_weights, read_weights
 
@@ -38,6 +39,61 @@ def test_dilated_features_hold_those_of_the_strided_network(depth, variant, heig
         step = 32 // output_stride
         # the same sums in the same order or nearly: float64 rounding only
         torch.testing.assert_close(features[:, :, ::step, ::step], expected, rtol=1e-10, atol=1e-12)
+
+
+class Published:
+    """The network of He et al. at stride 32, from its tensors alone."""
+
+    def __init__(self, state: dict[str, torch.Tensor], preactivation: bool):
+        self.state, self.preactivation = state, preactivation
+
+    def conv(self, name, x, stride=1):
+        weight = self.state[f"{name}.weight"]
+        return F.conv2d(x, weight, None, stride, weight.shape[-1] // 2)
+
+    def norm(self, name, x):
+        parts = (self.state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+        return F.batch_norm(x, *parts)
+
+    def block(self, name, x, stride):
+        deep, shortcut = f"{name}.conv3.weight" in self.state, x
+        y = self.norm(f"{name}.bn1", self.conv(f"{name}.conv1", x, 1 if deep else stride)).relu()
+        y = self.norm(f"{name}.bn2", self.conv(f"{name}.conv2", y, stride if deep else 1))
+        if deep:
+            y = self.norm(f"{name}.bn3", self.conv(f"{name}.conv3", y.relu()))
+        if f"{name}.downsample.0.weight" in self.state:
+            shortcut = self.norm(f"{name}.downsample.1", self.conv(f"{name}.downsample.0", x, stride))
+        return (y + shortcut).relu()
+
+    def preactivation_block(self, name, x, stride):
+        active, shortcut = self.norm(f"{name}.bn1", x).relu(), x
+        y = self.norm(f"{name}.bn2", self.conv(f"{name}.conv1", active)).relu()
+        y = self.norm(f"{name}.bn3", self.conv(f"{name}.conv2", y, stride)).relu()
+        if f"{name}.downsample.0.weight" in self.state:
+            shortcut = self.conv(f"{name}.downsample.0", active, stride)
+        return self.conv(f"{name}.conv3", y) + shortcut
+
+    def __call__(self, x):
+        block = self.preactivation_block if self.preactivation else self.block
+        x = F.max_pool2d(self.norm("bn1", self.conv("conv1", x, 2)).relu(), 3, 2, 1)
+        for name in dict.fromkeys(key[:8] for key in self.state if key.startswith("layer")):  # layer1.0, ...
+            x = block(name, x, 2 if name in ("layer2.0", "layer3.0", "layer4.0") else 1)
+        return self.norm("last.0", x).relu() if self.preactivation else x
+
+
+@pytest.mark.parametrize(("depth", "preactivation"), [(18, False), (50, False), (50, True)])
+def test_features_are_those_of_the_published_network(depth, preactivation):
+    torch.manual_seed(0)
+    network, image = small(depth, output_stride=32, preactivation=preactivation), torch.randn(1, 3, 65, 65).double()
+    network.train()(image)  # for running statistics that are not those of the start
+    expected = Published(network.state_dict(), preactivation)(image)
+    torch.testing.assert_close(network.eval()(image), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_convolutions_start_with_the_variance_of_what_they_give():
+    torch.manual_seed(0)
+    weight = ResNet(18, width=8, stem_width=4).layer4[0].conv1.weight  # (64, 32, 3, 3)
+    assert weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.03)  # of 18432 values
 
 
 GRADIENTS = """
@@ -89,6 +145,10 @@ def test_every_depth_has_its_number_of_weighted_layers(depth):
     assert len(names) + 1 == depth  # the classifier is the one more
 
 
+def test_the_stages_are_those_of_the_paper():
+    assert LAYERS == {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -118,6 +178,15 @@ def test_weights_load_from_both_formats_with_a_report(tmp_path):
     assert report.new
     assert all(name.startswith("layer4") for name in report.new)
     torch.testing.assert_close(other.conv1.weight, source.conv1.weight)
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "prefix"), [("model", ""), ("state_dict", "backbone."), ("", "module."), ("", "module.backbone.")]
+)
+def test_wrappers_and_prefixes_in_weight_files_are_taken_off(wrapper, prefix, tmp_path):
+    tensors = {f"{prefix}conv1.weight": torch.ones(1)}
+    torch.save({wrapper: tensors} if wrapper else tensors, tmp_path / "weights.pth")
+    assert list(read_weights(tmp_path / "weights.pth")) == ["conv1.weight"]
 
 
 def test_weight_files_that_do_not_fit_are_errors(tmp_path):

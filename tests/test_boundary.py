@@ -84,6 +84,8 @@ def test_the_distance_is_two_percent_of_the_diagonal_and_never_less_than_a_pixel
     label = np.zeros((300, 400), np.uint8)  # diagonal 500: a frame of 10 pixels remains
     inside = 280 * 380
     assert boundary_counts(label, label, 1)[1, 0] == label.size - inside
+    flat = np.zeros((100, 430), np.uint8)  # 2 % of the diagonal are 8.83 pixels
+    assert boundary_counts(flat, flat, 1)[1, 0] == flat.size - 82 * 412
     assert boundary_counts(label[:9, :9], label[:9, :9], 1)[1, 0] == 81 - 49
 
 

@@ -21,7 +21,7 @@ def camvid(tmp_path: Path) -> Path:
     root = tmp_path / "CamVid"
     for split, name in (("train", "0001TP_006690"), ("val", "0016E5_07959"), ("test", "Seq05VD_f00000")):
         save_image(root / split / f"{name}.png")
-        save_label(root / f"{split}annot" / f"{name}.png", [0, 5, 10, 11])
+        save_label(root / f"{split}annot" / f"{name}.png", [0, 5, 10, 11, 255])
         line = f"/SegNet/CamVid/{split}/{name}.png /SegNet/CamVid/{split}annot/{name}.png\n"
         (root / f"{split}.txt").write_text(line)
     return root
@@ -68,10 +68,12 @@ def test_camvid_as_it_ships(camvid):
         data = open_data(f"camvid:{camvid}", split=split)
         sample = data[0]
         assert np.array_equal(sample.image, np.asarray(Image.open(next((camvid / split).iterdir()))))
-        assert np.array_equal(sample.label, np.resize([0, 5, 10, 255], SIZE))
+        assert np.array_equal(sample.label, np.resize([0, 5, 10, 255, 255], SIZE))
     assert sample.name == "Seq05VD_f00000"
     assert data.name == "camvid"
-    assert data.classes[:3] == ("Sky", "Building", "Pole")
+    assert data.classes == (
+        "Sky", "Building", "Pole", "Road", "Pavement", "Tree", "SignSymbol", "Fence", "Car", "Pedestrian", "Bicyclist",
+    )  # fmt: skip
     assert data.palette.shape == (11, 3)
 
 
@@ -155,12 +157,13 @@ def test_data_can_be_pickled(camvid, voc, folder):
         assert copy.ignore_value == 255
 
 
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK"])
+@pytest.mark.parametrize("mode", ["L", "P", "1", "LA", "RGBA", "CMYK", "YCbCr"])
 def test_images_of_other_modes_become_rgb(camvid, mode):
     path = camvid / "train" / "0001TP_006690.png"
-    ending = ".tif" if mode == "CMYK" else ".png"
+    ending = ".tif" if mode in ("CMYK", "YCbCr") else ".png"
     converted = Image.open(path).convert(mode)
     converted.save(path.with_suffix(ending))
+    assert Image.open(path.with_suffix(ending)).mode == mode
     edit(camvid / "train.txt", "train/0001TP_006690.png", f"train/0001TP_006690{ending}")
     sample = open_data(f"camvid:{camvid}", split="train")[0]
     assert np.array_equal(sample.image, np.asarray(converted.convert("RGB")))

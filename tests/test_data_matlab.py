@@ -1,5 +1,6 @@
 """The reader of MATLAB files against scipy, which writes them here, and what it says of others."""
 
+import struct
 from io import BytesIO
 
 import numpy as np
@@ -37,6 +38,49 @@ def test_equals_what_scipy_wrote(kind: str, shape: tuple[int, int], packed: bool
     found = read(content)
     assert found.dtype == dtype
     np.testing.assert_array_equal(found, values)
+
+
+def handmade(values: np.ndarray, order: str) -> bytes:
+    """A file as of a machine of this byte order: int16 values in GTcls.Segmentation."""
+
+    def element(kind: int, data: bytes) -> bytes:
+        return struct.pack(f"{order}II", kind, len(data)) + data + bytes(-len(data) % 8)
+
+    def array(of_class: int, shape: tuple[int, ...], name: bytes, content: bytes) -> bytes:
+        flags, sides = struct.pack(f"{order}II", of_class, 0), struct.pack(f"{order}2i", *shape)
+        return element(14, element(6, flags) + element(5, sides) + element(1, name) + content)
+
+    matrix = array(10, values.shape, b"", element(3, values.astype(f"{order}i2").tobytes("F")))
+    fields = element(5, struct.pack(f"{order}i", 32)) + element(1, b"Segmentation".ljust(32, b"\0"))
+    head = b"MATLAB 5.0".ljust(124) + struct.pack(f"{order}HH", 0x100, 0x4D49)  # "MI" where big ends come first
+    return head + array(2, (1, 1), b"GTcls", fields + matrix)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_files_of_both_byte_orders(order: str) -> None:
+    values = np.array([[1, 2, 300], [-4, 5, 6]], np.int16)
+    content = handmade(values, order)
+    np.testing.assert_array_equal(scipy_io.loadmat(BytesIO(content))["GTcls"]["Segmentation"][0, 0], values)
+    np.testing.assert_array_equal(read(content), values)
+
+
+def test_a_name_need_not_fill_whole_words() -> None:
+    values = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    content = written({"nine_name": {"Segmentation": values}})
+    np.testing.assert_array_equal(read_field(content, "nine_name", "Segmentation", most=MOST), values)
+
+
+def test_a_small_element_has_at_most_four_bytes() -> None:
+    head = handmade(np.zeros((1, 1), np.int16), "<")[:128]
+    with pytest.raises(ValueError, match="a small element has more than 4 bytes"):
+        read(head + struct.pack("<II", 6 << 16 | 1, 0))
+
+
+def test_the_limit_of_unpacked_bytes_is_that_of_all_variables() -> None:
+    content = written({"first": np.zeros(1000, np.uint8), "GTcls": {"Segmentation": np.zeros((30, 30), np.uint8)}})
+    assert read_field(content, "GTcls", "Segmentation", most=2500).shape == (30, 30)
+    with pytest.raises(ValueError, match="bytes unpacked, got more"):
+        read_field(content, "GTcls", "Segmentation", most=1500)  # enough for each
 
 
 def test_what_is_not_there_is_named() -> None:

@@ -1,5 +1,6 @@
 """SBD, Cityscapes and ADE20K on small trees laid out as they ship, and mixes of data sets."""
 
+import hashlib
 import pickle
 from pathlib import Path
 
@@ -218,6 +219,16 @@ def test_ade20k_as_it_ships(ade, level):
     assert len(set(ADE_CLASSES)) == 150
     assert len(np.unique(data.palette, axis=0)) == 150
     assert open_data(f"ade20k:{ade}", split="val")[0].name == "ADE_val_00000001"
+
+
+def test_ade20ks_whole_table(ade):
+    """Digests of the names as objectInfo150.txt has them, the first of each line, and of the colours."""
+    data = open_data(f"ade20k:{ade}", split="train")
+    table = "\n".join(data.classes).encode(), data.palette.tobytes()
+    assert [hashlib.sha256(part).hexdigest()[:16] for part in table] == ["ffd47f2fcbad6c48", "eed5e97322563eb9"]
+    save_image(data.pairs[0].image, size=(1, 151))
+    Image.fromarray(np.arange(151, dtype=np.uint8)[None]).save(data.pairs[0].label)
+    assert data[0].label.tolist() == [[255, *range(150)]]
 
 
 def test_wrong_ade20k(ade):

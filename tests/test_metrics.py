@@ -48,6 +48,12 @@ def test_shapes_must_agree():
         ConfusionMatrix(2).update(np.zeros((2, 1), np.uint8), np.zeros((1, 2), np.uint8))
 
 
+@pytest.mark.parametrize(("name", "prediction", "label"), [("prediction", 2, 0), ("label", 0, 2)])
+def test_numbers_that_are_no_class_are_errors(name, prediction, label):
+    with pytest.raises(ValueError, match=rf"{name}: expected classes 0\.\.1, got 2\.\.2"):
+        ConfusionMatrix(2).update(np.array([prediction]), np.array([label]))
+
+
 def test_table_shows_absent_classes_as_dashes():
     matrix = ConfusionMatrix(2)
     matrix.update(np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8))
@@ -116,6 +122,19 @@ def test_drawn_runs_widen_the_interval_by_their_spread():
     assert bootstrap(runs, minus=runs, draw_runs=True) == Interval(0, 0, 0)
     with pytest.raises(ValueError, match="minus: expected as many runs as counts has, 3, got 2"):
         bootstrap(runs, minus=runs[:2], draw_runs=True)
+
+
+def test_a_resample_draws_its_own_runs_and_images():
+    rng = np.random.default_rng(4)
+    counts, minus = (np.stack([random_counts(rng, 12, accuracy=share) for share in (0.3, 0.9)]) for _ in range(2))
+    rng = np.random.default_rng(3)
+    draws = rng.multinomial(12, np.full(12, 1 / 12), size=50)
+    values = []
+    for draw, runs in zip(draws, rng.integers(0, 2, (50, 2)), strict=True):
+        one, other = (mean_iou(np.repeat(side[runs], draw, axis=1).sum(1)) for side in (counts, minus))
+        values.append(np.mean(one - other))
+    got = bootstrap(counts, minus=minus, draw_runs=True, resamples=50, seed=3, level=0.9)
+    assert (got.low, got.high) == pytest.approx(np.quantile(values, [0.05, 0.95]).tolist(), abs=1e-12)
 
 
 def test_the_paired_interval_covers_the_true_difference():

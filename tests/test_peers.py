@@ -2,6 +2,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from segmodel import train
 from segmodel.checkpoint import load_model
@@ -30,6 +32,48 @@ def test_published_widths_at_2048_channels() -> None:
     assert ppm.join[0][0].in_channels == 4096
     assert ppm.join[0][0].out_channels == 512
     assert len(ppm.levels) == len(PYRAMID)
+
+
+def block(layers: nn.Sequential, x: Tensor, dilation: int = 1) -> Tensor:
+    """Convolution without a bias, normalisation and ReLU from the tensors of a block."""
+    weight, norm = layers[0].weight, layers[1]
+    y = F.conv2d(x, weight, padding=dilation * (weight.shape[-1] // 2), dilation=dilation)
+    return F.batch_norm(y, norm.running_mean, norm.running_var, norm.weight, norm.bias).relu()
+
+
+def image_mean(layers: nn.Sequential, x: Tensor) -> Tensor:
+    """The branch of the mean of the image: a convolution with a bias and ReLU."""
+    mean = x.mean((2, 3), keepdim=True)
+    return F.conv2d(mean, layers[1].weight, layers[1].bias).relu().expand(-1, -1, *x.shape[2:])
+
+
+def dropouts(head: nn.Module) -> list[tuple[type, float]]:
+    return [(type(module), module.p) for module in head.modules() if isinstance(module, nn.Dropout | nn.Dropout2d)]
+
+
+def test_aspp_computes_what_its_paper_says() -> None:
+    torch.manual_seed(0)
+    head, x = ASPP(16, 5), torch.randn(2, 16, 9, 7)
+    head(x)  # for running statistics that are not those of the start
+    scores = head.eval()(x)
+    parts = [block(branch, x, dilation) for branch, dilation in zip(head.branches, (1, 6, 12, 18), strict=True)]
+    joined = block(head.join[0], torch.cat([*parts, image_mean(head.image, x)], 1))
+    torch.testing.assert_close(scores, head.classifier(block(head.join[2], joined)), rtol=1e-5, atol=1e-6)
+    assert dropouts(head) == [(nn.Dropout, 0.5)]
+
+
+def test_ppm_computes_what_its_paper_says() -> None:
+    torch.manual_seed(0)
+    head, x = PPM(16, 5), torch.randn(2, 16, 9, 7)
+    head(x)
+    scores = head.eval()(x)
+    parts = [x, image_mean(head.levels[0], x)]
+    for bins, level in zip((2, 3, 6), head.levels[1:], strict=True):
+        pooled = block(level[1], F.adaptive_avg_pool2d(x, bins))
+        parts.append(F.interpolate(pooled, (9, 7), mode="bilinear", align_corners=False))
+    expected = head.classifier(block(head.join[0], torch.cat(parts, 1)))
+    torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-6)
+    assert dropouts(head) == [(nn.Dropout2d, 0.1)]
 
 
 @pytest.mark.parametrize("variant", ["aspp", "ppm"])

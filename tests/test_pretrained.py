@@ -48,6 +48,7 @@ def test_the_card_says_what_others_need(model, tmp_path):
     assert card["palette"][2] == [6, 7, 8]
     assert card["input"]["channels"] == "RGB"
     assert card["input"]["mean"] == pytest.approx([123.675, 116.28, 103.53])
+    assert card["input"]["std"] == pytest.approx([58.395, 57.12, 57.375])
     assert card["model"]["depth"] == 18
     assert card["scores"] == {"miou": 0.5}
     assert card["versions"]["torch"] == torch.__version__

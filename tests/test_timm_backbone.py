@@ -2,6 +2,7 @@
 
 import importlib
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -39,11 +40,16 @@ class StandIn(torch.nn.Module):
     def __init__(self, stride: int):
         super().__init__()
         self.stages_0 = torch.nn.Conv2d(3, 6, stride, stride)
-        self.pretrained_cfg = {"mean": (0.5, 0.4, 0.3), "std": (0.5, 0.5, 0.5)}
+        self.pretrained_cfg = {"mean": (0.5, 0.4, 0.3), "std": (0.3, 0.2, 0.25)}
         self.feature_info = SimpleNamespace(channels=lambda: [4, 6], reduction=lambda: [4, stride])
+        self.channels_last = self.checkpointing = False
+
+    def set_grad_checkpointing(self, enable):
+        self.checkpointing = enable
 
     def forward(self, x):
-        return [x, self.stages_0(x)]
+        features = self.stages_0(x)
+        return [x, features.permute(0, 2, 3, 1) if self.channels_last else features]
 
 
 @pytest.fixture
@@ -59,6 +65,31 @@ def test_any_size_gives_whole_cells_and_scores(stand_in, height, width):
     assert model.features(image).shape == (1, 6, -(-height // 16), -(-width // 16))
     assert model(image).shape == (1, 2, height, width)
     torch.testing.assert_close(model.image_mean.flatten(), 255 * torch.tensor([0.5, 0.4, 0.3]))
+    torch.testing.assert_close(model.image_std.flatten(), 255 * torch.tensor([0.3, 0.2, 0.25]))
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_cells_are_filled_up_to_the_right_and_below(stand_in, channels_last):
+    backbone, image = TimmBackbone("stand_in", output_stride=16), torch.randn(1, 3, 17, 50)
+    backbone.body.channels_last = channels_last
+    whole = torch.zeros(1, 3, 32, 64)
+    whole[..., :17, :50] = image
+    assert torch.equal(backbone(image), backbone.body.stages_0(whole))
+
+
+def test_timms_own_checkpointing_recomputes(stand_in):
+    backbone = TimmBackbone("stand_in", output_stride=16)
+    for enable in (True, False):
+        backbone.recompute = enable
+        assert (backbone.recompute, backbone.body.checkpointing) == (enable, enable)
+
+
+def test_the_default_stride_is_not_passed_on(monkeypatch):
+    create = Mock(side_effect=lambda name, output_stride=32, **options: StandIn(output_stride))
+    monkeypatch.setattr(module, "import_module", lambda name: SimpleNamespace(is_model=bool, create_model=create))
+    for stride, passed in ((16, {"output_stride": 16}), (32, {})):
+        TimmBackbone("any", output_stride=stride)
+        create.assert_called_with("any", pretrained=False, features_only=True, **passed)
 
 
 def test_another_stride_is_an_error(stand_in):

@@ -15,7 +15,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from segmodel import cli, evaluate, predict, train
-from segmodel.loader import BatchKeys
+from segmodel.data import Augmentation, AugmentedData, open_data
+from segmodel.loader import BatchKeys, load_batches
 from segmodel.model import SegModel
 from segmodel.options import UserError
 
@@ -115,6 +116,8 @@ def test_results_do_not_depend_on_the_number_of_workers(finished, tmp_path):
 
 def test_batches_are_permutations_of_the_set():
     keys = list(BatchKeys(10, 3, seed=0, first=0, last=6))
+    first, second = ([index for batch in half for _, index in batch] for half in (keys[:3], keys[3:]))
+    assert first != second
     for epoch in (0, 1):
         indices = [index for batch in keys[3 * epoch : 3 * epoch + 3] for _, index in batch]
         assert len(set(indices)) == 9
@@ -122,6 +125,16 @@ def test_batches_are_permutations_of_the_set():
     assert list(BatchKeys(10, 3, seed=0, first=4, last=6)) == keys[4:]
     small = list(BatchKeys(2, 5, seed=0, first=0, last=2))
     assert all(len(batch) == 5 and {index for _, index in batch} == {0, 1} for batch in small)
+
+
+def test_a_batch_holds_the_samples_of_its_keys():
+    data = AugmentedData(open_data("scenes:train=6", split="train"), Augmentation(crop=(16, 24)), seed=1)
+    keys = BatchKeys(6, 2, seed=0, first=0, last=1)
+    batch = next(load_batches(data, keys, workers=0, device=torch.device("cpu")))
+    for key, image, label, name in zip(next(iter(keys)), *batch, strict=True):
+        assert np.array_equal(image.permute(1, 2, 0), data[key].image)
+        assert np.array_equal(label, data[key].label)
+        assert name == data[key].name
 
 
 def test_evaluate_prints_and_writes_the_figures(finished, tmp_path, capsys):
@@ -194,7 +207,7 @@ def test_mistakes_are_one_line_that_names_the_thing(finished, tmp_path, capsys):
         (("evaluate", finished, "--guidance-radius", "-1"), "--guidance-radius: expected at least 0, got -1"),
         (("evaluate", finished, "--guidance-weight", "much"), "--guidance-weight"),
         (("evaluate", finished, "--classes", "sky,lava"), "--classes: expected some of"),
-        (("evaluate", finished, "--json", tmp_path / "no" / "file.json"), "cannot be written"),
+        (("evaluate", finished, "--json", tmp_path / "no" / "file.json"), "--json: expected a file in"),
         (("predict", finished, tmp_path / "absent.jpg", "--output", new), "no such file or folder"),
         (("predict", finished, occupied, "--output", new), "no picture in this folder"),
         (("predict", finished, tmp_path / "bad.toml", "--output", new), "bad.toml"),
@@ -238,6 +251,14 @@ def test_run_time_faults_have_status_1_and_a_hint(monkeypatch, capsys):
     assert capsys.readouterr().err == "segmodel.train: error: RuntimeError: disk full (--debug shows the trace)\n"
     assert cli.run("train", broken, ["--debug"]) == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_file_of_settings_alone_lies_over_the_recipe_of_its_data(tmp_path):
+    file = tmp_path / "few.toml"
+    for text, depth in (("[train]\nseed = 3\n", 18), ('[train]\nseed = 3\ndata = "camvid:CamVid"\n', 101)):
+        file.write_text(text)
+        config = train.resolve(train.make_parser().parse_args(["--config", str(file)]))
+        assert (config.model.depth, config.train.seed) == (depth, 3)
 
 
 def test_the_recipe_of_the_scenes_is_the_default_and_flags_override_it():
