@@ -3,6 +3,7 @@
 import contextlib
 import json
 import pickle
+import shutil
 import sys
 from pathlib import Path
 
@@ -141,6 +142,21 @@ def test_coco_with_the_classes_of_voc(coco):
     assert len(open_data(f"coco:{coco},trainval", split="train")) == 4
     write(coco, "val", [annotation(30, 90, rle(box(0, 0, 1, 1)))], images=1)
     assert not open_data(f"coco:{coco},voc", split="val")[0].label.any()  # kept: all of val counts
+
+
+def test_both_splits_are_of_one_year(coco):
+    """val2014 holds images of train2017."""
+    annotations = coco / "annotations"
+    (annotations / "instances_val2017.json").rename(annotations / "instances_val2014.json")
+    (coco / "val2017").rename(coco / "val2014")
+    for split in ("train", "val"):
+        fails(f"coco:{coco}", "expected train and val of one year", "instances_train2017.json and val2014", split=split)
+    shutil.copy(annotations / "instances_train2017.json", annotations / "instances_train2014.json")
+    shutil.copytree(coco / "train2017", coco / "train2014")
+    assert {open_data(f"coco:{coco}", split=split).folder.name for split in ("train", "val")} == {
+        "train2014",
+        "val2014",
+    }
 
 
 def test_every_class_of_voc_has_its_class_of_coco(tmp_path):

@@ -251,6 +251,39 @@ def test_label_values_out_of_range(camvid, voc, folder):
     assert set(open_data(f"folder:{folder}", split="train")[0].label.ravel()) == {1}
 
 
+def test_images_of_one_name_in_two_folders_have_two_names(folder):
+    for place in ("one", "two"):
+        for kind, file in (("images", "b.PNG"), ("labels", "b.png")):
+            (folder / kind / place).mkdir()
+            shutil.copy(folder / kind / "val" / file, folder / kind / place / "same.png")
+    rows = [f"images/{place}/same.png labels/{place}/same.png\n" for place in ("one", "two")]
+    (folder / "train.txt").write_text("".join(rows))
+    assert [pair.name for pair in open_data(f"folder:{folder}", split="train").pairs] == [
+        "images/one/same", "images/two/same",
+    ]  # fmt: skip
+    (folder / "train.txt").write_text(2 * rows[0])
+    assert [pair.name for pair in open_data(f"folder:{folder}", split="train").pairs] == ["same", "same"]
+
+
+def test_grey_labels_that_pillow_would_stretch_or_invert(folder):
+    path = folder / "labels" / "train" / "b.png"  # Pillow goes by the content, not by the name
+    pixels = bytes(np.resize([0, 1, 1], SIZE[0] * SIZE[1]).astype(np.uint8))
+    size = f"{SIZE[1]} {SIZE[0]}".encode()
+    path.write_bytes(b"P5 " + size + b" 255\n" + pixels)
+    expected = np.resize([0, 1, 1], SIZE)
+    assert np.array_equal(open_data(f"folder:{folder}", split="train")[0].label, expected)
+    picture = Image.fromarray(expected.astype(np.uint8))
+    for ending in ("GIF", "BMP", "TIFF"):
+        picture.save(path, format=ending)
+        assert np.array_equal(open_data(f"folder:{folder}", split="train")[0].label, expected)
+    path.write_bytes(b"P5 " + size + b" 51\n" + pixels)
+    fails(f"folder:{folder}", "got mode L up to 51", index=0)
+    picture.save(path, format="TIFF", tiffinfo={262: 0})
+    fails(f"folder:{folder}", "got mode L, white as 0", index=0)
+    picture.save(path, format="JPEG")
+    fails(f"folder:{folder}", "got mode L, compressed with loss", index=0)
+
+
 def test_label_files_whose_numbers_pillow_would_change(folder):
     path = folder / "labels" / "train" / "b.png"
 

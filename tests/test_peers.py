@@ -62,6 +62,12 @@ def test_aspp_computes_what_its_paper_says() -> None:
     assert dropouts(head) == [(nn.Dropout, 0.5)]
 
 
+@pytest.mark.parametrize(("stride", "dilations"), [(8, [12, 24, 36]), (16, [6, 12, 18]), (32, [3, 6, 9])])
+def test_aspp_sees_as_far_at_every_stride(stride: int, dilations: list[int]) -> None:
+    head = SegModel(3, ModelConfig(depth=18, width=2, output_stride=stride, **VARIANTS["aspp"])).head.feature_context
+    assert [branch[0].dilation[0] for branch in head.branches[1:]] == dilations
+
+
 def test_ppm_computes_what_its_paper_says() -> None:
     torch.manual_seed(0)
     head, x = PPM(16, 5), torch.randn(2, 16, 9, 7)

@@ -125,6 +125,7 @@ def test_batches_are_permutations_of_the_set():
     assert list(BatchKeys(10, 3, seed=0, first=4, last=6)) == keys[4:]
     small = list(BatchKeys(2, 5, seed=0, first=0, last=2))
     assert all(len(batch) == 5 and {index for _, index in batch} == {0, 1} for batch in small)
+    assert len({key for batch in small for key in batch}) == 10, "no sample is augmented twice in the same way"
 
 
 def test_a_batch_holds_the_samples_of_its_keys():
