@@ -150,8 +150,20 @@ def evaluate(
 
 
 def check_classes(path: str | Path, classes: Sequence[str], data: SegmentationData) -> None:
+    """As many classes as the data has, in its order; other names are let through with a warning.
+
+    Raises:
+        UserError: another number of classes, or the same names in another order.
+    """
     if len(classes) != len(data.classes):
         raise UserError(f"{path}: trained on {len(classes)} classes, but {data.name} has {len(data.classes)}")
+    for number, (own, other) in enumerate(zip(classes, data.classes, strict=True)):
+        if own != other:
+            text = f"{path}: class {number} is {own!r}, in {data.name} {other!r}"
+            if set(classes) == set(data.classes):
+                raise UserError(f"{text}: the same names in another order")
+            print(f"warning: {text}; classes are compared by number", file=sys.stderr)
+            return
 
 
 def result_json(scores: Scores, classes: Sequence[str]) -> dict:

@@ -181,7 +181,8 @@ def table(result: Mapping[str, Mapping[str, float]]) -> str:
     for key, title in names.items():
         change = after[key] - before[key]
         lines.append(f"{title:<14}{100 * before[key]:>9.2f}{100 * after[key]:>9.2f}{100 * change:>+9.2f}")
-    return "\n".join([*lines, f"{1000 * (after['seconds'] - before['seconds']):.0f} ms an image"])
+    more = max(0, 1000 * (after["seconds"] - before["seconds"]))
+    return "\n".join([*lines, f"{more:.0f} ms an image"])
 
 
 def make_parser() -> cli.Parser:

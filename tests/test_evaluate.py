@@ -137,6 +137,16 @@ def test_a_radius_or_weight_switches_the_guidance_crf_on(tmp_path, capsys):
     assert texts[0].replace('"model"', '"guidance on"') != texts[1]
 
 
+def test_classes_of_other_names_are_compared_with_a_warning_and_in_another_order_not_at_all(tmp_path, capsys):
+    names = open_data("scenes:val=1", split="val").classes
+    renamed = tiny_run(tmp_path / "renamed", classes=("heaven", *names[1:]))
+    assert run(renamed, "--data", "scenes:val=1") == 0
+    assert "class 0 is 'heaven', in scenes 'sky'; classes are compared by number" in capsys.readouterr().err
+    swapped = tiny_run(tmp_path / "swapped", classes=(names[1], names[0], *names[2:]))
+    assert run(swapped, "--data", "scenes:val=1") == 2
+    assert "class 0 is 'mountain', in scenes 'sky': the same names in another order" in capsys.readouterr().err
+
+
 def test_mistakes_are_one_line(runs, tmp_path, capsys):
     other = tiny_run(tmp_path / "other", classes=("a", "b"))
     lines = tmp_path / "lines.jsonl"
