@@ -116,7 +116,7 @@ def test_what_is_missing_is_named(run_folder, tmp_path, capsys, monkeypatch):
     assert cli.run("export", main, [*given, str(tmp_path / "m.onnx")]) == 2
     assert "needs onnx, onnxscript, onnxruntime: python -m pip install 'segmodel[onnx]'" in capsys.readouterr().err
     assert cli.run("export", main, [*given, str(tmp_path / "no" / "m.onnx")]) == 2
-    assert "expected a file in an existing folder" in capsys.readouterr().err
+    assert "expected a .onnx file in an existing folder" in capsys.readouterr().err
 
 
 def test_a_head_whose_operators_depend_on_the_size_is_an_error():
