@@ -283,17 +283,21 @@ def same_size_batches(
     items: Iterable[Item], size: int, *, image: Callable[[Item], np.ndarray]
 ) -> Iterator[tuple[list[Item], np.ndarray]]:
     """Neighbouring items whose images have one size, at most ``size`` of them, and those images ``(N, H, W, 3)``."""
+
+    def batch() -> tuple[list[Item], np.ndarray]:
+        return group, np.stack([image(member) for member in group])
+
     group: list[Item] = []
     for item in items:
         if group and image(group[0]).shape != image(item).shape:
-            yield group, np.stack([image(member) for member in group])
+            yield batch()
             group = []
         group.append(item)
-        if len(group) == size:
-            yield group, np.stack([image(member) for member in group])
+        if len(group) == size:  # now, not when the next item comes: what is done is kept if that one is broken
+            yield batch()
             group = []
     if group:
-        yield group, np.stack([image(member) for member in group])
+        yield batch()
 
 
 def add_inference_options(parser: argparse.ArgumentParser, *, modes: Sequence[str]) -> None:
