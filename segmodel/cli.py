@@ -2,11 +2,21 @@
 
 import argparse
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 
 from segmodel.errors import DataError, UserError, printable
+
+OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|MemoryError|can't allocate memory")
+"""In the name or text of what torch and NumPy raise."""
+LESS_MEMORY = {
+    "train": "--accumulate, --checkpoint-activations, a smaller --crop or --batch-size",
+    "evaluate": "--window, smaller --scales or --batch-size",
+    "predict": "--window, smaller --scales or --batch-size",
+}
+"""What takes less memory, by command."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,6 +49,8 @@ def run(command: str, main: Callable[[Sequence[str]], int], arguments: Sequence[
         user = isinstance(error, UserError | DataError)
         text = " ".join(str(error).split()) if user else f"{type(error).__name__}: {' '.join(str(error).split())}"
         hint = "" if user or "--debug" in given else " (--debug shows the trace)"
+        if command in LESS_MEMORY and OUT_OF_MEMORY.search(text):
+            hint = f"; what takes less memory: {LESS_MEMORY[command]}{hint}"
         own = os.environ.get("RANK") if os.environ.get("WORLD_SIZE", "1") != "1" else None
         process = f"process {own}: " if own else ""
         print(f"segmodel.{command}: error: {process}{printable(text)}{hint}", file=sys.stderr)
