@@ -84,10 +84,15 @@ def check_no_tangent(name: str, x: Tensor) -> None:
 
 def check_window(radius: int, border: str) -> None:
     """Require a non-negative integer radius and a known border rule."""
-    if not isinstance(radius, int) or isinstance(radius, bool) or radius < 0:
-        raise ValueError(f"radius: expected an integer >= 0, got {radius!r}")
+    check_count("radius", radius)
     if border not in BORDERS:
         raise ValueError(f"border: expected one of {BORDERS}, got {border!r}")
+
+
+def check_count(name: str, value: int) -> None:
+    """Require a non-negative integer."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{name}: expected an integer >= 0, got {value!r}")
 
 
 def check_eps(eps: float) -> float:

@@ -11,7 +11,7 @@ from .flat_planes import FlatPlanes, window_counts, window_sum
 def box_sum(x: Tensor, radius: int) -> Tensor:
     """Sum over the part of every window that lies inside the image, in standard differentiable operators."""
     down = across = radius
-    if not torch.compiler.is_exporting():  # a program for maps of any size cannot ask for theirs
+    if not torch.compiler.is_compiling():  # a program for maps of any size cannot ask for theirs
         down, across = min(radius, x.shape[-2] - 1), min(radius, x.shape[-1] - 1)
     x = F.pad(x, (across, across, down, down))
     return window_sum(window_sum(x, 2 * down + 1, dim=-2), 2 * across + 1, dim=-1)

@@ -84,8 +84,7 @@ def _check(scores: Tensor, compatibility: Tensor | None, weight: float | Tensor,
         _backend.check_no_tangent("weight", weight)
     elif not isinstance(weight, Real):
         raise ValueError(f"weight: expected a number or one element, got {weight!r}")
-    if not isinstance(iterations, int) or isinstance(iterations, bool) or iterations < 0:
-        raise ValueError(f"iterations: expected an integer >= 0, got {iterations!r}")
+    _backend.check_count("iterations", iterations)
 
 
 def _composite_crf(

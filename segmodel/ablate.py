@@ -164,8 +164,9 @@ def finished_runs(output: Path, variants: Sequence[str], seeds: Sequence[int] | 
     runs = []
     for folder in sorted((output / "runs").glob("*-seed*")):
         match = re.fullmatch(r"([a-z]+)-seed(\d+)", folder.name)
-        wanted = match and match[1] in variants and (seeds is None or int(match[2]) in seeds)
-        if match and wanted and is_finished(folder):
+        if not match or match[1] not in variants or (seeds is not None and int(match[2]) not in seeds):
+            continue
+        if is_finished(folder):
             config = make_config(read_toml(folder / "config.toml", SECTIONS))
             runs.append(Run(match[1], int(match[2]), folder, config))
     if not runs:

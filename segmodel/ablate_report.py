@@ -131,7 +131,7 @@ def gains_table(results: dict[str, Result], classes: list[int]) -> Table:
             part = bootstrap(second, minus=first, draw_runs=True, figure=lambda c: mean_iou(c, classes=classes))
             row += [100 * part.value, _interval(part.low, part.high)]
         rows.append([*row, len(seeds)])
-    more = ["of --classes", "95 % interval"] if classes else []
+    more = ["of --classes", "interval of it"] if classes else []
     head = ["step", "mIoU, points", "95 % interval", *more, "seeds"]
     note = "Paired bootstrap over images and seeds; with few seeds the spread between trainings is known roughly only."
     return Table("What each part adds", head, rows, note)
@@ -164,7 +164,7 @@ def boundary_gains(results: dict[str, Result], width: int = 5) -> Table:
         near = bootstrap(second, minus=first, draw_runs=True)
         rows.append([f"{one.name} -> {other.name}", 100 * outline.value, _interval(outline.low, outline.high),
                      100 * near.value, _interval(near.low, near.high)])  # fmt: skip
-    head = ["step", "Boundary IoU, points", "95 % interval", f"mIoU within {width} pixels", "95 % interval"]
+    head = ["step", "Boundary IoU, points", "95 % interval", f"mIoU within {width} pixels", "interval of it"]
     return Table("What each part adds at boundaries", head, rows)
 
 

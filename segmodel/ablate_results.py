@@ -10,12 +10,11 @@ import io
 import json
 import os
 import time
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +24,8 @@ from tqdm import tqdm
 from segmodel.boundary import boundary_counts, trimap_counts
 from segmodel.checkpoint import load_model
 from segmodel.data import Sample, SegmentationData
+from segmodel.data.coco import CocoData
+from segmodel.evaluate import check_classes
 from segmodel.guidance import GuidanceCRF
 from segmodel.heads import SegmentationHead
 from segmodel.inference import autocast, place, to_batch
@@ -160,12 +161,20 @@ def evaluate_rows(
 
 
 def fingerprint(checkpoint: Path, data: SegmentationData, shown: list[int], dtype: torch.dtype | None) -> str:
-    """Changes whenever kept figures would: with the checkpoint, the settings, or a file of the data."""
-    files = [file for pair in getattr(data, "pairs", ()) for file in (pair.image, pair.label)]
-    files += [data.file] if hasattr(data, "file") else []
-    states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    facts = [FORMAT, WIDTHS, UNTRAINED, data.name, len(data), states, shown, str(dtype)]
+    """Changes whenever kept figures would: with the checkpoint, the settings, or the data."""
+    parts = [data_facts(part) for part in getattr(data, "parts", [data])]
+    facts = [FORMAT, WIDTHS, UNTRAINED, len(data), parts, shown, str(dtype)]
     return hashlib.sha256(checkpoint.read_bytes() + json.dumps(facts).encode()).hexdigest()
+
+
+def data_facts(data: SegmentationData) -> list[Any]:
+    """What a data set's pixels and labels depend on: its rules, and its files by name, size and time."""
+    rules = [np.asarray(getattr(data, name, None)).tolist() for name in ("values", "colours", "version", "shores")]
+    files = [file for pair in getattr(data, "pairs", ()) for file in (pair.image, pair.label)]
+    if isinstance(data, CocoData):
+        files += [data.file, *(data.folder / image[0] for image in data.images)]
+    states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return [data.name, data.classes, rules, states]
 
 
 def run_figures(
@@ -181,6 +190,7 @@ def run_figures(
     found = read_figures(kept, mark)
     dense = dense and dense_crf() is not None
     model = load_model(checkpoint)
+    check_classes(checkpoint, model.classes, data)
     if found is not None and found.keys() >= rows_of(model, dense=dense).keys():
         return found
     place(model, device)
@@ -217,5 +227,5 @@ def read_figures(path: Path, mark: str) -> dict[str, Figures] | None:
                 labels = [arrays[f"labels_{number}_{place}"] for place in range(count)]
                 result[name] = Figures(confusion, boundary, trimap, seconds, labels)
             return result
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+    except Exception:  # a broken archive raises nearly anything; the figures are made anew
         return None

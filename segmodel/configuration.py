@@ -114,7 +114,7 @@ def resolve(options: Any) -> Config:
     file = read_toml(options.config, SECTIONS) if options.config else {}
     recipe = options.recipe
     data = flags.get("train", {}).get("data") or file.get("train", {}).get("data", "scenes")
-    if recipe is None and str(data).startswith("scenes"):
+    if recipe is None and data.startswith("scenes"):
         recipe = "scenes"
     variant = {"model": VARIANTS[options.variant]} if options.variant else {}
     for name in variant.get("model", {}).keys() & flags.get("model", {}).keys():

@@ -225,7 +225,10 @@ def read_per_image(path: str, num_classes: int) -> dict[str, dict[str, np.ndarra
 
 
 def aligned(title: str, counts: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
-    """The counts ``(N, 3, C)`` of these images in order; an error if the file is of others."""
+    """The counts ``(N, 3, C)`` of these images in order; an error if the file is of others, or a name comes twice."""
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if list(names).count(name) > 1)
+        raise UserError(f"--compare: expected images of different names, got {twice!r} twice")
     differing = sorted(set(counts) ^ set(names))
     if differing:
         raise UserError(f"--compare: {title}: expected the same images; {differing[0]!r} is not in both")

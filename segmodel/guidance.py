@@ -1,6 +1,8 @@
 """The guidance CRF and the guided filter as modules for any model's scores (Sec. 5)."""
 
+import math
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +35,7 @@ def check_settings(radius: int, eps: float, border: str, image_range: tuple[floa
     """The settings that both modules share, checked when they are made."""
     backend.check_window(radius, border)
     backend.check_eps(eps)
-    if len(image_range) != 2 or not image_range[0] < image_range[1]:
+    if not isinstance(image_range, Sequence) or len(image_range) != 2 or not image_range[0] < image_range[1]:
         raise ValueError(f"image_range: expected (low, high) with low < high, got {image_range!r}")
 
 
@@ -68,9 +70,12 @@ class GuidanceCRF(nn.Module):
         border: str = "clipped",
     ) -> None:
         super().__init__()
-        if not isinstance(num_classes, int) or num_classes < 1:
+        if not isinstance(num_classes, Integral) or num_classes < 1:
             raise ValueError(f"num_classes: expected an integer >= 1, got {num_classes!r}")
         check_settings(radius, eps, border, image_range)
+        backend.check_count("iterations", iterations)
+        if not math.isfinite(weight):
+            raise ValueError(f"weight: expected a finite number, got {weight!r}")
         self.radius, self.eps, self.iterations, self.border = radius, eps, iterations, border
         self.image_range = image_range
         potts = 1.0 - torch.eye(num_classes)

@@ -98,8 +98,9 @@ def _collate(samples: list[Any]) -> Batch | DataError:
 
 
 def _quiet_worker(_: int) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; the main process decides
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)  # a signal to the whole group is for the main process; its own SIGTERM must still end a worker
 
 
 def _iterator(loader: DataLoader[Any]) -> Iterator[Any]:
@@ -107,9 +108,11 @@ def _iterator(loader: DataLoader[Any]) -> Iterator[Any]:
 
     PyTorch's own handler would raise wherever the main process is: in the middle of a step, which would be lost.
     """
+    if not hasattr(signal, "SIGCHLD"):  # on Windows there is none, and PyTorch has no handler
+        return iter(loader)
     before = signal.getsignal(signal.SIGCHLD)
     batches = iter(loader)
-    if threading.current_thread() is threading.main_thread():
+    if before is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, before)
     return batches
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -122,8 +123,11 @@ class SegModel(nn.Module):
     def __init__(self, num_classes: int, config: ModelConfig | None = None):
         super().__init__()
         config = config or ModelConfig()
-        if not isinstance(num_classes, int) or not 1 <= num_classes <= IGNORE:
-            raise ValueError(f"num_classes: expected 1 to {IGNORE} ({IGNORE} marks ignored pixels), got {num_classes}")
+        if not isinstance(num_classes, Integral) or not 1 <= num_classes <= IGNORE:
+            raise ValueError(
+                f"num_classes: expected an integer from 1 to {IGNORE} (which marks ignored pixels), got {num_classes!r}"
+            )
+        num_classes = int(num_classes)
         self.config = config
         self.num_classes = num_classes
         self.backbone = make_backbone(config)
@@ -156,7 +160,8 @@ class SegModel(nn.Module):
 
     def features(self, image: Tensor) -> Tensor:
         """Backbone features ``(N, D, ceil(H / stride), ceil(W / stride))`` of an image in 0..255."""
-        return self.backbone((image - self.image_mean) / self.image_std)
+        normal = (image - self.image_mean) / self.image_std
+        return self.backbone(normal.to(self.image_mean.dtype))  # of a model in half precision: an image rarely is
 
     def forward(self, image: Tensor, *, guidance: bool | None = None) -> Tensor:
         """Scores; ``guidance`` switches the guidance CRF on or off (None: as configured)."""

@@ -372,26 +372,38 @@ def folder_to_resume(options: Any, arguments: Sequence[str]) -> Path | None:
     return Path(options.output) if begun else None
 
 
+def recorded_config(folder: Path) -> Config:
+    """The configuration of a run that is there."""
+    file = folder / "config.toml"
+    settings = read_toml(file, SECTIONS)
+    if not settings:
+        raise UserError(f"{file}: expected the settings of a run, got an empty file (was it killed as it began?)")
+    return make_config(settings)
+
+
 def claim(folder: Path, *, named: bool) -> Path:
     """The folder with a config.toml in it that this run alone has made; without a name of its own the next free one.
 
     Raises:
         UserError: it cannot be made, or another run was faster.
     """
-    for number in itertools.count(1):
-        chosen = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+    first, numbers = folder.name, itertools.count(2)
+    while True:
         try:
-            chosen.mkdir(parents=True, exist_ok=True)
-            (chosen / "config.toml").open("x").close()
-            return chosen
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--output: {folder}: cannot be made ({error.strerror})") from error
+        try:
+            (folder / "config.toml").open("x").close()
+            return folder
         except FileExistsError as error:
             if distributed.restarts():
-                return chosen
+                return folder
             if named:
-                raise UserError(f"--output: {chosen}: expected an empty or new folder") from error
+                raise UserError(f"--output: {folder}: expected an empty or new folder") from error
         except OSError as error:
-            raise UserError(f"--output: {chosen}: cannot be made ({error.strerror})") from error
-    raise AssertionError
+            raise UserError(f"--output: {folder}: cannot be written ({error.strerror})") from error
+        folder = folder.with_name(f"{first}-{next(numbers)}")
 
 
 def begin(trainer: Trainer, *, named: bool) -> None:
@@ -399,8 +411,13 @@ def begin(trainer: Trainer, *, named: bool) -> None:
     config = trainer.config
     if distributed.is_writer():
         trainer.folder = claim(trainer.folder, named=named)
-        write_atomically(trainer.folder / "config.toml", to_toml(asdict_shallow(config)))
-    folder = trainer.folder
+        file = trainer.folder / "config.toml"
+        try:
+            write_atomically(file, to_toml(asdict_shallow(config)))
+        except OSError as error:
+            file.unlink(missing_ok=True)
+            raise UserError(f"--output: {file}: cannot be written ({error.strerror})") from error
+    folder = trainer.folder = distributed.from_writer(trainer.folder)
     trainer.open_journal()
     precision = config.train.precision if config.train.precision == "float64" else trainer.dtype or torch.float32
     trainer.log("start", versions=versions(), device=str(trainer.device), threads=torch.get_num_threads(),
@@ -421,9 +438,9 @@ def be_deterministic() -> None:
 def main(arguments: Sequence[str]) -> int:
     options = make_parser().parse_args(arguments)
     resumed = folder_to_resume(options, arguments)
-    config = make_config(read_toml(resumed / "config.toml", SECTIONS)) if resumed else resolve(options)
+    config = recorded_config(resumed) if resumed else resolve(options)
     folder = resumed or Path(options.output or Path("runs") / time.strftime("%Y-%m-%d_%H%M%S"))
-    if not resumed:
+    if options.output and not resumed:
         check_folder(folder)
     if config.train.deterministic:
         be_deterministic()

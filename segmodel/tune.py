@@ -23,7 +23,8 @@ from tqdm import tqdm
 from segmodel import cli
 from segmodel.boundary import boundary_counts, trimap_counts
 from segmodel.checkpoint import load_model, versions
-from segmodel.data import Sample, SegmentationData, open_data
+from segmodel.data import DataError, Sample, SegmentationData, open_data
+from segmodel.evaluate import check_classes
 from segmodel.files import output_file, write_output
 from segmodel.inference import autocast, autocast_dtype, choose_device, place, to_batch
 from segmodel.metrics import ConfusionMatrix, mean_iou
@@ -137,13 +138,14 @@ def report(samples: Iterable[Labelled], settings: Refinement) -> dict[str, dict[
     }
 
 
-def scores_of(source: str, device: str) -> Callable[[Sample], np.ndarray]:
-    """Logits of a sample: out of a folder of NAME.npy files, or from a run of segmodel.train, guidance off."""
+def scores_of(source: str, device: str, data: SegmentationData) -> Callable[[Sample], np.ndarray]:
+    """Logits of a sample: out of a folder of NAME.npy files, or from a run on the data's classes, guidance off."""
     folder = Path(source)
     if folder.is_dir() and not any(folder.glob("*.safetensors")):
         return lambda sample: read_scores(folder / f"{sample.name}.npy")
     place_ = choose_device(device)
     model, dtype = place(load_model(source), place_), autocast_dtype("auto", place_)
+    check_classes(source, model.classes, data)
 
     @torch.inference_mode()
     def scores(sample: Sample) -> np.ndarray:
@@ -165,7 +167,7 @@ def labelled(
     for index in tqdm(_evenly(data, limit), desc=name, unit="image", disable=None):
         sample = data[index]
         logits = scores(sample)
-        if logits.ndim != 3 or len(logits) != len(data.classes):
+        if logits.ndim != 3 or 0 in logits.shape or len(logits) != len(data.classes):
             raise UserError(f"{sample.name}: expected scores of {len(data.classes)} classes, got {logits.shape}")
         try:
             check_logits(as_tensor("scores", logits)[None])
@@ -209,7 +211,7 @@ def main(arguments: Sequence[str]) -> int:
     output = output_file("--output", options.output, overwrite=options.overwrite) if options.output else None
     data = open_data(options.data, split=options.split)
     held_out = open_data(options.data, split=options.report) if options.report else None
-    scores = scores_of(options.scores, options.device)
+    scores = scores_of(options.scores, options.device, data)
     samples = list(labelled(data, options.images, scores, "scores"))
     try:
         tuned = tune_refinement(samples, metric=options.metric, start=Refinement(stride=options.stride))
@@ -231,6 +233,8 @@ def main(arguments: Sequence[str]) -> int:
         del samples
         try:
             result = report(labelled(held_out, options.report_images, scores, "report"), tuned.settings)
+        except (UserError, DataError):
+            raise
         except ValueError as error:
             raise UserError(f"{options.scores}: {error}") from error
         count = len(_evenly(held_out, options.report_images))

@@ -1,5 +1,6 @@
 """The ablate command on tiny scenes: trains, goes on, reports, and names what does not fit."""
 
+import io
 import json
 import os
 import shutil
@@ -53,6 +54,8 @@ def test_leaves_runs_report_and_figures(done: Path) -> None:
     assert [row["variant"] for row in table_4] == ["unary", "patch", "guide"]
     assert table_4[0]["ratio"] == 1
     assert content["versions"]["torch"]
+    both = {row["step"]: len(row) for row in content["tables"]["What each part adds"]}
+    assert set(both.values()) == {6}, "step, two figures with an interval each, seeds"
     page = (done / "report.html").read_text()
     assert page.count("<img") == 2
     assert page.count("<svg") == 2
@@ -122,10 +125,33 @@ def test_figures_follow_their_data(tmp_path: Path) -> None:
     assert marks[0] != marks[1]
 
 
+def test_figures_follow_the_rules_of_their_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "checkpoint").write_bytes(b"weights")
+    for folder in ("images/val", "labels/val", "images/train", "labels/train"):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / folder / "a.png")
+    marks = set()
+    for first, second in (("[0, 0, 0]", "[9, 9, 9]"), ("[9, 9, 9]", "[0, 0, 0]")):
+        classes = f'[{{ name = "a", colour = {first} }}, {{ name = "b", colour = {second} }}]'
+        (tmp_path / "classes.toml").write_text(f'labels = "colour"\nclasses = {classes}\n')
+        data = open_data(f"folder:{tmp_path}", split="val")
+        marks.add(ablate_results.fingerprint(tmp_path / "checkpoint", data, [0], None))
+    for options in ("", ",shores=1"):
+        data = open_data(f"scenes:val=3{options}", split="val")
+        marks.add(ablate_results.fingerprint(tmp_path / "checkpoint", data, [0], None))
+    monkeypatch.setattr(type(data), "version", 1000)
+    marks.add(ablate_results.fingerprint(tmp_path / "checkpoint", data, [0], None))
+    assert len(marks) == 5
+
+
 def test_figures_that_cannot_be_read_are_made_anew(tmp_path: Path) -> None:
     broken = tmp_path / "f.npz"
     assert ablate_results.read_figures(broken, "mark") is None
-    for content in (b"", b"PK\x03\x04", b"no archive at all"):
+    array, archive = io.BytesIO(), io.BytesIO()
+    np.save(array, np.zeros(3))
+    np.savez(archive, mark=np.array("mark"))
+    later = archive.getvalue().replace(b"PK\x01\x02\x14\x03", b"PK\x01\x02\x14\x03\xff", 1)  # a version to come
+    for content in (b"", b"PK\x03\x04", b"no archive at all", array.getvalue(), later):
         broken.write_bytes(content)
         assert ablate_results.read_figures(broken, "mark") is None
 

@@ -12,6 +12,7 @@ from data_tools import SIZE, fails, save_image, save_label
 from PIL import Image
 
 from segmodel.data import DataError, SegmentationData, open_data
+from segmodel.data.base import index_values, read_label
 from segmodel.data.voc import voc_palette
 
 
@@ -261,6 +262,11 @@ def test_images_of_one_name_in_two_folders_have_two_names(folder):
     assert [pair.name for pair in open_data(f"folder:{folder}", split="train").pairs] == [
         "images/one/same", "images/two/same",
     ]  # fmt: skip
+    shutil.copy(folder / "images" / "one" / "same.png", folder / "images" / "one" / "same.bmp")
+    (folder / "train.txt").write_text(rows[0] + rows[0].replace("same.png", "same.bmp", 1))
+    assert [pair.name for pair in open_data(f"folder:{folder}", split="train").pairs] == [
+        "images/one/same.png", "images/one/same.bmp",
+    ]  # fmt: skip
     (folder / "train.txt").write_text(2 * rows[0])
     assert [pair.name for pair in open_data(f"folder:{folder}", split="train").pairs] == ["same", "same"]
 
@@ -280,8 +286,30 @@ def test_grey_labels_that_pillow_would_stretch_or_invert(folder):
     fails(f"folder:{folder}", "got mode L up to 51", index=0)
     picture.save(path, format="TIFF", tiffinfo={262: 0})
     fails(f"folder:{folder}", "got mode L, white as 0", index=0)
-    picture.save(path, format="JPEG")
-    fails(f"folder:{folder}", "got mode L, compressed with loss", index=0)
+    for options in ({"format": "JPEG"}, {"format": "MPO"}, {"format": "TIFF", "compression": "jpeg"}):
+        picture.save(path, **options)
+        fails(f"folder:{folder}", "got mode L, compressed with loss", index=0)
+
+
+@pytest.mark.parametrize("reverse", [False, True])  # the bits of each byte: TIFF's FillOrder
+@pytest.mark.parametrize("inverted", [False, True])
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_tiff_labels_of_few_bits(tmp_path, bits, inverted, reverse):
+    """What is read is what the file holds, or it is refused."""
+    numbers = np.resize([0, 1] if bits == 1 else [0, 1, 2, 3], (1, 8))
+    packed = np.packbits(np.unpackbits(numbers.astype(np.uint8).reshape(-1, 1), axis=1)[:, -bits:].ravel())
+    data = bytes(int(f"{byte:08b}"[::-1], 2) if reverse else byte for byte in packed.tolist())
+    entries = {256: 8, 257: 1, 258: bits, 259: 1, 262: 0 if inverted else 1, 266: 1 + reverse, 273: 0, 277: 1, 278: 1,
+               279: len(data)}  # fmt: skip
+    entries[273] = 14 + 12 * len(entries)
+    rows = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
+    path = tmp_path / "label.tif"
+    path.write_bytes(struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + rows + bytes(4) + data)
+    if inverted or bits in (2, 4):
+        with pytest.raises(DataError, match="white as 0" if inverted else "of 2 or 4 bits"):
+            read_label(path, values=index_values(4))
+    else:
+        assert np.array_equal(read_label(path, values=index_values(4)), numbers)
 
 
 def test_label_files_whose_numbers_pillow_would_change(folder):

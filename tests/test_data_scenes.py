@@ -145,6 +145,7 @@ def test_boxes_on_a_shore_are_told_by_the_other_shore_alone():
         ("scenes", "test", "split: expected train or val, got 'test'"),
         ("scenes:size=64", "train", "expected options such as train=2000,val=50,shores=1, got 'size=64'"),
         ("scenes:train=0", "train", "got 'train=0'"),
+        ("scenes:train=\N{ARABIC-INDIC DIGIT THREE}", "train", "got 'train="),
         ("scenes:train=-3", "train", "got 'train=-3'"),
         ("scenes:train", "train", "got 'train'"),
         ("scenes:shores=0", "train", "got 'shores=0'"),

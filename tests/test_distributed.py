@@ -196,6 +196,13 @@ class NormAct(nn.BatchNorm2d):
         return super().forward(x).relu()
 
 
+def test_plain_batch_norms_are_replaced():
+    norms = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm1d(3))
+    assert {type(norm) for norm in synchronise_batch_norm(norms, torch.device("cuda"))} == {nn.SyncBatchNorm}
+    with pytest.raises(UserError, match=r"^BatchNorm1d: cannot be synchronised between processes on cpu"):
+        synchronise_batch_norm(nn.Sequential(nn.BatchNorm1d(3)), torch.device("cpu"))
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_a_batch_norm_that_does_more_is_not_replaced_by_one_that_does_not(device):
     with pytest.raises(UserError, match=r"^NormAct: cannot be synchronised between processes on"):

@@ -8,12 +8,14 @@ import pytest
 import torch
 from inference_tools import tiny_run
 
-from segmodel import cli, evaluate
+from segmodel import cli, evaluate, tune
+from segmodel.ablate_results import run_figures
 from segmodel.boundary import boundary_counts, trimap_counts
 from segmodel.data import open_data
 from segmodel.inference import InferenceConfig, predict_images
 from segmodel.metrics import ConfusionMatrix, mean_iou
 from segmodel.model import SegModel
+from segmodel.options import UserError
 
 CPU = ("--device", "cpu", "--precision", "float32")
 
@@ -143,8 +145,17 @@ def test_classes_of_other_names_are_compared_with_a_warning_and_in_another_order
     assert run(renamed, "--data", "scenes:val=1") == 0
     assert "class 0 is 'heaven', in scenes 'sky'; classes are compared by number" in capsys.readouterr().err
     swapped = tiny_run(tmp_path / "swapped", classes=(names[1], names[0], *names[2:]))
-    assert run(swapped, "--data", "scenes:val=1") == 2
-    assert "class 0 is 'mountain', in scenes 'sky': the same names in another order" in capsys.readouterr().err
+    for command, main in (("evaluate", evaluate.main), ("tune", tune.main)):
+        assert cli.run(command, main, [str(swapped), "--data", "scenes:val=1,train=1"]) == 2
+        assert "class 0 is 'mountain', in scenes 'sky': the same names in another order" in capsys.readouterr().err
+    with pytest.raises(UserError, match="the same names in another order"):
+        run_figures(swapped, tmp_path / "kept.npz", open_data("scenes:val=1", split="val"), shown=[],
+                    device=torch.device("cpu"), dtype=None, dense=False)  # fmt: skip
+
+
+def test_images_of_one_name_are_not_compared():
+    with pytest.raises(UserError, match="expected images of different names, got 'a' twice"):
+        evaluate.aligned("it", {name: np.zeros((3, 2), np.int64) for name in "ab"}, ["a", "a", "b"])
 
 
 def test_mistakes_are_one_line(runs, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """The modules: parameters, image sizes and ranges, and the operators behind them."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -85,6 +86,12 @@ def test_bad_options() -> None:
         GuidanceCRF(0)
     with pytest.raises(ValueError, match="num_classes"):
         GuidanceCRF(2.5)
-    for module in (lambda: GuidanceCRF(2, image_range=(1, 0)), lambda: GuidedFilter(image_range=(1,))):
+    assert GuidanceCRF(np.int64(3)).compatibility.shape == (3, 3)  # of labels.max() + 1
+    for options in ({"iterations": -1}, {"iterations": 1.5}, {"weight": float("nan")}):
+        (name,) = options
+        with pytest.raises(ValueError, match=f"^{name}: expected"):
+            GuidanceCRF(2, **options)
+    for module in (lambda: GuidanceCRF(2, image_range=(1, 0)), lambda: GuidedFilter(image_range=(1,)),
+                   lambda: GuidedFilter(image_range=5)):  # fmt: skip
         with pytest.raises(ValueError, match="image_range"):
             module()

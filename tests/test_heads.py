@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -107,6 +108,9 @@ def test_a_model_of_half_precision_runs(label_context):
     expected = model(image)
     scores = model.bfloat16()(image.bfloat16())
     assert (scores.float() - expected).abs().max() < 0.1 * expected.abs().max()
+    scores = model(image)
+    assert (scores.float() - expected).abs().max() < 0.1 * expected.abs().max()
+    assert model.segment(image[0].byte().permute(1, 2, 0).numpy()).shape == (40, 50)
 
 
 def test_guidance_follows_its_configuration():
@@ -127,6 +131,7 @@ def test_guidance_follows_its_configuration():
 
 def test_wrong_images_and_options_are_named():
     model = SegModel(3, ModelConfig(**TINY))
+    assert SegModel(np.int64(3), ModelConfig(**TINY)).num_classes == 3
     for image in (torch.zeros(3, 8, 8), torch.zeros(1, 1, 8, 8), torch.zeros(1, 3, 8, 8, dtype=torch.uint8)):
         with pytest.raises(ValueError, match="image: expected a floating point tensor"):
             model(image)
@@ -139,7 +144,7 @@ def test_wrong_images_and_options_are_named():
     ):
         with pytest.raises(ValueError, match=message):
             ModelConfig(**options)
-    with pytest.raises(ValueError, match="num_classes: expected 1 to 255"):
+    with pytest.raises(ValueError, match="num_classes: expected an integer from 1 to 255"):
         SegModel(0)
 
 

@@ -101,6 +101,35 @@ def test_of_two_runs_started_in_one_second_each_has_its_folder(tmp_path):
         command.claim(folder, named=True)
 
 
+def test_two_runs_without_a_name_in_one_second(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(time, "strftime", lambda form: "now")
+    for name in ("now", "now-2"):
+        assert train([*TINY, "--steps", "1"])[0] == 0
+        assert (tmp_path / "runs" / name / "last.safetensors").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "runs").symlink_to(tmp_path / "absent" / "place")
+    with pytest.raises(UserError, match=r"^--output: .*runs/now: cannot be made \(File exists\)$"):
+        command.claim(tmp_path / "runs" / "now", named=False)
+
+
+def test_a_full_disk_leaves_no_empty_settings(tmp_path, monkeypatch):
+    def full(file, text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(command, "write_atomically", full)
+    status, text = train([*TINY, "--output", str(tmp_path / "run")])
+    assert status == 2
+    assert text.endswith("config.toml: cannot be written (No space left on device)\n")
+    assert not list((tmp_path / "run").iterdir())
+    (tmp_path / "run" / "config.toml").touch()  # killed in that very instant
+    status, text = train(["--resume", str(tmp_path / "run")])
+    assert status == 2
+    assert "config.toml: expected the settings of a run, got an empty file" in text
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the loader's process in /proc")
 @pytest.mark.parametrize("who", ["group", "worker"])
 def test_a_signal_to_the_loader_loses_no_step(tmp_path, who):
@@ -124,6 +153,29 @@ def test_a_signal_to_the_loader_loses_no_step(tmp_path, who):
     _, error = process.communicate(timeout=200)
     assert process.returncode == (143 if who == "group" else 1), error
     assert json.loads((folder / "last.json").read_text())["step"] >= done >= 3
+
+
+LOADED = (
+    "import signal, sys, torch\n"
+    "from segmodel.data import Augmentation, AugmentedData, open_data\n"
+    "from segmodel.loader import BatchKeys, load_batches\n"
+    "if __name__ == '__main__':\n"
+    "    if len(sys.argv) > 2: del signal.SIGCHLD\n"
+    "    data = AugmentedData(open_data('scenes:train=4', split='train'), Augmentation(crop=(32, 32)), seed=1)\n"
+    "    keys = BatchKeys(4, 2, 0, 0, 1000)\n"
+    "    batches = load_batches(data, keys, workers=int(sys.argv[1]), device=torch.device('cpu'))\n"
+    "    print(tuple(next(batches).images.shape))\n"
+)
+"""A program that takes one batch of a thousand, and ends."""
+
+
+@pytest.mark.parametrize(("workers", "more"), [("1", []), ("0", ["as on Windows"])])
+def test_a_program_ends_with_its_loader(tmp_path, workers, more):
+    (tmp_path / "program.py").write_text(LOADED)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, str(tmp_path / "program.py"), workers, *more], capture_output=True,
+                          text=True, timeout=120, env=environment)  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "(2, 3, 32, 32)\n"), done.stderr
 
 
 def keep_replacing(file: Path, sources: Sequence[Path]) -> None:

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from segmodel import cli
 from segmodel.data import open_data
@@ -69,9 +70,21 @@ def test_the_command_reads_a_folder_of_scores(tmp_path, capsys):
     assert cli.run("tune", main, [*given, "--report", "val", "--output", str(target)]) == 2
     assert f"{data[1].name}: scores: expected logits, got probabilities" in capsys.readouterr().err
     assert read_settings(target) == content["settings"], "what was found before is kept"
-    np.save(tmp_path / f"{data[0].name}.npy", np.zeros((3, 4, 4), np.float32))
-    assert cli.run("tune", main, [*given, "--split", "val"]) == 2
-    assert "expected scores of 12 classes, got (3, 4, 4)" in capsys.readouterr().err
+    mine = tmp_path / "mine"
+    for place in ("images", "labels"):
+        for split in ("train", "val"):
+            (mine / place / split).mkdir(parents=True)
+            Image.fromarray(np.full((8, 8), 2 * (split == "val"), np.uint8)).save(mine / place / split / f"{split}.png")
+    classes = '[{ name = "a", colour = [0, 0, 0] }, { name = "b", colour = [9, 9, 9] }]'
+    (mine / "classes.toml").write_text(f'labels = "index"\nclasses = {classes}\n')
+    for split in ("train", "val"):
+        np.save(mine / f"{split}.npy", np.full((2, 8, 8), -3, np.float32))
+    assert cli.run("tune", main, [str(mine), "--data", f"folder:{mine}", "--report", "val"]) == 2
+    assert f"error: {mine}/labels/val/val.png: label value 2" in capsys.readouterr().err
+    for shape in ((3, 4, 4), (12, 0, 4)):
+        np.save(tmp_path / f"{data[0].name}.npy", np.zeros(shape, np.float32))
+        assert cli.run("tune", main, [*given, "--split", "val"]) == 2
+        assert f"expected scores of 12 classes, got {shape}" in capsys.readouterr().err
     (tmp_path / f"{data[0].name}.npy").unlink()
     assert cli.run("tune", main, [*given, "--split", "val"]) == 2
     assert "cannot be read as an .npy file" in capsys.readouterr().err

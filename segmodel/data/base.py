@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -236,17 +236,18 @@ def _decoded(path: Path, modes: tuple[str, ...], expected: str, convert: bool = 
 
 def _changed(image: Image.Image) -> str:
     """What Pillow would change in a label picture's numbers; "" if it gives those that the file holds."""
-    if image.format == "JPEG":
+    if image.format in ("JPEG", "MPO") or image.info.get("compression") in ("jpeg", "tiff_jpeg"):
         return f"{image.mode}, compressed with loss"
     tiles = getattr(image, "tile", None)
     if not tiles:
         return ""
     codec, arguments = tiles[0][0], tiles[0][3]
     raw = arguments if isinstance(arguments, str) else str(arguments[0])
-    if raw in ("L;2", "L;4"):
-        return "L of 2 or 4 bits"  # stretched to 0..255
-    if raw[:1] in ("1", "L") and raw.endswith("I"):
+    kind, _, change = raw.partition(";")  # such as L;4IR: of 4 bits, inverted, the bits of each byte in reverse
+    if kind in ("1", "L") and "I" in change:
         return f"{image.mode}, white as 0"  # inverted
+    if kind == "L" and change[:1] in ("2", "4"):
+        return "L of 2 or 4 bits"  # stretched to 0..255
     if codec.startswith("ppm") and arguments[-1] not in (255, 65535):
         return f"{image.mode} up to {arguments[-1]}"  # stretched
     return ""
@@ -334,13 +335,18 @@ def read_pairs(list_path: Path, root: Path) -> list[Pair]:
 
     An absolute entry such as /SegNet/CamVid/train/a.png was written on another machine: its last two parts, folder
     and file, are taken below the root. A sample is named after its image's file; where two images of a list have one
-    name, all have the path below the root.
+    name, all have the path below the root, with the ending where that too is needed.
     """
     pairs = []
     for where, entries in read_lines(list_path, fields=2, expected="IMAGE LABEL"):
         relative = ["/".join(Path(e).parts[1:][-2:]) if Path(e).is_absolute() else e for e in entries]
         image, label = (inside(root, entry, where) for entry in relative)
         pairs.append(Pair(image, label, image.stem, where))
-    if len({pair.name for pair in pairs}) < len({pair.image for pair in pairs}):
-        pairs = [replace(pair, name=pair.image.relative_to(root).with_suffix("").as_posix()) for pair in pairs]
-    return pairs
+    names: tuple[Callable[[Path], str], ...] = (
+        lambda image: image.stem,
+        lambda image: image.relative_to(root).with_suffix("").as_posix(),
+        lambda image: image.relative_to(root).as_posix(),
+    )
+    images = {pair.image for pair in pairs}
+    name = next(name for name in names if len(set(map(name, images))) == len(images))
+    return [replace(pair, name=name(pair.image)) for pair in pairs]

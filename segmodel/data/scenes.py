@@ -18,6 +18,8 @@ A scene depends on (SCENES_VERSION, split, index, shores) alone; what would chan
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from .base import IGNORE, DataError, Sample, SegmentationData
@@ -52,7 +54,7 @@ def scenes(options: str = "", *, split: str) -> SceneData:
     values = COUNTS | {"shores": 0}
     for option in filter(None, options.split(",")):
         key, _, value = option.partition("=")
-        if key not in values or not value.isdecimal() or int(value) < 1 or (key == "shores" and int(value) > 1):
+        if key not in values or not re.fullmatch("1" if key == "shores" else "[1-9][0-9]*", value):
             raise DataError(f"scenes: expected options such as train=2000,val=50,shores=1, got {option!r}")
         values[key] = int(value)
     if split not in SPLITS:
@@ -63,7 +65,7 @@ def scenes(options: str = "", *, split: str) -> SceneData:
 class SceneData(SegmentationData):
     """`count` scenes of one split, drawn when they are asked for."""
 
-    name, classes, palette = "scenes", CLASSES, PALETTE
+    name, classes, palette, version = "scenes", CLASSES, PALETTE, SCENES_VERSION
 
     def __init__(self, *, split: str, count: int, shores: bool = False) -> None:
         self.split, self.count, self.shores = split, count, shores
