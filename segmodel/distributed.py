@@ -168,8 +168,9 @@ def synchronise_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
         UserError: a batch norm of an unknown kind, which may do more than to normalise.
     """
     kinds = {type(m) for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
-    own = {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d} if device.type == "cuda" else {nn.BatchNorm2d}
-    strange = kinds - own - {BatchNorm2d, nn.SyncBatchNorm}
+    strange = kinds - {nn.BatchNorm2d, BatchNorm2d, nn.SyncBatchNorm}
+    if device.type == "cuda":
+        strange -= {nn.BatchNorm1d, nn.BatchNorm3d}
     if device.type == "cuda" and strange and all(kind.__module__.startswith("timm.") for kind in strange):
         from timm.layers import convert_sync_batchnorm  # timm's own hold an activation, which torch's would drop
 

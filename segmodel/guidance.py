@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from numbers import Integral
 
 import torch
 import torch.nn.functional as F
@@ -70,7 +69,7 @@ class GuidanceCRF(nn.Module):
         border: str = "clipped",
     ) -> None:
         super().__init__()
-        if not isinstance(num_classes, Integral) or num_classes < 1:
+        if not hasattr(num_classes, "__index__") or num_classes < 1:
             raise ValueError(f"num_classes: expected an integer >= 1, got {num_classes!r}")
         check_settings(radius, eps, border, image_range)
         backend.check_count("iterations", iterations)

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -123,7 +122,7 @@ class SegModel(nn.Module):
     def __init__(self, num_classes: int, config: ModelConfig | None = None):
         super().__init__()
         config = config or ModelConfig()
-        if not isinstance(num_classes, Integral) or not 1 <= num_classes <= IGNORE:
+        if not hasattr(num_classes, "__index__") or not 1 <= num_classes <= IGNORE:
             raise ValueError(
                 f"num_classes: expected an integer from 1 to {IGNORE} (which marks ignored pixels), got {num_classes!r}"
             )
