@@ -50,7 +50,11 @@ def main() -> int:
         print(f"error: --output: expected a file in an existing folder, got {path}", file=sys.stderr)
         return 2
     page = import_module("segmodel.reference.page").render(live_stages())
-    path.write_text(page, encoding="utf-8")
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        print(f"error: --output: {path}: cannot be written ({error.strerror})", file=sys.stderr)
+        return 2
     print(f"{path}: {len(page.encode()) / 1024:.0f} KiB")
     return 0
 

@@ -39,6 +39,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
+    if name in ("kernels", "reference"):
+        return import_module(f"segmodel.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'segmodel' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)

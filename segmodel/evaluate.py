@@ -241,6 +241,8 @@ def check_outputs(options: argparse.Namespace) -> None:
     paths = [output_file(option, path, overwrite=True).resolve() for option, path in given.items() if path]
     if len(set(paths)) < len(paths):
         raise UserError(f"--per-image: expected another file than that of --json, got {options.per_image}")
+    if options.compare and Path(options.compare).resolve() in paths:
+        raise UserError(f"--compare: expected another file than those that are written, got {options.compare}")
 
 
 def parse_widths(text: str | None) -> list[int]:

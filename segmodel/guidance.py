@@ -26,8 +26,33 @@ def guide_from_image(image: Tensor, size: Sequence[int], image_range: tuple[floa
     # Half precision holds 0..255 in whole colours only, and the filter feels less than one.
     image = image if image.dtype == torch.float64 else image.float()
     if tuple(image.shape[2:]) != tuple(size):
-        image = F.adaptive_avg_pool2d(image, (size[0], size[1]))
+        if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+            image = torch.ops.segmodel.area_mean(image, size[0], size[1])
+        else:
+            image = F.adaptive_avg_pool2d(image, (size[0], size[1]))
     return (image - low) * (255.0 / (high - low))
+
+
+@torch.library.custom_op("segmodel::area_mean", mutates_args=())
+def _area_mean(image: Tensor, height: int, width: int) -> Tensor:
+    """``F.adaptive_avg_pool2d`` as one operator: torch.compile cannot lower PyTorch's own for sizes that vary."""
+    return F.adaptive_avg_pool2d(image.contiguous(), (height, width))
+
+
+@_area_mean.register_fake
+def _(image: Tensor, height: int, width: int) -> Tensor:
+    return image.new_empty((*image.shape[:2], height, width))
+
+
+def _area_mean_setup(ctx, inputs, output) -> None:
+    ctx.save_for_backward(inputs[0])
+
+
+def _area_mean_backward(ctx, grad: Tensor):
+    return torch.ops.aten._adaptive_avg_pool2d_backward(grad, ctx.saved_tensors[0]), None, None
+
+
+_area_mean.register_autograd(_area_mean_backward, setup_context=_area_mean_setup)
 
 
 def check_settings(radius: int, eps: float, border: str, image_range: tuple[float, float]) -> None:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_type_hints
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from segmodel.backbone import IMAGE_MEAN, IMAGE_STD, ResNet
 from segmodel.heads import SegmentationHead
 from segmodel.losses import IGNORE
-from segmodel.options import option
+from segmodel.options import checked, option
 from segmodel.timm_backbone import PREFIX, TimmBackbone
 
 Variant = Literal["unary", "context", "patch", "guide", "aspp", "ppm"]
@@ -51,6 +51,8 @@ class ModelConfig:
     learn_compatibility: bool = option(True, "train the label compatibility, from Potts on", "Sec. 5")
 
     def __post_init__(self) -> None:
+        for name, kind in get_type_hints(type(self)).items():
+            object.__setattr__(self, name, checked(getattr(self, name), kind, name))
         if self.backbone != "resnet" and not (self.backbone.startswith(PREFIX) and len(self.backbone) > len(PREFIX)):
             raise ValueError(f"backbone: expected resnet or timm:NAME, got {self.backbone!r}")
         # The upper ends are far from any use; they keep a stranger's checkpoint from asking for hours or all memory.

@@ -48,7 +48,11 @@ def find_images(paths: Iterable[str]) -> list[tuple[Path, Path]]:
     for text in paths:
         path = Path(text)
         if os.path.isdir(path):  # unlike the path's own methods it never raises, whatever the name
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in known and file.is_file())
+            inside = sorted(
+                file
+                for file in path.rglob("*")
+                if not file.name.startswith(".") and file.suffix.lower() in known and file.is_file()
+            )
             if not inside:
                 raise UserError(f"{path}: no picture in this folder")
             found += [(file, file.relative_to(path).with_suffix("")) for file in inside]

@@ -94,6 +94,9 @@ def refine(
         raise ValueError("scores: expected 2 classes or more, got 1; refine_mask takes the sigmoid of a single channel")
     check_logits(batch)
     pixels = image_tensor(image, image_range=image_range, device=batch.device)
+    if batch.shape[1:3] == pixels.shape[2:] != batch.shape[2:]:
+        raise ValueError(f"scores: expected (C, h, w), class first, got {describe(scores)}, which is class last; "
+                         "give scores.transpose(2, 0, 1)")  # fmt: skip
     refined = _refined(batch, pixels, own, crf, image_range)
     return _like(refined if tensor.ndim == 4 else refined[0], scores)
 
@@ -110,9 +113,9 @@ def refine_mask(
     """A binary mask that follows the image's edges: ``refine`` for two classes.
 
     Args:
-        mask: ``(H, W)``, ``(N, H, W)`` or ``(N, 1, H, W)``: probabilities in 0..1, or bool, or whole numbers that are
-            0 and 1, or 0 and 255.
-        confidence: the probability that a hard mask (not floating point) is given where it is set; more changes less.
+        mask: ``(H, W)``, ``(N, H, W)`` or ``(N, 1, H, W)``: probabilities in 0..1, or hard: nothing but 0 and 1 in any
+            dtype, or whole numbers 0 and 255. Probabilities near 0 and 1 are sure of themselves and hardly move.
+        confidence: the probability that a hard mask is given where it is set; more changes less.
         image, crf, image_range, settings: see ``refine``; a crf has two classes.
 
     Returns:
@@ -125,7 +128,8 @@ def refine_mask(
     if not 0.5 < confidence < 1:
         raise ValueError(f"confidence: expected more than 0.5 and less than 1, got {confidence!r}")
     low, high = (value.item() for value in tensor.aminmax())
-    hard = not tensor.is_floating_point()
+    binary = not tensor.requires_grad and bool(((tensor == 0) | (tensor == 1)).all())
+    hard = binary or not tensor.is_floating_point()
     top = (255 if high > 1 else 1) if hard else 1.0
     values = set(tensor.unique().tolist()) if hard else set()
     if not values <= {0, top} or not 0 <= low <= high <= top:
@@ -234,11 +238,11 @@ def image_tensor(image: object, *, image_range: tuple[float, float] = (0, 255), 
 def as_tensor(name: str, value: object) -> Tensor:
     if isinstance(value, Tensor):
         return value
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fbui":
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fbui" or value.dtype.itemsize > 8:
         raise ValueError(f"{name}: expected an array or a tensor of numbers, got {describe(value)}")
     if not value.dtype.isnative or any(step < 0 for step in value.strides) or not value.flags.writeable:
         value = value.astype(value.dtype.newbyteorder("="), order="C")
-    return torch.from_numpy(value)
+    return torch.from_numpy(value.astype(np.int64) if value.dtype.kind == "u" and value.dtype.itemsize > 1 else value)
 
 
 def describe(value: object) -> str:

@@ -48,7 +48,11 @@ def segment(
 def pictures_in(folder: Path) -> list[Path]:
     """The picture files of a folder, sorted; not those of folders in it."""
     known = picture_endings()
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in known and file.is_file())
+    files = sorted(
+        file
+        for file in folder.iterdir()
+        if not file.name.startswith(".") and file.suffix.lower() in known and file.is_file()
+    )
     if not files:
         raise UserError(f"{folder}: no picture in this folder")
     return files

@@ -66,6 +66,10 @@ class StopSignal:
         if self.number:
             raise KeyboardInterrupt
         self.number = number
+        if distributed.is_writer():  # not print: it may be interrupted itself
+            os.write(
+                2, b"\nstopping after this step; a second time stops at once, and loses the steps since the last save\n"
+            )
 
 
 class Trainer:
@@ -309,6 +313,9 @@ class Trainer:
             return
         print(f"\n{self.config.train.data}, val: {len(self.validation)} images\n")
         print(table({"guidance off": off, "guidance on": on}, classes))
+        absent = [name for name, iou in zip(classes, off.iou, strict=True) if np.isnan(iou)]
+        if absent:
+            print(f"\nno pixel of {', '.join(absent)}: the mean is over the others")
         print(f"\ncheckpoint: {self.folder / 'last.safetensors'}")
         if self.config.train.pictures:
             print(f"pictures ({watching.COLUMNS}): {self.picture}")

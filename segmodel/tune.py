@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -27,6 +27,7 @@ from segmodel.data import DataError, Sample, SegmentationData, open_data
 from segmodel.evaluate import check_classes
 from segmodel.files import output_file, write_output
 from segmodel.inference import autocast, autocast_dtype, choose_device, place, to_batch
+from segmodel.losses import IGNORE
 from segmodel.metrics import ConfusionMatrix, mean_iou
 from segmodel.options import UserError
 from segmodel.refine import Refinement, as_tensor, check_logits, read_scores, refine
@@ -54,7 +55,7 @@ class Tuned:
 
 
 def tune_refinement(
-    samples: Sequence[Labelled],
+    samples: Iterable[Labelled],
     *,
     metric: Metric = "miou",
     start: Refinement | None = None,
@@ -69,11 +70,18 @@ def tune_refinement(
         values: what is tried for each field of ``Refinement`` (default: ``VALUES``).
 
     Raises:
-        ValueError: no samples, or samples that ``refine`` does not take.
+        ValueError: no samples, samples that ``refine`` does not take, more than 255 classes, or a name in ``values``
+            that is no field.
     """
+    samples = [(np.asarray(scores), np.asarray(image), np.asarray(label)) for scores, image, label in samples]
     if metric not in get_args(Metric) or not samples:
         raise ValueError(f"metric, samples: expected one of {', '.join(get_args(Metric))} and at least one sample, "
                          f"got {metric!r} and {len(samples)}")  # fmt: skip
+    if max(len(scores) for scores, _, _ in samples) > IGNORE:
+        raise ValueError(f"samples: expected scores of at most {IGNORE} classes: labels are bytes")
+    unknown = set(values or ()) - {item.name for item in fields(Refinement)}
+    if unknown:
+        raise ValueError(f"values: expected fields of Refinement, got {', '.join(sorted(unknown))}")
     best = start or Refinement()
     none = replace(best, weight=0.0)
     tried: dict[Refinement, float] = {}
@@ -190,7 +198,7 @@ def table(result: Mapping[str, Mapping[str, float]]) -> str:
 def make_parser() -> cli.Parser:
     parser = cli.Parser("tune", __doc__ or "")
     parser.add_argument("scores", metavar="SCORES|RUN", help="folder of NAME.npy logits, or a run or checkpoint")
-    parser.add_argument("--data", required=True, help="scenes, camvid:PATH, voc:PATH or folder:PATH")
+    parser.add_argument("--data", required=True, help="as for segmodel.train, such as folder:PATH")
     parser.add_argument("--split", default="train", help="part of the data to tune on (default: train)")
     parser.add_argument("--images", type=int, default=24, help="evenly spaced images of it (default: 24; 0: all)")
     parser.add_argument("--metric", choices=get_args(Metric), default="miou", help="what to maximise (default: miou)")

@@ -279,7 +279,7 @@ ARRAYS = [
     Kind(
         "patches of channels that do not divide", lambda r: patch_rearrange(torch.zeros(1, 3, 2, 2), patch_size=2), "x:"
     ),
-    Kind("model of no class", lambda r: SegModel(0), "num_classes: expected 1 to 255"),
+    Kind("model of no class", lambda r: SegModel(0), "num_classes: expected an integer from 1 to 255"),
     Kind("model: uint8 image", lambda r: SegModel(2, TINY)(torch.zeros(1, 3, 8, 8, dtype=torch.uint8)), "torch.uint8"),
     Kind(
         "model: image of four channels",

@@ -43,8 +43,18 @@ def test_check_counts_what_is_there(folder, capsys, workers):
     assert "note: nothing but ignored pixels in 1 samples, the first is number 0" in out
     assert "mine, val: 1 samples" in out
     assert "width x height: 40x30 (1)" in out
-    assert "note: no pixel of crack" in out
+    assert "note: no pixel of crack\n" in out
     assert out.endswith("\nnothing is wrong\n")
+
+
+def test_a_mask_of_0_and_the_ignored_value_is_noticed(folder, capsys):
+    save_label(folder / "labels" / "val" / "v.png", [0, 9])
+    save_image(folder / "images" / "val" / "v.png", seed=1)
+    (folder / "images" / "val" / "._v.png").write_bytes(b"what macOS leaves beside a file")
+    assert command("check", f"folder:{folder}", "--workers", 0) == 0
+    out = capsys.readouterr().out
+    assert "mine, val: 1 samples" in out
+    assert "note: no pixel of crack; a mask of 0 and 255? Its classes must be 0 and 1\n" in out
 
 
 @pytest.mark.parametrize("workers", [0, 2])

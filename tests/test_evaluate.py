@@ -98,6 +98,8 @@ def test_a_result_compared_with_itself_differs_by_nothing(runs, tmp_path, capsys
     assert run(runs[0], "--per-image", lines) == 0
     assert run(runs[0], "--compare", lines) == 0
     assert f"mIoU minus {lines}: model: +0.00 (95 % interval +0.00 to +0.00)" in capsys.readouterr().out
+    assert run(runs[0], "--compare", lines, "--per-image", lines) == 2
+    assert f"--compare: expected another file than those that are written, got {lines}" in capsys.readouterr().err
     assert run(runs[1], "--compare", lines, "--json", figures) == 0
     results = json.loads(figures.read_text())["results"]["model"]
     difference = results["intervals"][f"mIoU minus {lines}: model"]

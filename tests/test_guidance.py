@@ -1,5 +1,7 @@
 """The modules: parameters, image sizes and ranges, and the operators behind them."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -95,3 +97,16 @@ def test_bad_options() -> None:
                    lambda: GuidedFilter(image_range=5)):  # fmt: skip
         with pytest.raises(ValueError, match="image_range"):
             module()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on the CPU needs g++")
+def test_compiled_for_images_of_several_sizes() -> None:
+    torch.manual_seed(0)
+    crf = GuidanceCRF(3, radius=1, iterations=1)
+    compiled = torch.compile(crf, dynamic=True)
+    for height, width, rows, columns in ((9, 11, 36, 44), (10, 8, 41, 30), (7, 12, 7, 12)):
+        scores, image = torch.randn(2, 3, height, width), 255 * torch.rand(2, 3, rows, columns, requires_grad=True)
+        found, expected = compiled(scores, image), crf(scores, image)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+        results = [torch.autograd.grad(result.square().sum(), image)[0] for result in (found, expected)]
+        torch.testing.assert_close(*results, rtol=1e-3, atol=1e-4)

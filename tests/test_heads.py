@@ -137,6 +137,8 @@ def test_wrong_images_and_options_are_named():
             model(image)
     for options, message in (
         ({"label_pool": 4}, "label_pool: expected an odd number, got 4"),
+        ({"guidance": "on"}, "guidance: expected one of joint, inference, off, got 'on'"),
+        ({"depth": "18"}, "depth: expected a whole number, got '18'"),
         ({"rings": ((1, 0),)}, "rings: expected up to 16 pairs"),
         ({"guidance_eps": 0.0}, "guidance_eps: expected a finite number above 0"),
         ({"patch_size": 0}, "patch_size: expected at least 1"),

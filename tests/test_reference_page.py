@@ -98,6 +98,19 @@ def test_a_bad_path_is_one_line_and_status_2(
     assert capsys.readouterr().err.startswith("error: --output: expected a file in an existing folder")
 
 
+def test_a_file_that_cannot_be_written_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys, "argv", ["reference", "--output", str(tmp_path / "paper.html")])
+    monkeypatch.setattr(__main__, "live_stages", list)
+    monkeypatch.setattr(Path, "write_text", full)
+    assert __main__.main() == 2
+    assert capsys.readouterr().err.endswith("paper.html: cannot be written (No space left on device)\n")
+
+
 def test_without_docutils_the_error_names_the_extra(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

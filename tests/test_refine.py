@@ -112,7 +112,8 @@ def test_masks_keep_their_kind(scene):
         refine_mask(255 * small.astype(np.uint8), scene.image), 255 * refined.astype(np.uint8)
     )
     np.testing.assert_array_equal(segmodel.refine(small, scene.image), refined)
-    soft = refine_mask(small[None, None].astype(np.float32), scene.image[None])
+    np.testing.assert_array_equal(refine_mask(small.astype(np.float32), scene.image), refined.astype(np.float32))
+    soft = refine_mask(small[None, None] * np.float32(0.96) + np.float32(0.02), scene.image[None])
     assert soft.shape == (1, 1, 128, 128)
     assert 0 <= soft.min() < 0.1 < 0.9 < soft.max() <= 1
     tensor = refine_mask(torch.from_numpy(small)[None].long(), torch.from_numpy(scene.image).permute(2, 0, 1))
@@ -129,6 +130,9 @@ SCORES, IMAGE = np.zeros((3, 4, 4), np.float32), np.full((8, 8, 3), 9, np.uint8)
         (lambda: refine([1.0], IMAGE), "scores: expected an array or a tensor of numbers, got list"),
         (lambda: refine(SCORES.astype(int), IMAGE), r"scores: expected floating point .*, got int64 \(3, 4, 4\)"),
         (lambda: refine(SCORES[:1], IMAGE), "expected 2 classes or more, got 1; refine_mask"),
+        (lambda: refine(np.zeros((8, 6, 3), np.float32), IMAGE[:, :6]), "class first, got float32 .*class last"),
+        (lambda: refine(SCORES.astype(np.longdouble), IMAGE), "scores: expected an array or a tensor of numbers"),
+        (lambda: refine(SCORES, 300 + IMAGE.astype(np.uint16)), r"image_range \(0, 255\), got 309"),
         (lambda: refine(SCORES, IMAGE.transpose(2, 0, 1)), r"image: expected an array \(H, W\), .*, got uint8"),
         (lambda: refine(torch.zeros(3, 4, 4), torch.zeros(8, 8, 3)), r"image: expected a tensor \(3, H, W\)"),
         (lambda: refine(SCORES[None].repeat(2, 0), IMAGE), "image: expected as many as scores, 2, got 1"),

@@ -68,5 +68,6 @@ def test_what_is_no_picture_is_named(model, form, message):
 
 
 def test_a_folder_without_pictures_is_an_error(model, tmp_path):
+    (tmp_path / "._a.png").write_bytes(b"what macOS leaves beside a file")
     with pytest.raises(ValueError, match="no picture in this folder"):
         model.segment(tmp_path)

@@ -103,6 +103,7 @@ def test_sigterm_saves_and_exits_with_143(tmp_path):
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 143, errors
+    assert "stopping after this step; a second time stops at once" in errors
     assert "to go on: --resume" in errors
     assert SegModel.load(folder).num_classes == 12
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from segmodel import cli
@@ -51,6 +52,18 @@ def test_where_nothing_helps_the_weight_is_zero(samples):
 def test_no_samples_and_other_metrics_are_errors():
     with pytest.raises(ValueError, match="at least one sample"):
         tune_refinement([])
+    image, label = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8)
+    with pytest.raises(ValueError, match="at most 255 classes"):
+        tune_refinement([(np.ones((300, 8, 8), np.float32), image, label)])
+    with pytest.raises(ValueError, match="values: expected fields of Refinement, got radus"):
+        tune_refinement([(np.ones((2, 8, 8), np.float32), image, label)], values={"radus": (1,)})
+
+
+def test_samples_may_be_tensors_and_come_one_by_one(samples):
+    values = {"weight": (2.0,)}
+    expected = tune_refinement(samples, values=values)
+    found = tune_refinement((tuple(map(torch.from_numpy, sample)) for sample in samples), values=values)
+    assert (found.before, found.after) == (expected.before, expected.after)
 
 
 def test_the_command_reads_a_folder_of_scores(tmp_path, capsys):

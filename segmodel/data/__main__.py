@@ -104,7 +104,11 @@ def _check_part(data: SegmentationData, split: str, workers: int, problems: _Pro
         print(f"note: nothing but ignored pixels in {len(empty)} samples, the first is number {empty[0]}")
     absent = [name for name, count in zip(data.classes, images, strict=False) if not count]
     if absent:
-        print(f"note: no pixel of {', '.join(absent)}")
+        masks = len(data.classes) == 2 and images[IGNORE]
+        print(
+            f"note: no pixel of {', '.join(absent)}"
+            + "; a mask of 0 and 255? Its classes must be 0 and 1" * bool(masks)
+        )
 
 
 def _examined(data: SegmentationData, indices: list[int], workers: int) -> Iterator[Examined]:

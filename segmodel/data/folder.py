@@ -113,7 +113,9 @@ def _ignore(file: Path, kind: str, value: Any, count: int) -> Any:
 def _found_pairs(root: Path, split: str) -> list[Pair]:
     images = existing_folder(root / "images" / split, "folder: images")
     labels = existing_folder(root / "labels" / split, "folder: labels")
-    files = sorted(file for file in images.rglob("*") if file.suffix.lower() in IMAGE_ENDINGS)
+    files = sorted(
+        file for file in images.rglob("*") if not file.name.startswith(".") and file.suffix.lower() in IMAGE_ENDINGS
+    )
     if not files:
         raise DataError(f"{images}: expected images ({', '.join(IMAGE_ENDINGS)}), got none")
     pairs: dict[str, Pair] = {}
