@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segmodel.data.base import picture_endings, read_image
+from segmodel.data.base import has_picture_name, picture_endings, read_image
 from segmodel.errors import UserError
 from segmodel.inference import autocast_dtype, label_maps
 from segmodel.model import SegModel
@@ -48,11 +48,7 @@ def segment(
 def pictures_in(folder: Path) -> list[Path]:
     """The picture files of a folder, sorted; not those of folders in it."""
     known = picture_endings()
-    files = sorted(
-        file
-        for file in folder.iterdir()
-        if not file.name.startswith(".") and file.suffix.lower() in known and file.is_file()
-    )
+    files = sorted(file for file in folder.iterdir() if has_picture_name(file, known) and file.is_file())
     if not files:
         raise UserError(f"{folder}: no picture in this folder")
     return files

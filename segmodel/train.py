@@ -40,6 +40,7 @@ from segmodel.checkpoint import (
 from segmodel.configuration import SECTIONS, Config, add_settings, make_config, resolve
 from segmodel.data import AugmentedData, DataError, open_data
 from segmodel.evaluate import evaluate, result_json
+from segmodel.files import write_output
 from segmodel.inference import autocast, autocast_dtype, choose_device, place
 from segmodel.loader import Batch, BatchKeys, Timed, load_batches, steps_per_epoch
 from segmodel.metrics import Scores, table
@@ -420,10 +421,10 @@ def begin(trainer: Trainer, *, named: bool) -> None:
         trainer.folder = claim(trainer.folder, named=named)
         file = trainer.folder / "config.toml"
         try:
-            write_atomically(file, to_toml(asdict_shallow(config)))
-        except OSError as error:
+            write_output("--output", file, to_toml(asdict_shallow(config)))
+        except UserError:
             file.unlink(missing_ok=True)
-            raise UserError(f"--output: {file}: cannot be written ({error.strerror})") from error
+            raise
     folder = trainer.folder = distributed.from_writer(trainer.folder)
     trainer.open_journal()
     precision = config.train.precision if config.train.precision == "float64" else trainer.dtype or torch.float32

@@ -20,7 +20,7 @@ import torch
 from distributed_tools import SMALL, start, together, train
 from safetensors.torch import load_file
 
-from segmodel import ModelConfig, SegModel
+from segmodel import ModelConfig, SegModel, files
 from segmodel import train as command
 from segmodel.checkpoint import json_text, keep_steps, read_checkpoint, save_checkpoint
 from segmodel.errors import UserError
@@ -119,7 +119,7 @@ def test_a_full_disk_leaves_no_empty_settings(tmp_path, monkeypatch):
     def full(file, text):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(command, "write_atomically", full)
+    monkeypatch.setattr(files, "write_atomically", full)
     status, text = train([*TINY, "--output", str(tmp_path / "run")])
     assert status == 2
     assert text.endswith("config.toml: cannot be written (No space left on device)\n")

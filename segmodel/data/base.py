@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +25,11 @@ _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")  # not EPS: Pill
 def picture_endings() -> set[str]:
     """Endings, such as ".png", of the picture files that are read."""
     return {ending for ending, kind in Image.registered_extensions().items() if kind in _FORMATS}
+
+
+def has_picture_name(file: Path, endings: Container[str]) -> bool:
+    """Whether a file of a folder is one of its pictures, by its name; hidden files, such as macOS leaves, are not."""
+    return not file.name.startswith(".") and file.suffix.lower() in endings
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,18 @@ import numpy as np
 
 from segmodel.errors import read_text
 
-from .base import IGNORE, MAX_CLASSES, DataError, FileData, Pair, existing_folder, index_values, one_line, read_pairs
+from .base import (
+    IGNORE,
+    MAX_CLASSES,
+    DataError,
+    FileData,
+    Pair,
+    existing_folder,
+    has_picture_name,
+    index_values,
+    one_line,
+    read_pairs,
+)
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 SPLITS = ("train", "val", "test")
@@ -113,9 +124,7 @@ def _ignore(file: Path, kind: str, value: Any, count: int) -> Any:
 def _found_pairs(root: Path, split: str) -> list[Pair]:
     images = existing_folder(root / "images" / split, "folder: images")
     labels = existing_folder(root / "labels" / split, "folder: labels")
-    files = sorted(
-        file for file in images.rglob("*") if not file.name.startswith(".") and file.suffix.lower() in IMAGE_ENDINGS
-    )
+    files = sorted(file for file in images.rglob("*") if has_picture_name(file, IMAGE_ENDINGS))
     if not files:
         raise DataError(f"{images}: expected images ({', '.join(IMAGE_ENDINGS)}), got none")
     pairs: dict[str, Pair] = {}
