@@ -26,11 +26,11 @@ import torch
 
 from segmodel import cli, train
 from segmodel.checkpoint import read_checkpoint, write_atomically
-from segmodel.configuration import SECTIONS, Config, make_config
+from segmodel.configuration import SECTIONS, Config
 from segmodel.data import open_data
 from segmodel.evaluate import class_numbers
 from segmodel.model import VARIANTS
-from segmodel.options import UserError, add_flags, read_toml, to_toml
+from segmodel.options import UserError, add_flags, to_toml
 
 WITHOUT_EFFECT = ("workers", "checkpoint_minutes", "pictures", "keep_last", "tensorboard", "timeout_minutes")
 """Settings of training that change no weight: runs that differ in them are the same run."""
@@ -91,7 +91,7 @@ def check_folder(run: Run) -> None:
         return
     if not (run.folder / "config.toml").is_file():
         raise UserError(f"{run.folder}: expected a run folder or nothing, found no config.toml in it")
-    different = differences(make_config(read_toml(run.folder / "config.toml", SECTIONS)), run.config)
+    different = differences(train.recorded_config(run.folder), run.config)
     if different:
         more = f" (and {len(different) - 1} more)" if len(different) > 1 else ""
         raise UserError(f"{run.folder}: trained with another configuration: {different[0]}{more}")
@@ -167,7 +167,7 @@ def finished_runs(output: Path, variants: Sequence[str], seeds: Sequence[int] | 
         if not match or match[1] not in variants or (seeds is not None and int(match[2]) not in seeds):
             continue
         if is_finished(folder):
-            config = make_config(read_toml(folder / "config.toml", SECTIONS))
+            config = train.recorded_config(folder)
             runs.append(Run(match[1], int(match[2]), folder, config))
     if not runs:
         raise UserError(f"{output / 'runs'}: expected finished runs named VARIANT-seedS, found none")

@@ -6,9 +6,7 @@ guidance: none, an untrained guidance CRF (Sec. 7.2: added at inference), the bi
 
 import hashlib
 import importlib
-import io
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +24,7 @@ from segmodel.checkpoint import load_model
 from segmodel.data import Sample, SegmentationData
 from segmodel.data.coco import CocoData
 from segmodel.evaluate import check_classes
+from segmodel.files import replacing
 from segmodel.guidance import GuidanceCRF
 from segmodel.heads import SegmentationHead
 from segmodel.inference import autocast, place, to_batch
@@ -206,12 +205,9 @@ def write_figures(path: Path, mark: str, rows: dict[str, Figures]) -> None:
         for name in PARTS:
             arrays[f"{name}_{number}"] = getattr(row, name)
         arrays |= {f"labels_{number}_{place}": labels for place, labels in enumerate(row.labels)}
-    file = io.BytesIO()
-    np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(file.getvalue())
-    os.replace(partial, path)
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def read_figures(path: Path, mark: str) -> dict[str, Figures] | None:

@@ -273,20 +273,33 @@ def load_initial_weights(backbone: nn.Module, path: str | Path) -> LoadReport:
         tensors = backbone.download() if str(path) == "timm" else backbone.named_as_here(read_weights(path))
     else:
         tensors = read_weights(path)
-    own = backbone.state_dict()
-    for name in own.keys() & tensors.keys():
-        if own[name].shape != tensors[name].shape:
-            raise ValueError(
-                f"{path}: {name}: expected shape {tuple(own[name].shape)}, got {tuple(tensors[name].shape)}"
-                " (do --depth, --width, --stem-width and --preactivation fit this file?)"
-            )
-    loaded = {name: tensors[name] for name in own if name in tensors}
-    for name, value in loaded.items():
+    return copy_fitting(backbone, tensors, path)
+
+
+def copy_fitting(
+    module: nn.Module, tensors: Mapping[str, Tensor], path: str | Path, *, may_differ: tuple[str, ...] = ()
+) -> LoadReport:
+    """Copies the tensors of ``path`` that have name and shape of one of the module's.
+
+    Raises:
+        ValueError: a shape that does not fit (names that begin with one of ``may_differ`` then stay new), NaN or
+            infinity, or nothing that fits.
+    """
+    own = module.state_dict()
+    fitting = {}
+    for name in [name for name in own if name in tensors]:
+        value, shape = tensors[name], tuple(own[name].shape)
+        if value.shape != shape and name.startswith(may_differ):
+            continue
+        if value.shape != shape:
+            raise ValueError(f"{path}: {name}: expected shape {shape}, got {tuple(value.shape)}"
+                             " (do --depth, --width, --stem-width and --preactivation fit this file?)")  # fmt: skip
         if value.layout != torch.strided or value.is_meta or value.is_complex() or not torch.isfinite(value).all():
             raise ValueError(f"{path}: {name}: expected real, finite values, got others")
-    if not loaded:
-        raise ValueError(f"{path}: no tensor fits this backbone (first names: {', '.join(list(tensors)[:3])})")
-    backbone.load_state_dict(loaded, strict=False)
+        fitting[name] = value
+    if not fitting:
+        raise ValueError(f"{path}: no tensor fits this model (first names: {', '.join(list(tensors)[:3])})")
+    module.load_state_dict(fitting, strict=False)
     counters = [name for name in own if name.endswith("num_batches_tracked")]
-    new = tuple(name for name in own if name not in loaded and name not in counters)
-    return LoadReport(tuple(loaded), new, tuple(name for name in tensors if name not in own))
+    new = tuple(name for name in own if name not in fitting and name not in counters)
+    return LoadReport(tuple(fitting), new, tuple(name for name in tensors if name not in fitting))

@@ -21,6 +21,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 import segmodel
+from segmodel.backbone import LoadReport, copy_fitting
 from segmodel.errors import UserError
 from segmodel.files import replacing, write_atomically
 from segmodel.model import ModelConfig, SegModel
@@ -207,3 +208,26 @@ def load_model(path: str | Path) -> SegModel:
     """See ``SegModel.load``."""
     file = find_checkpoint(path)
     return build_model(file, *read_checkpoint(file))
+
+
+def described_model(path: str | Path) -> dict[str, Any]:
+    """The architecture that a run or checkpoint names: checked values of ``ModelConfig``.
+
+    Raises:
+        UserError: as ``find_checkpoint`` and ``read_checkpoint``, or a card without a model.
+    """
+    file = find_checkpoint(path)
+    card, _ = read_checkpoint(file, weights=False)
+    return check_values({"model": card.get("model", {})}, {"model": ModelConfig}, str(file)).get("model", {})
+
+
+def load_initial_model(model: SegModel, path: str | Path) -> LoadReport:
+    """Copies what fits, in name and shape, of a run's or checkpoint's weights; what hangs on other classes stays new.
+
+    Raises:
+        UserError, ValueError: as ``read_checkpoint`` and ``copy_fitting``.
+    """
+    file = find_checkpoint(path)
+    _, tensors = read_checkpoint(file)
+    weights = {name: value for name, value in tensors.items() if not name.startswith(MOMENTUM)}
+    return copy_fitting(model, weights, file, may_differ=("head.",))

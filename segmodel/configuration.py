@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, Literal
 
+from segmodel.checkpoint import described_model
 from segmodel.data import Augmentation
 from segmodel.inference import Precision
 from segmodel.model import VARIANTS, ModelConfig
@@ -20,6 +21,9 @@ class TrainConfig:
         "",
         "backbone weights, .safetensors or .pth with torchvision's (or timm's) names; timm: those that timm downloads",
         "Sec. 7.1.2",
+    )
+    init_model: str = option(
+        "", "a run, or a checkpoint of one, to start from: its architecture and the weights that fit"
     )
     seed: int = option(0, "seed of weights, order and augmentation")
     epochs: int = option(36, "passes over the training set", "Sec. 7.3")
@@ -63,6 +67,8 @@ class TrainConfig:
         for name, high in at_most.items():
             if getattr(self, name) > high:
                 raise ValueError(f"{name}: expected at most {high}, got {getattr(self, name)}")
+        if self.init_model and self.init_weights:
+            raise ValueError("init_model: expected not beside init_weights")
         if not 0 < self.keep <= 1:
             raise ValueError(f"keep: expected more than 0 and at most 1, got {self.keep}")
         if not self.timeout_minutes > 0:
@@ -119,4 +125,6 @@ def resolve(options: Any) -> Config:
     variant = {"model": VARIANTS[options.variant]} if options.variant else {}
     for name in variant.get("model", {}).keys() & flags.get("model", {}).keys():
         raise UserError(f"--{name.replace('_', '-')}: expected not beside --variant {options.variant}, which sets it")
-    return make_config(read_recipe(recipe) if recipe else {}, file, variant, flags)
+    start = flags.get("train", {}).get("init_model") or file.get("train", {}).get("init_model", "")
+    begun = {"model": described_model(start), "train": {"init_weights": ""}} if start else {}
+    return make_config(read_recipe(recipe) if recipe else {}, begun, file, variant, flags)

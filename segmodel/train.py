@@ -2,6 +2,7 @@
 
     python -m segmodel.train                                         # built-in scenes, minutes on two CPU cores
     python -m segmodel.train --data voc:VOCdevkit --init-weights resnet101.pth
+    python -m segmodel.train --init-model runs/voc --data folder:mine   # fine-tunes a model on other data
     python -m segmodel.train --resume runs/2026-01-31_120000
     torchrun --nproc-per-node 4 -m segmodel.train ...                # four processes share each batch
 
@@ -31,6 +32,7 @@ from segmodel.backbone import load_initial_weights
 from segmodel.checkpoint import (
     build_model,
     keep_steps,
+    load_initial_model,
     read_checkpoint,
     restore_momentum,
     save_checkpoint,
@@ -109,6 +111,8 @@ class Trainer:
             if train.init_weights:
                 loaded = load_initial_weights(self.model.backbone, train.init_weights)
                 say(f"{train.init_weights}: {loaded}")
+            if train.init_model:
+                say(f"{train.init_model}: {load_initial_model(self.model, train.init_model)}")
         except ValueError as error:
             raise UserError(str(error)) from error
         self._place()
@@ -362,7 +366,8 @@ def check_folder(folder: Path) -> None:
 def make_parser() -> cli.Parser:
     parser = cli.Parser("train", __doc__)
     parser.add_argument("--output", metavar="DIR", help="run folder, empty or new (default: runs/TIME)")
-    parser.add_argument("--resume", metavar="RUN", help="continue a run exactly where its last checkpoint is")
+    parser.add_argument("--resume", metavar="RUN", help="continue a run exactly where its last checkpoint is "
+                        "(where its data has moved, change its config.toml)")  # fmt: skip
     add_settings(parser)
     return parser
 

@@ -218,7 +218,7 @@ CHECKPOINTS = [
         "not a readable weight file",
     ),
     Kind("weight file of a list", weights([1, 2]), "expected a table of tensors, got list"),
-    Kind("weight file of other names", weights({"x": torch.ones(1)}), "no tensor fits this backbone"),
+    Kind("weight file of other names", weights({"x": torch.ones(1)}), "no tensor fits this model"),
     Kind("weight file of other shapes", weights({"conv1.weight": torch.ones(1)}), "conv1.weight: expected shape"),
     Kind("weight file of NaN", weights({"conv1.weight": torch.full((4, 3, 7, 7), math.nan)}), "real, finite values"),
     Kind(

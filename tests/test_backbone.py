@@ -196,7 +196,7 @@ def test_weight_files_that_do_not_fit_are_errors(tmp_path):
     with pytest.raises(ValueError, match="not a readable weight file"):
         read_weights(tmp_path / "text.pth")
     save_file({"other": torch.zeros(2)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match=r"no tensor fits this backbone \(first names: other\)"):
+    with pytest.raises(ValueError, match=r"no tensor fits this model \(first names: other\)"):
         load_initial_weights(small(18), tmp_path / "other.safetensors")
     save_file({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "wide.safetensors")
     with pytest.raises(ValueError, match=r"conv1.weight: expected shape \(4, 3, 7, 7\), got \(64, 3, 7, 7\)"):

@@ -198,6 +198,13 @@ def test_mistakes_are_one_line_that_names_the_thing(finished, tmp_path, capsys):
         (("train", *TINY, "--config", tmp_path / "absent.toml", "--output", new), "cannot read the configuration"),
         (("train", *TINY, "--recipe", "soup", "--output", new), "--recipe: expected one of"),
         (("train", *TINY, "--init-weights", tmp_path / "absent.pth", "--output", new), "no such weight file"),
+        (
+            ("train", *TINY, "--init-model", tmp_path / "absent", "--output", new),
+            "expected a run folder or a checkpoint",
+        ),
+        (("train", *TINY, "--init-model", tmp_path / "foreign.safetensors", "--output", new), "a segmodel checkpoint"),
+        (("train", *TINY, "--width", "8", "--init-model", finished, "--output", new), "do --depth, --width"),
+        (("train", *TINY, "--init-model", finished, "--init-weights", "w.pth", "--output", new), "not beside init_w"),
         (("train", *TINY, "--device", "abacus", "--output", new), "--device: 'abacus' cannot be used here"),
         (("train", "--resume", tmp_path / "absent"), "absent"),
         (("train", "--resume", finished, "--rate", "1"), "--resume: expected no other setting"),
@@ -233,6 +240,38 @@ def test_a_checkpoint_of_another_class_count_is_named(finished, tmp_path, capsys
     assert "trained on 12 classes, but" in capsys.readouterr().err
 
 
+def test_a_training_starts_from_another_model_with_its_architecture(finished, tmp_path, capsys):
+    before = load_file(finished / "best.safetensors")
+    options = [*TINY[:2], "--rate", "0", "--batch-size", "4", "--crop", "64,64", "--epochs", "1", "--workers", "0",
+               "--device", "cpu", "--pictures", "0"]  # fmt: skip
+    assert run("train", *options, "--init-model", finished, "--output", tmp_path / "same") == 0
+    assert f"{finished}: {len(before)} tensors loaded, new: 0, unused: 0" in capsys.readouterr().out
+    model = SegModel.load(tmp_path / "same")
+    assert model.config == SegModel.load(finished).config
+    for name, value in model.named_parameters():
+        torch.testing.assert_close(value.detach(), before[name], rtol=0, atol=0)
+
+
+def test_a_training_on_other_classes_starts_with_what_does_not_hang_on_them(finished, tmp_path, capsys):
+    root = wrong_class_count(tmp_path)
+    for split in ("train", "val"):
+        Image.new("RGB", (40, 40)).save(root / "images" / split / "x.png")
+        Image.new("L", (40, 40)).save(root / "labels" / split / "x.png")
+    options = ["--data", f"folder:{root}", "--rate", "0", "--batch-size", "1", "--crop", "32,32", "--epochs", "1",
+               "--workers", "0", "--device", "cpu", "--init-model", finished / "best.safetensors"]  # fmt: skip
+    assert run("train", *options, "--guidance", "off", "--output", tmp_path / "run") == 0
+    assert "best.safetensors: " in capsys.readouterr().out
+    before, model = SegModel.load(finished), SegModel.load(tmp_path / "run")
+    assert model.num_classes == 2
+    assert model.config.guidance == "off"
+    assert model.config.width == before.config.width == 4
+    own = dict(before.named_parameters())
+    fit = {name for name, value in model.named_parameters() if value.shape == own[name].shape}
+    assert {name for name in own if name.startswith("backbone.")} < fit < set(own)
+    for name, value in model.named_parameters():
+        assert torch.equal(value, own[name]) == (name in fit) or not value.any(), name
+
+
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_a_broken_file_met_during_training_is_one_line(tmp_path, capsys, workers):
     root = wrong_class_count(tmp_path)
@@ -261,6 +300,15 @@ def test_a_file_of_settings_alone_lies_over_the_recipe_of_its_data(tmp_path):
         file.write_text(text)
         config = train.resolve(train.make_parser().parse_args(["--config", str(file)]))
         assert (config.model.depth, config.train.seed) == (depth, 3)
+
+
+def test_a_model_to_start_from_lies_over_the_recipe_and_under_what_is_given(finished, tmp_path):
+    file = tmp_path / "few.toml"
+    file.write_text(f"[model]\nguidance_radius = 5\n[train]\ninit_model = {json.dumps(str(finished))}\n")
+    arguments = ["--recipe", "voc-resnet101", "--config", str(file), "--variant", "patch", "--guidance-eps", "4"]
+    config = train.resolve(train.make_parser().parse_args(arguments))
+    assert (config.model.width, config.model.rings, config.train.init_weights) == (4, ((1, 2),), "")
+    assert (config.model.guidance_radius, config.model.guidance, config.model.guidance_eps) == (5, "off", 4.0)
 
 
 def test_the_recipe_of_the_scenes_is_the_default_and_flags_override_it():
