@@ -13,7 +13,7 @@ W does not change when a constant is added to the guide, hence the image mean is
 digits. The inverse is applied as L D L^T: products with an explicit inverse cancel badly on grey colour guides.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -63,7 +63,8 @@ def prepare_guide(
     eps, backend = _backend.check_eps(eps), _backend.requested(backend)
     triton = _backend.use_triton(backend, guide)
     if composite(guide, backend, triton):
-        planes = moments(guide, radius, eps, lambda planes: box_sum(planes, radius))
+        # all at once: an exported program takes as long to load as it has operators
+        planes = moments(guide, radius, eps, lambda planes: box_sum(torch.stack(planes), radius).unbind())
     else:
         planes = torch.ops.segmodel.guide_moments(guide, radius, eps, triton)
     return PreparedGuide(planes, radius, eps, border)
@@ -77,25 +78,26 @@ def composite(guide: Tensor, backend: str, triton: bool) -> bool:
     return gradient or torch.compiler.is_exporting()
 
 
-def moments(guide: Tensor, radius: int, eps: float, box: Callable[[Tensor], Tensor]) -> Tensor:
+def moments(guide: Tensor, radius: int, eps: float, box: Callable[[list[Tensor]], Sequence[Tensor]]) -> Tensor:
     """Window means and factorised covariances in float64: they are few, and every label depends on them."""
     dtype, guide = _backend.statistics_dtype(guide.dtype), guide.double()
     guide = guide - guide.mean(dim=(2, 3), keepdim=True)
     inverse = 1 / window_counts(guide, radius, "clipped")
-    colours = guide.unbind(1)  # each [N, H, W]
-    means = [box(colour) * inverse for colour in colours]
+    colours = list(guide.unbind(1))  # each [N, H, W]
+    pairs = [(i, j) for i in range(len(colours)) for j in range(i + 1)]
+    windows = [total * inverse for total in box([*colours, *(colours[i] * colours[j] for i, j in pairs)])]
+    means, products = windows[: len(colours)], dict(zip(pairs, windows[len(colours) :], strict=True))
     lower: dict[tuple[int, int], Tensor] = {}
     diagonal: list[Tensor] = []
-    for i in range(len(colours)):
-        for j in range(i + 1):
-            entry = box(colours[i] * colours[j]) * inverse - means[i] * means[j]
-            for k in range(j):
-                entry = entry - lower[i, k] * diagonal[k] * lower[j, k]
-            if i == j:
-                # At least eps with eps added; rounding may have left a flat window a variance below zero.
-                diagonal.append((entry + eps).clamp(min=eps))
-            else:
-                lower[i, j] = entry / diagonal[j]
+    for i, j in pairs:
+        entry = products[i, j] - means[i] * means[j]
+        for k in range(j):
+            entry = entry - lower[i, k] * diagonal[k] * lower[j, k]
+        if i == j:
+            # At least eps with eps added; rounding may have left a flat window a variance below zero.
+            diagonal.append((entry + eps).clamp(min=eps))
+        else:
+            lower[i, j] = entry / diagonal[j]
     planes = [*colours, *means, *lower.values(), *(1 / d for d in diagonal)]
     return torch.stack([plane.to(dtype) for plane in planes], dim=1)
 
@@ -249,7 +251,7 @@ def _guide_moments(guide: Tensor, radius: int, eps: float, triton: bool) -> Tens
 
         return triton_moments(guide, radius, eps)
     layout = FlatPlanes(guide.shape[2], guide.shape[3], radius)
-    return moments(guide, radius, eps, layout.clipped_sum)
+    return moments(guide, radius, eps, lambda planes: [layout.clipped_sum(plane) for plane in planes])
 
 
 @_guide_moments.register_fake

@@ -1,11 +1,13 @@
 """What all commands share: one-line errors, exit status (0 done, 2 the user's input, 1 run time, 130/143 signals)."""
 
 import argparse
+import difflib
 import os
 import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from segmodel.errors import DataError, UserError, printable
 
@@ -31,6 +33,15 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
         self.add_argument("--debug", action="store_true", help="show the trace of an error")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        options, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            flags = [text.partition("=")[0] for text in unknown if text.startswith("--")]
+            near = [name for flag in flags for name in difflib.get_close_matches(flag, self._option_string_actions, 1)]
+            hint = f" (did you mean {', '.join(near)}?)" if near else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return options
 
     def error(self, message: str) -> None:  # type: ignore[override]
         raise UserError(message)

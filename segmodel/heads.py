@@ -250,8 +250,9 @@ class SegmentationHead(nn.Module):
         with torch.autocast(estimate.device.type, enabled=False):
             estimate = self.upsample(estimate)
         g = self.guidance_stride
-        height, width = ((side + g - 1) // g for side in size)  # ONNX divides -1 // g towards zero
-        return estimate[:, :, :height, :width]
+        # written as convolutions and pooling have it, and narrowed, not cut: exported sizes stay simple expressions
+        height, width = ((side - 1) // g + 1 for side in size)
+        return estimate.narrow(2, 0, height).narrow(3, 0, width)
 
     def upsample(self, scores: Tensor) -> Tensor:
         if self.up is not None:
@@ -264,7 +265,7 @@ class SegmentationHead(nn.Module):
         g = self.guidance_stride
         if guidance:
             scores = self.crf(scores, area_average(image, g))
-        return enlarge(scores, g)[:, :, :height, :width]
+        return enlarge(scores, g).narrow(2, 0, height).narrow(3, 0, width)
 
     def forward(self, features: Tensor, image: Tensor, *, guidance: bool | None = None) -> Tensor:
         """``guidance=None`` follows the configuration: joint always, "inference" in evaluation mode only."""
@@ -284,6 +285,5 @@ def area_average(image: Tensor, factor: int) -> Tensor:
     """Mean over factor x factor blocks; the last row and column are repeated up to a whole block."""
     if factor == 1:
         return image
-    height, width = image.shape[-2:]
-    padded = functional.pad(image, (0, -width % factor, 0, -height % factor), mode="replicate")
-    return functional.avg_pool2d(padded, factor)
+    more = factor - 1  # always: pooling drops what fills no block, and an exported size stays a simple expression
+    return functional.avg_pool2d(functional.pad(image, (0, more, 0, more), mode="replicate"), factor)

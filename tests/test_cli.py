@@ -27,3 +27,17 @@ def test_other_errors_do_not_speak_of_memory(capsys):
     text = capsys.readouterr().err
     assert text.startswith("segmodel.train: error: ValueError: invalid literal")
     assert "memory" not in text
+
+
+def test_a_misspelt_option_is_answered_with_the_one_that_is_near(capsys):
+    def main(arguments):
+        parser = cli.Parser("train", "")
+        parser.add_argument("--epochs")
+        return int(parser.parse_args(arguments).epochs)
+
+    for given, hint in ((["--epoch=3"], " (did you mean --epochs?)"), (["--epoch", "3"], " (did you mean --epochs?)"),
+                        (["--soup", "3"], ""), (["x"], "")):  # fmt: skip
+        assert cli.run("train", main, given) == 2
+        expected = f"segmodel.train: error: unrecognized arguments: {' '.join(given)}{hint}\n"
+        assert capsys.readouterr().err == expected
+    assert cli.run("train", main, ["--epochs", "3"]) == 3
