@@ -133,7 +133,7 @@ def planned_runs(options: argparse.Namespace) -> list[Run]:
     """Every variant with every seed, as the options describe them; whatever is there already must fit."""
     if "seed" in vars(options):
         raise UserError("--seed: expected --seeds here, such as --seeds 0,1")
-    base = train.resolve(argparse.Namespace(**vars(options), variant=None))
+    base = train.resolve(argparse.Namespace(**vars(options), variant="guide"))  # the full model
     runs = [
         Run(variant, seed, options.output / "runs" / f"{variant}-seed{seed}", variant_config(base, variant, seed))
         for seed in options.seeds

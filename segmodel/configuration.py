@@ -127,4 +127,7 @@ def resolve(options: Any) -> Config:
         raise UserError(f"--{name.replace('_', '-')}: expected not beside --variant {options.variant}, which sets it")
     start = flags.get("train", {}).get("init_model") or file.get("train", {}).get("init_model", "")
     begun = {"model": described_model(start), "train": {"init_weights": ""}} if start else {}
+    if start and options.variant:  # of the parts that the model lacks the variant may have some
+        lacking = {"head": begun["model"].get("head"), **VARIANTS["unary"]}
+        begun["model"] = {name: value for name, value in begun["model"].items() if value != lacking.get(name, "")}
     return make_config(read_recipe(recipe) if recipe else {}, begun, file, variant, flags)

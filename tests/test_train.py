@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from segmodel import cli, evaluate, predict, train
 from segmodel.data import Augmentation, AugmentedData, open_data
 from segmodel.loader import BatchKeys, load_batches
-from segmodel.model import SegModel
+from segmodel.model import VARIANTS, ModelConfig, SegModel
 from segmodel.options import UserError
 
 TINY = [
@@ -309,6 +309,20 @@ def test_a_model_to_start_from_lies_over_the_recipe_and_under_what_is_given(fini
     config = train.resolve(train.make_parser().parse_args(arguments))
     assert (config.model.width, config.model.rings, config.train.init_weights) == (4, ((1, 2),), "")
     assert (config.model.guidance_radius, config.model.guidance, config.model.guidance_eps) == (5, "off", 4.0)
+
+
+def test_a_variant_has_all_its_parts_whatever_model_it_starts_from(tmp_path):
+    for first in VARIANTS:
+        settings = {"depth": 18, "width": 4, "rings": ((1, 2),)} | VARIANTS[first]
+        model = SegModel(2, ModelConfig(**settings))
+        model.classes, model.palette = ("a", "b"), np.zeros((2, 3), np.uint8)
+        model.save_pretrained(tmp_path / first)
+        for variant in VARIANTS:
+            arguments = ["--data", "voc:VOC", "--init-model", str(tmp_path / first), "--variant", variant]
+            config = train.resolve(train.make_parser().parse_args(arguments)).model
+            kept = first in ("context", "patch", "guide")
+            expected = {"depth": 18, "width": 4, "rings": ((1, 2),) if kept else ModelConfig.rings} | VARIANTS[variant]
+            assert config == ModelConfig(**expected), (first, variant)
 
 
 def test_the_recipe_of_the_scenes_is_the_default_and_flags_override_it():
