@@ -289,9 +289,9 @@ def copy_fitting(
     fitting = {}
     for name in [name for name in own if name in tensors]:
         value, shape = tensors[name], tuple(own[name].shape)
-        if value.shape != shape and name.startswith(may_differ):
-            continue
         if value.shape != shape:
+            if name.startswith(may_differ):
+                continue
             raise ValueError(f"{path}: {name}: expected shape {shape}, got {tuple(value.shape)}"
                              " (do --depth, --width, --stem-width and --preactivation fit this file?)")  # fmt: skip
         if value.layout != torch.strided or value.is_meta or value.is_complex() or not torch.isfinite(value).all():

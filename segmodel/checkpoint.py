@@ -80,6 +80,11 @@ def restore_momentum(model: nn.Module, optimizer: torch.optim.Optimizer, tensors
             optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(saved)
 
 
+def without_momentum(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The model's own tensors of a checkpoint."""
+    return {name: value for name, value in tensors.items() if not name.startswith(MOMENTUM)}
+
+
 def save_checkpoint(
     path: Path, model: SegModel, card: Mapping[str, Any], *, optimizer: torch.optim.Optimizer | None = None
 ) -> None:
@@ -173,7 +178,7 @@ def build_model(path: str | Path, card: Mapping[str, Any], tensors: Mapping[str,
     if palette.shape != (len(classes), 3) or not all(type(v) is int and 0 <= v <= 255 for v in palette.flat):
         raise UserError(f"{path}: card: palette: expected {len(classes)} x 3 of 0..255, got shape {palette.shape}")
     values = check_values({"model": card.get("model")}, {"model": ModelConfig}, str(path))
-    weights = {name: value for name, value in tensors.items() if not name.startswith(MOMENTUM)}
+    weights = without_momentum(tensors)
     try:
         config = build(ModelConfig, values.get("model", {}))
         with torch.device("meta"):  # first the shapes, without memory: the card may be a stranger's
@@ -229,5 +234,4 @@ def load_initial_model(model: SegModel, path: str | Path) -> LoadReport:
     """
     file = find_checkpoint(path)
     _, tensors = read_checkpoint(file)
-    weights = {name: value for name, value in tensors.items() if not name.startswith(MOMENTUM)}
-    return copy_fitting(model, weights, file, may_differ=("head.",))
+    return copy_fitting(model, without_momentum(tensors), file, may_differ=("head.",))
