@@ -119,13 +119,13 @@ def resolve(options: Any) -> Config:
     flags = flag_values(options, SECTIONS)
     file = read_toml(options.config, SECTIONS) if options.config else {}
     recipe = options.recipe
-    data = flags.get("train", {}).get("data") or file.get("train", {}).get("data", "scenes")
-    if recipe is None and data.startswith("scenes"):
+    train = {**file.get("train", {}), **flags.get("train", {})}
+    if recipe is None and train.get("data", "scenes").startswith("scenes"):
         recipe = "scenes"
     variant = {"model": VARIANTS[options.variant]} if options.variant else {}
     for name in variant.get("model", {}).keys() & flags.get("model", {}).keys():
         raise UserError(f"--{name.replace('_', '-')}: expected not beside --variant {options.variant}, which sets it")
-    start = flags.get("train", {}).get("init_model") or file.get("train", {}).get("init_model", "")
+    start = train.get("init_model")
     begun = {"model": described_model(start), "train": {"init_weights": ""}} if start else {}
     if start and options.variant:  # of the parts that the model lacks the variant may have some
         lacking = {"head": begun["model"].get("head"), **VARIANTS["unary"]}

@@ -309,6 +309,8 @@ def test_a_model_to_start_from_lies_over_the_recipe_and_under_what_is_given(fini
     config = train.resolve(train.make_parser().parse_args(arguments))
     assert (config.model.width, config.model.rings, config.train.init_weights) == (4, ((1, 2),), "")
     assert (config.model.guidance_radius, config.model.guidance, config.model.guidance_eps) == (5, "off", 4.0)
+    anew = train.resolve(train.make_parser().parse_args([*arguments, "--init-model", ""]))
+    assert (anew.model.width, anew.train.init_model) == (64, "")  # the file's model, taken back
 
 
 def test_a_variant_has_all_its_parts_whatever_model_it_starts_from(tmp_path):
