@@ -1,8 +1,11 @@
 """Which backend runs an operator, and the checks that every operator makes at its public door."""
 
+import functools
 import importlib.util
 import math
 import os
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,8 +44,25 @@ def use_triton(backend: str, x: Tensor) -> bool:
         return False
     obstacle = _obstacle(x)
     if backend == "triton" and obstacle:
-        raise ValueError(f"backend: 'triton' cannot run here: {obstacle}; use 'torch' or 'auto'")
+        raise ValueError(f"backend: 'triton' cannot run here: {obstacle}; {advice()}")
     return obstacle is None and (backend == "triton" or x.device.type == "cuda")
+
+
+def advice() -> str:
+    """What to do where Triton was asked for in vain."""
+    unset = f" without {VARIABLE}=triton" if os.environ.get(VARIABLE) == "triton" else ""
+    return f"use 'torch' or 'auto'{unset}"
+
+
+def on_its_gpu(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Triton launches on the current GPU: for the time of a call it is that of the first argument."""
+
+    @functools.wraps(function)
+    def launch(x: Tensor, *arguments: Any) -> Any:
+        with torch.cuda.device_of(x):
+            return function(x, *arguments)
+
+    return launch
 
 
 def _obstacle(x: Tensor) -> str | None:

@@ -37,8 +37,8 @@ def box_filter(x: Tensor, *, radius: int, border: str = "clipped", backend: str 
     """
     _backend.check_map("x", x)
     _backend.check_window(radius, border)
-    triton = _backend.use_triton(backend, x)
-    if backend == "triton" and triton:
+    _backend.requested(backend)
+    if backend == "triton":
         raise ValueError("backend: box_filter has no Triton form; use 'torch' or 'auto'")
     if torch.compiler.is_exporting():
         wide = x.to(_backend.statistics_dtype(x.dtype))

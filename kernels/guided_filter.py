@@ -74,7 +74,7 @@ def composite(guide: Tensor, backend: str, triton: bool) -> bool:
     """Whether standard operators are wanted: while exporting, and for a guide that requires a gradient."""
     gradient = guide.requires_grad and torch.is_grad_enabled()
     if gradient and triton and backend == "triton":
-        raise ValueError("backend: 'triton' has no gradient for the guide; use 'torch' or 'auto', or detach the guide")
+        raise ValueError(f"backend: 'triton' has no gradient for the guide; {_backend.advice()}, or detach the guide")
     return gradient or torch.compiler.is_exporting()
 
 

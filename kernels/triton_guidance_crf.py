@@ -5,6 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .backend import on_its_gpu
+
 LAUNCH = {"num_warps": 4, "enable_fp_fusion": True}
 
 
@@ -56,6 +58,7 @@ def tiling(labels: int) -> tuple[int, int]:
     return padded, max(16, 2048 // padded)
 
 
+@on_its_gpu
 def update(unary: Tensor, message: Tensor, weight: Tensor, potts: bool, softmax: bool, out: Tensor) -> Tensor:
     """``unary - weight * mu g`` into ``out``, and its softmax if wanted; ``message`` is g with Potts, else mu g."""
     images, labels, height, width = unary.shape
@@ -67,6 +70,7 @@ def update(unary: Tensor, message: Tensor, weight: Tensor, potts: bool, softmax:
     return out
 
 
+@on_its_gpu
 def update_backward(h: Tensor, q: Tensor, weight: Tensor, potts: bool, total: Tensor) -> tuple[Tensor, Tensor]:
     """The next step of the backward, added to ``total``; and d_weight, which is 0 unless Potts."""
     images, labels, height, width = q.shape

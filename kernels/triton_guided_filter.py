@@ -17,6 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .backend import on_its_gpu
+
 LAUNCH = {"num_warps": 1, "enable_fp_fusion": True}
 NARROW = tl.constexpr(7)  # the largest radius of windows that are summed by shuffles
 FLAT = 32  # pixels of a program without windows
@@ -378,6 +380,7 @@ def tiling(images: int, labels: int, height: int, width: int, radius: int) -> tu
     return grid, {"RADIUS": radius, "ROWS": rows, "COLUMNS": columns, "LABELS": group}
 
 
+@on_its_gpu
 def moments(guide: Tensor, radius: int, eps: float) -> Tensor:
     """The planes of a PreparedGuide, float32."""
     images, channels, height, width = guide.shape
@@ -396,6 +399,7 @@ def moments(guide: Tensor, radius: int, eps: float) -> Tensor:
     return planes
 
 
+@on_its_gpu
 def filter_planes(p: Tensor, planes: Tensor, radius: int, border: str, adjoint: bool) -> Tensor:
     """W p, or W^T p, in the dtype of p."""
     p = p.contiguous()

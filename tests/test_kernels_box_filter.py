@@ -176,6 +176,9 @@ def test_where_triton_could_run_it_still_has_no_form(monkeypatch: pytest.MonkeyP
     expected = box_filter(x, radius=1, backend="torch")
     monkeypatch.setenv("SEGMODEL_BACKEND", "triton")  # for the operators that have one
     assert torch.equal(box_filter(x, radius=1), expected)
+    torch.testing.assert_close(box_filter(x.double(), radius=1).float(), expected)
+    monkeypatch.delenv("TRITON_INTERPRET")
+    assert torch.equal(box_filter(x, radius=1), expected)
 
 
 def test_autocast_and_errors() -> None:
@@ -186,7 +189,8 @@ def test_autocast_and_errors() -> None:
         ({"x": x[0]}, "^x: expected N C H W"),
         ({"radius": -1}, "radius: expected"),
         ({"border": "zero"}, "border: expected"),
-        ({"backend": "triton"}, "backend: 'triton' cannot run here"),
+        ({"backend": "triton"}, "backend: box_filter has no Triton form"),
+        ({"backend": "fast"}, "backend: expected one of"),
     ):
         with pytest.raises(ValueError, match=message):
             box_filter(**({"x": x, "radius": 1} | change))

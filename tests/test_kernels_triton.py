@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -66,7 +67,7 @@ def test_triton_where_it_cannot_run_is_an_error_that_says_why(monkeypatch: pytes
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     scores, guide = torch.randn(1, 2, 4, 5), 255 * torch.rand(1, 3, 4, 5)
     for function in (guided_filter, guidance_crf):
-        with pytest.raises(ValueError, match="backend: 'triton' cannot run here: the tensor is on cpu"):
+        with pytest.raises(ValueError, match=r"backend: 'triton' cannot run here: the tensor is on cpu.* 'auto'$"):
             function(scores, guide, backend="triton")
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     with pytest.raises(ValueError, match="here: its kernels have no float64"):
@@ -85,7 +86,7 @@ def test_the_environment_variable_stands_in_for_auto(monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     scores = torch.zeros(1, 2, 4, 5)
     monkeypatch.setenv("SEGMODEL_BACKEND", "triton")
-    with pytest.raises(ValueError, match="cannot run here"):
+    with pytest.raises(ValueError, match=r"run here: .*; use 'torch' or 'auto' without SEGMODEL_BACKEND=triton$"):
         backend.use_triton("auto", scores)
     assert not backend.use_triton("torch", scores)
     monkeypatch.setenv("SEGMODEL_BACKEND", "fast")
@@ -93,6 +94,30 @@ def test_the_environment_variable_stands_in_for_auto(monkeypatch: pytest.MonkeyP
         backend.use_triton("auto", scores)
     monkeypatch.setenv("SEGMODEL_BACKEND", "torch")
     assert not backend.use_triton("auto", scores)
+
+
+def test_kernels_are_launched_on_the_gpu_of_their_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a second GPU: every door to the kernels enters the device of its first argument."""
+    from segmodel.kernels import triton_guidance_crf, triton_guided_filter
+
+    entered = []
+    monkeypatch.setattr(torch.cuda, "device_of", lambda x: entered.append(x) or nullcontext())
+    scores, guide, planes = torch.empty(0, 2, 3, 4), torch.empty(0, 3, 3, 4), torch.empty(0, 12, 3, 4)
+    weight, total = torch.tensor(2.0), torch.empty(0, 2, 3, 4)
+    triton_guided_filter.moments(guide, 1, 1.0)
+    triton_guided_filter.filter_planes(scores, planes, 1, "clipped", False)
+    triton_guidance_crf.update(scores, scores, weight, True, True, total)
+    triton_guidance_crf.update_backward(scores, scores, weight, True, total)
+    assert [id(x) for x in entered] == [id(guide), *[id(scores)] * 3]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_on_the_second_gpu() -> None:
+    scores, guide = torch.randn(1, 2, 40, 50), 255 * torch.rand(1, 3, 40, 50)
+    expected = guidance_crf(scores, guide, backend="torch")
+    found = guidance_crf(scores.to("cuda:1"), guide.to("cuda:1"), backend="triton")
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_auto_takes_triton_on_a_gpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
