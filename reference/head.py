@@ -55,6 +55,8 @@ class HeadConfig:
         contexts = ("max_pool", "box_rings", "none")
         require(self.label_context in contexts, "label_context", f"one of {contexts}", self.label_context)
         require(self.stride % self.patch_size == 0, "patch_size", f"a divisor of {self.stride}", self.patch_size)
+        whole = self.stride % (self.patch_size * self.guidance_stride) == 0
+        require(whole, "stride", "stride / patch_size up to 4 or a multiple of it", self.stride / self.patch_size)
         require(self.factor == 1 or self.factor % 2 == 0, "stride", "an even up-sampling factor, or 1", self.factor)
 
     @property

@@ -127,7 +127,8 @@ class ResNet(nn.Module):
         output_stride: 8, 16 or 32 pixels an output cell.
         width: planes of the first stage (64 in the standard networks).
         stem_width: channels of the first convolution (64 in the standard networks).
-        stride_in_1x1: the stride of a stage sits in the first 1x1 convolution of its first block (Caffe style).
+        stride_in_1x1: the stride of a stage sits in the first 1x1 convolution of its first block (Caffe style); the
+            basic blocks of 18 and 34 have none, and it changes nothing there.
         preactivation: normalisation and ReLU before the convolutions; bottleneck depths (50, 101, 152) only.
 
     Forward: normalised image ``(N, 3, H, W)`` -> ``(N, channels, ceil(H / output_stride), ceil(W / output_stride))``.

@@ -59,8 +59,14 @@ def check_settings(radius: int, eps: float, border: str, image_range: tuple[floa
     """The settings that both modules share, checked when they are made."""
     backend.check_window(radius, border)
     backend.check_eps(eps)
-    if not isinstance(image_range, Sequence) or len(image_range) != 2 or not image_range[0] < image_range[1]:
-        raise ValueError(f"image_range: expected (low, high) with low < high, got {image_range!r}")
+    check_range(image_range)
+
+
+def check_range(image_range: tuple[float, float]) -> None:
+    """Black and white of an image."""
+    pair = isinstance(image_range, Sequence) and len(image_range) == 2
+    if not pair or not -math.inf < image_range[0] < image_range[1] < math.inf:
+        raise ValueError(f"image_range: expected finite (low, high) with low < high, got {image_range!r}")
 
 
 class GuidanceCRF(nn.Module):

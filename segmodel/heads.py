@@ -146,6 +146,8 @@ class LearnableUpsampling(nn.Module):
 
     def __init__(self, num_classes: int, factor: int):
         super().__init__()
+        if factor % 2:
+            raise ValueError(f"factor: expected an even number, got {factor}")
         self.factor = factor
         self.weight = nn.Parameter(bilinear_kernel(factor).float().repeat(num_classes, 1, 1, 1))
 
@@ -206,6 +208,8 @@ class SegmentationHead(nn.Module):
         if stride % patch_size:
             raise ValueError(f"patch_size: expected a divisor of the stride {stride}, got {patch_size}")
         cell = stride // patch_size
+        if cell > 4 and cell % 4:
+            raise ValueError(f"stride: expected stride / patch_size up to 4 or a multiple of it, got {cell}")
         self.patch_size = patch_size
         self.guidance_stride = min(4, cell)
         self.guidance = guidance
@@ -282,8 +286,12 @@ def enlarge(x: Tensor, factor: int) -> Tensor:
 
 
 def area_average(image: Tensor, factor: int) -> Tensor:
-    """Mean over factor x factor blocks; the last row and column are repeated up to a whole block."""
+    """Mean over factor x factor blocks; the last row and column are repeated up to a whole block.
+
+    Of an image of half precision it is float32: that would round the means to whole colours, and the filter feels less.
+    """
     if factor == 1:
         return image
+    image = image.to(torch.promote_types(image.dtype, torch.float32))
     more = factor - 1  # always: pooling drops what fills no block, and an exported size stays a simple expression
     return functional.avg_pool2d(functional.pad(image, (0, more, 0, more), mode="replicate"), factor)

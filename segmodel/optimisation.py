@@ -124,10 +124,9 @@ def recompute_batch_norm(model: nn.Module, forward: Callable[[Tensor], object], 
     momenta = [norm.momentum for norm in norms]
     was_training = model.training
     count = 0
-    model.train()
-    for module in model.modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd):
-            module.eval()
+    model.eval()
+    for norm in norms:
+        norm.training = True  # not train(): whatever drops at random within a norm stays out
     for batch in batches:
         if count == 0:
             for norm in norms:

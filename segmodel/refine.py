@@ -26,7 +26,7 @@ from segmodel.data.base import read_image
 from segmodel.data.voc import voc_palette
 from segmodel.errors import read_text
 from segmodel.files import output_file, replacing
-from segmodel.guidance import GuidanceCRF, guide_from_image
+from segmodel.guidance import GuidanceCRF, check_range, guide_from_image
 from segmodel.heads import area_average, enlarge
 from segmodel.kernels import guidance_crf
 from segmodel.options import UserError, build, check_values, checked, option
@@ -226,6 +226,7 @@ def image_tensor(image: object, *, image_range: tuple[float, float] = (0, 255), 
         kind = "an array" if last else "a tensor"
         raise ValueError(f"image: expected {kind} {form}, RGB or grey, got {describe(image)}")
     batch = batch.permute(0, 3, 1, 2) if last else batch
+    check_range(image_range)
     low, high = (value.item() for value in batch.detach().aminmax())
     if not image_range[0] <= low <= high <= image_range[1]:
         raise ValueError(f"image: expected colours in image_range {image_range}, got {low:g} to {high:g}")

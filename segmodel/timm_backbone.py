@@ -39,14 +39,22 @@ class TimmBackbone(nn.Module):
 
     @property
     def recompute(self) -> bool:
-        """Whether activations are computed anew in the backward pass (timm's gradient checkpointing)."""
+        """Whether activations are computed anew in the backward pass (timm's gradient checkpointing).
+
+        Running statistics inside then take each batch twice, which moves them as a larger momentum would; those that a
+        training recomputes at its end do not.
+        """
         return self._recompute
 
     @recompute.setter
     def recompute(self, enable: bool) -> None:
+        inner = getattr(self.body, "model", None)  # some models stand within a wrapper that has no such method
+        holder: Any = next((part for part in (self.body, inner) if hasattr(part, "set_grad_checkpointing")), None)
+        if holder is not None:
+            holder.set_grad_checkpointing(enable)
+        elif enable:
+            raise ValueError(f"checkpoint_activations: timm:{self.name} cannot compute its activations anew")
         self._recompute = enable
-        body: Any = self.body
-        body.set_grad_checkpointing(enable)
 
     def forward(self, x: Tensor) -> Tensor:
         # whole cells: some models round sizes down, and the head needs a cell for every part of the image

@@ -95,7 +95,8 @@ def test_bad_options() -> None:
         with pytest.raises(ValueError, match=f"^{name}: expected"):
             GuidanceCRF(2, **options)
     for module in (lambda: GuidanceCRF(2, image_range=(1, 0)), lambda: GuidedFilter(image_range=(1,)),
-                   lambda: GuidedFilter(image_range=5)):  # fmt: skip
+                   lambda: GuidedFilter(image_range=5), lambda: GuidanceCRF(2, image_range=(0, float("inf"))),
+                   lambda: GuidedFilter(image_range=(float("nan"), 255))):  # fmt: skip
         with pytest.raises(ValueError, match="image_range"):
             module()
 

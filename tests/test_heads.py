@@ -113,6 +113,25 @@ def test_a_model_of_half_precision_runs(label_context):
     assert model.segment(image[0].byte().permute(1, 2, 0).numpy()).shape == (40, 50)
 
 
+def test_an_image_of_half_precision_guides_as_the_same_one_of_single_precision():
+    """Faint texture of whole colours, which bfloat16 holds: their means over blocks are no whole colours."""
+    torch.manual_seed(0)
+    image = 200 + torch.randint(0, 2, (1, 3, 40, 52)).float()
+    assert torch.equal(image, image.bfloat16().float())
+    model = SegModel(3, ModelConfig(**TINY)).eval()
+    assert not torch.equal(model(image), model(image, guidance=False))
+    torch.testing.assert_close(model(image.bfloat16()), model(image), rtol=1e-6, atol=1e-6)
+
+
+def test_strides_that_would_shift_the_scores_are_refused():
+    for options, message in (
+        ({"stride": 12, "patch_size": 1}, "factor: expected an even number, got 3"),
+        ({"stride": 20, "patch_size": 2}, "stride / patch_size up to 4 or a multiple"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            SegmentationHead(4, 2, **options)
+
+
 def test_guidance_follows_its_configuration():
     image = 255 * torch.rand(1, 3, 20, 24)
     for guidance in ("joint", "inference", "off"):

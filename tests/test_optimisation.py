@@ -27,11 +27,16 @@ def test_the_heads_weights_and_biases_alone_follow_its_rate() -> None:
 
 
 def test_batch_norm_statistics_are_those_of_inference_whatever_the_random_numbers() -> None:
-    """DeepLabV3's head has a batch norm behind a dropout."""
+    """DeepLabV3's head has a batch norm behind a dropout, some of timm's models one behind a dropped path."""
+
+    class DropPath(nn.Module):
+        def forward(self, x):
+            return x * torch.bernoulli(torch.full((len(x), 1, 1, 1), 0.5)) if self.training else x
+
     statistics = []
     for seed in (0, 1):
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm2d(3)).train()
+        model = nn.Sequential(nn.Sequential(nn.Dropout(0.5), DropPath()), nn.BatchNorm2d(3)).train()
         batch = torch.randn(2, 3, 4, 4)
         torch.manual_seed(seed)
         recompute_batch_norm(model, model, [batch])

@@ -261,6 +261,7 @@ def test_strides(stride: int, patch_size: int, g: int, factor: int) -> None:
         ("label_context", {"label_context": "boxes"}),
         ("patch_size", {"patch_size": 3}),
         ("stride", {"stride": 12, "patch_size": 1}),
+        ("stride", {"stride": 20, "patch_size": 2}),
     ],
 )
 def test_bad_configurations_are_named(name: str, options: dict) -> None:

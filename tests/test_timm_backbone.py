@@ -84,6 +84,25 @@ def test_timms_own_checkpointing_recomputes(stand_in):
         assert (backbone.recompute, backbone.body.checkpointing) == (enable, enable)
 
 
+def test_models_within_a_wrapper_recompute_and_others_say_that_they_cannot(stand_in):
+    backbone = TimmBackbone("stand_in", output_stride=16)
+    inner = backbone.body
+
+    class Wrapper(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = inner
+
+    backbone.body = Wrapper()
+    backbone.recompute = True
+    assert inner.checkpointing
+    backbone.body = torch.nn.Identity()
+    backbone.recompute = False
+    with pytest.raises(ValueError, match="checkpoint_activations: timm:stand_in cannot"):
+        backbone.recompute = True
+    assert not backbone.recompute
+
+
 def test_the_default_stride_is_not_passed_on(monkeypatch):
     create = Mock(side_effect=lambda name, output_stride=32, **options: StandIn(output_stride))
     monkeypatch.setattr(module, "import_module", lambda name: SimpleNamespace(is_model=bool, create_model=create))
