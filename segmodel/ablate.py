@@ -18,7 +18,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,7 +116,7 @@ def train_run(run: Run) -> int:
 
 
 def train_all(runs: Sequence[Run], *, jobs: int) -> int:
-    """Trains the runs, ``jobs`` at a time; the exit status is that of the first that failed, else 0."""
+    """Trains the runs, ``jobs`` at a time, and begins none after one has failed; returns that one's status, else 0."""
     if jobs == 1:
         for run in runs:
             status = train_run(run)
@@ -126,7 +126,14 @@ def train_all(runs: Sequence[Run], *, jobs: int) -> int:
     threads = max(1, torch.get_num_threads() // jobs)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
-        return next((status for status in pool.map(train_run, runs) if status), 0)
+        waiting, running, status = list(reversed(runs)), set[Future[int]](), 0
+        while running or (waiting and not status):
+            # no more than are running: what a pool has been given it trains, interrupted or not
+            while waiting and not status and len(running) < jobs:
+                running.add(pool.submit(train_run, waiting.pop()))
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            status = status or max(future.result() for future in done)
+        return status
 
 
 def planned_runs(options: argparse.Namespace) -> list[Run]:

@@ -122,6 +122,8 @@ def predict_rows(
     with autocast(device, dtype):
         coarse = model.head.coarse(model.features(batch), sample.image.shape[:2])
     results = {}
+    if device.type == "cuda":  # what is timed below would wait for the backbone
+        torch.cuda.synchronize(device)
     for name, row in rows.items():
         start = time.perf_counter()
         labels = row(coarse, batch).argmax(1)[0].to(torch.uint8).cpu().numpy()

@@ -63,7 +63,7 @@ class TrainConfig:
         for name, low in at_least.items():
             if getattr(self, name) < low:
                 raise ValueError(f"{name}: expected at least {low}, got {getattr(self, name)}")
-        at_most = {"joint_from": 1, "mining_from": 1, "momentum": 1, "seed": 2**63 - 1}
+        at_most = {"pictures": 64, "joint_from": 1, "mining_from": 1, "momentum": 1, "seed": 2**63 - 1}
         for name, high in at_most.items():
             if getattr(self, name) > high:
                 raise ValueError(f"{name}: expected at most {high}, got {getattr(self, name)}")
@@ -128,6 +128,6 @@ def resolve(options: Any) -> Config:
     start = train.get("init_model")
     begun = {"model": described_model(start), "train": {"init_weights": ""}} if start else {}
     if start and options.variant:  # of the parts that the model lacks the variant may have some
-        lacking = {"head": begun["model"].get("head"), **VARIANTS["unary"]}
+        lacking = {**VARIANTS["unary"], "head": begun["model"].get("head")}
         begun["model"] = {name: value for name, value in begun["model"].items() if value != lacking.get(name, "")}
     return make_config(read_recipe(recipe) if recipe else {}, begun, file, variant, flags)

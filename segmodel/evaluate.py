@@ -312,7 +312,7 @@ def main(arguments: Sequence[str]) -> int:
                    "guidance_radius": options.guidance_radius, "guidance_weight": options.guidance_weight,
                    "inference": dataclasses.asdict(config), "precision": str(dtype or torch.float32),
                    "results": report, "versions": versions()}  # fmt: skip
-        write_output("--json", Path(options.json), json.dumps(content, indent=1) + "\n")
+        write_output("--json", Path(options.json), json_text(content, indent=1) + "\n")
     return 0
 
 

@@ -323,8 +323,8 @@ def guidance_modes(options: argparse.Namespace) -> dict[str, bool | None]:
     """What to compute, by title: the ``guidance`` modes of the options."""
     given = {"--guidance-radius": options.guidance_radius, "--guidance-weight": options.guidance_weight}
     named = [name for name, value in given.items() if value is not None]
-    if options.guidance == "off" and named:
-        raise UserError(f"{named[0]}: expected the guidance CRF on, got --guidance off")
+    if options.guidance in ("off", "configured") and named:
+        raise UserError(f"{named[0]}: expected the guidance CRF on, got --guidance {options.guidance}")
     choice = options.guidance or ("on" if named else "configured")
     titles: dict[str, dict[str, bool | None]] = {
         "configured": {"model": None}, "on": {"guidance on": True}, "off": {"guidance off": False},

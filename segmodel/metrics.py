@@ -143,7 +143,8 @@ def bootstrap(
             raise ValueError(f"minus: expected as many runs as counts has, {len(values)}, got {len(others)}")
         chosen = rng.integers(0, len(values), (resamples, len(values)))
         means[1:] = np.take_along_axis((values - others)[:, 1:].T, chosen, axis=1).mean(1)
-    low, high = np.nanquantile(means[1:], [(1 - level) / 2, (1 + level) / 2])
+    present = means[1:][~np.isnan(means[1:])]  # in some resamples a class may be absent, or all
+    low, high = np.quantile(present, [(1 - level) / 2, (1 + level) / 2]) if len(present) else (np.nan, np.nan)
     return Interval(float(means[0]), float(low), float(high))
 
 

@@ -26,7 +26,7 @@ class ModelConfig:
     depth: int = option(101, "ResNet depth: 18, 34, 50, 101 or 152", "Sec. 7.1.2")
     width: int = option(64, "planes of the backbone's first stage", "ResNet")
     stem_width: int = option(64, "channels of the backbone's first convolution", "ResNet")
-    stride_in_1x1: bool = option(False, "the stride sits in the first 1x1 convolution of a stage (Caffe style)")
+    stride_in_1x1: bool = option(False, "a stage has its stride in its first 1x1 convolution (Caffe; depth 50 or more)")
     preactivation: bool = option(False, "pre-activation ResNet (depth 50 or more)", "authors' base model: true")
     output_stride: int = option(16, "pixels a feature cell, by the hole algorithm: 8, 16 or 32", "Sec. 7.1.2")
     head: Literal["segmodel", "aspp", "ppm"] = option("segmodel", "the paper's, or a peer: DeepLabV3's, PSPNet's")
@@ -80,9 +80,9 @@ class ModelConfig:
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "unary": {"patch_size": 1, "rings": (), "label_context": "none", "guidance": "off"},
-    "context": {"patch_size": 1, "guidance": "off"},
-    "patch": {"guidance": "off"},
+    "unary": {"head": "segmodel", "patch_size": 1, "rings": (), "label_context": "none", "guidance": "off"},
+    "context": {"head": "segmodel", "patch_size": 1, "guidance": "off"},
+    "patch": {"head": "segmodel", "guidance": "off"},
     "guide": {},
     "aspp": {"head": "aspp", "patch_size": 1, "rings": (), "label_context": "none", "guidance": "off"},
     "ppm": {"head": "ppm", "patch_size": 1, "rings": (), "label_context": "none", "guidance": "off"},

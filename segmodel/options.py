@@ -71,7 +71,7 @@ def parsed(text: str, expected: Any, name: str) -> Any:
         return checked(text, expected, name)
     if get_origin(expected) is tuple:
         depth = 2 if get_origin(get_args(expected)[0]) is tuple else 1
-        text = text if text.startswith("[" * depth) else f"[{text}]"
+        text = text if text.startswith("[" * depth) or text == "[]" else f"[{text}]"
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

@@ -41,6 +41,17 @@ def boundaries(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return drawn
 
 
+def reduced(pixels: np.ndarray, longest: int, *, labels: bool = False) -> np.ndarray:
+    """A picture ``(H, W, 3)``, or labels ``(H, W)``, with a longer side of at most ``longest`` pixels."""
+    height, width = pixels.shape[:2]
+    scale = longest / max(height, width)
+    if scale >= 1:
+        return pixels
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    way = Image.Resampling.NEAREST if labels else Image.Resampling.BOX
+    return np.asarray(Image.fromarray(pixels).resize(size, way))
+
+
 def sheet(rows: Sequence[Sequence[np.ndarray]], *, gap: int = 4) -> np.ndarray:
     """Pictures in rows and columns on white; each row is as high as its highest picture."""
     height = [max(picture.shape[0] for picture in row) for row in rows]
@@ -72,10 +83,8 @@ def save_label(path: Path, label: np.ndarray, palette: np.ndarray) -> None:
 
 def save_probabilities(path: Path, probabilities: np.ndarray, classes: Sequence[str]) -> None:
     """``probabilities`` (C, H, W) and ``classes`` (names) as a compressed .npz file, replaced as a whole."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with replacing(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, probabilities=probabilities, classes=np.array(classes))
-    partial.replace(path)
 
 
 def _save(path: Path, picture: Image.Image) -> None:

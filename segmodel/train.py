@@ -132,9 +132,10 @@ class Trainer:
             weight_decay=train.weight_decay,
             head_rate=train.head_rate,
         )
-        if train.checkpoint_activations and not hasattr(self.model.backbone, "recompute"):
-            raise UserError("--checkpoint-activations: expected one of segmodel's own ResNets (--depth)")
-        self.model.backbone.recompute = train.checkpoint_activations
+        try:
+            self.model.backbone.recompute = train.checkpoint_activations
+        except ValueError as error:
+            raise UserError(str(error)) from error
         trained = distributed.parallel(self.model, unused=train.joint_from > 0)
         self.trained: nn.Module = torch.compile(trained) if train.compile else trained  # type: ignore[assignment]
 
@@ -284,11 +285,13 @@ class Trainer:
         if distributed.is_writer():
             tqdm.write(f"step {self.step}: mIoU {100 * chosen.miou:.2f} (guidance off {100 * off.miou:.2f})")
         self.draw()
-        fewer_before = self.finished and self.config.train.validate_images  # then "best" was judged on other images
+        # "best" may have been judged on fewer images until now
+        fewer_before = self.step == self.total and 0 < self.config.train.validate_images < len(self.validation)
         if chosen.miou > self.best or fewer_before:
             self.best = chosen.miou
             self.save("best", scores=chosen)
-        self.save("last", scores=chosen)
+        if self.step < self.total:  # else it is saved when all that is to be said is written
+            self.save("last", scores=chosen)
         return scores
 
     def draw(self) -> None:
@@ -310,12 +313,14 @@ class Trainer:
                 self.model.head.feature_context(self.model.features(images))  # the peers have batch norms there
 
         recompute_batch_norm(self.model, forward, (batch.images for batch in batches))
-        self.finished = True
         off, on = self.validate()
         classes = self.data.classes
         self.log("final", guidance_off=result_json(off, classes), guidance_on=result_json(on, classes))
         if not distributed.is_writer():
             return
+        file = report.write_report(self.folder)
+        self.finished = True
+        self.save("last", scores=off if self.config.model.guidance == "off" else on)
         print(f"\n{self.config.train.data}, val: {len(self.validation)} images\n")
         print(table({"guidance off": off, "guidance on": on}, classes))
         absent = [name for name, iou in zip(classes, off.iou, strict=True) if np.isnan(iou)]
@@ -324,7 +329,7 @@ class Trainer:
         print(f"\ncheckpoint: {self.folder / 'last.safetensors'}")
         if self.config.train.pictures:
             print(f"pictures ({watching.COLUMNS}): {self.picture}")
-        print(f"report: {report.write_report(self.folder)}")
+        print(f"report: {file}")
 
     def run(self) -> int:
         """Trains to the end; on SIGINT or SIGTERM the state is saved and 128 + signal returned."""

@@ -7,7 +7,6 @@ One setting after the other (radius, weight, eps) is set to the best of a few va
 weight 0 is among them: where no refinement helps, none is the result.
 """
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ from tqdm import tqdm
 
 from segmodel import cli
 from segmodel.boundary import boundary_counts, trimap_counts
-from segmodel.checkpoint import load_model, versions
+from segmodel.checkpoint import json_text, load_model, versions
 from segmodel.data import DataError, Sample, SegmentationData, open_data
 from segmodel.evaluate import check_classes
 from segmodel.files import output_file, write_output
@@ -234,7 +233,7 @@ def main(arguments: Sequence[str]) -> int:
 
     def keep() -> None:
         if output:
-            write_output("--output", output, json.dumps({**content, "versions": versions()}, indent=1) + "\n")
+            write_output("--output", output, json_text({**content, "versions": versions()}, indent=1) + "\n")
 
     keep()
     if held_out is not None:

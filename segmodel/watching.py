@@ -15,6 +15,8 @@ from segmodel.model import SegModel
 
 COLUMNS = "input, truth, guidance off, on, boundaries: black in both, blue in the truth alone, red predicted alone"
 """What a row of a sheet shows."""
+LONGEST = 640
+"""Pixels of the longer side of a picture in a sheet: Pillow refuses to open sheets of 180 million pixels."""
 
 
 def summary_writer() -> Any:
@@ -61,14 +63,15 @@ class Journal:
 def validation_sheet(
     model: SegModel, data: SegmentationData, *, palette: np.ndarray, count: int, dtype: torch.dtype | None
 ) -> np.ndarray:
-    """``COLUMNS`` of evenly spaced images, a row each."""
+    """``COLUMNS`` of evenly spaced images, a row each; large ones are made smaller, and labels thinned out."""
     rows = []
     was_training = model.training
     model.eval()
     for index in np.linspace(0, len(data) - 1, count).astype(int):
         sample = data[int(index)]
-        off, on = label_maps(model, sample.image, modes=(False, True), dtype=dtype)
-        drawn = [pictures.colourise(label, palette) for label in (sample.label, off, on)]
-        rows.append([sample.image, *drawn, pictures.boundaries(on, sample.label)])
+        labels = sample.label, *label_maps(model, sample.image, modes=(False, True), dtype=dtype)
+        truth, off, on = (pictures.reduced(label, LONGEST, labels=True) for label in labels)
+        drawn = [pictures.colourise(label, palette) for label in (truth, off, on)]
+        rows.append([pictures.reduced(sample.image, LONGEST), *drawn, pictures.boundaries(on, truth)])
     model.train(was_training)
     return pictures.sheet(rows)

@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,8 @@ from PIL import Image
 from segmodel import ablate, ablate_results, cli, train
 from segmodel.ablate_report import Table, busiest_window, mean_curve
 from segmodel.data import open_data
+from segmodel.model import VARIANTS
+from segmodel.options import to_toml
 
 TINY = [
     "--data", "scenes:train=8,val=3", "--depth", "18", "--width", "4", "--stem-width", "4", "--label-hidden", "4",
@@ -98,6 +102,23 @@ def test_an_interrupted_ablation_goes_on(done: Path, tmp_path: Path, monkeypatch
     assert run(tmp_path, "--variants", "unary", "--seeds", "0") == 0
     assert count == 4
     assert (tmp_path / "report.html").exists()
+
+
+def test_beside_one_another_none_begins_after_one_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+
+    def train_run(run: int) -> int:
+        begun.append(run)
+        time.sleep(0 if run == 1 else 0.2)
+        return 130 if run == 1 else 0
+
+    monkeypatch.setattr(ablate, "train_run", train_run)
+    monkeypatch.setattr(ablate, "ProcessPoolExecutor", lambda jobs, *_, **__: ThreadPoolExecutor(jobs))
+    assert ablate.train_all([0, 2, 3], jobs=2) == 0
+    assert sorted(begun) == [0, 2, 3]
+    begun.clear()
+    assert ablate.train_all([0, 1, 2, 3, 4], jobs=2) == 130
+    assert sorted(begun) == [0, 1]
 
 
 def test_figures_of_other_weights_are_made_anew(done: Path) -> None:
@@ -212,6 +233,19 @@ def test_mistakes_are_one_line(done: Path, tmp_path: Path, capsys: pytest.Captur
         error = capsys.readouterr().err.strip().splitlines()[-1]
         assert message in error, (arguments, error)
         assert error.startswith("segmodel.ablate: error: ")
+
+
+def test_runs_of_one_configuration_differ_in_nothing_whatever_their_variant(tmp_path, monkeypatch) -> None:
+    base = train.resolve(train.make_parser().parse_args([]))
+    for variant in VARIANTS:
+        folder = tmp_path / "runs" / f"{variant}-seed0"
+        folder.mkdir(parents=True)
+        config = ablate.variant_config(base, variant, 0)
+        (folder / "config.toml").write_text(to_toml(train.asdict_shallow(config)))
+    monkeypatch.setattr(ablate, "is_finished", lambda folder: True)
+    runs, notes = ablate.finished_runs(tmp_path, list(VARIANTS), None)
+    assert [run.variant for run in runs] == list(VARIANTS)
+    assert notes == []
 
 
 def test_differences_leave_out_what_changes_no_weight() -> None:

@@ -120,6 +120,17 @@ def test_the_figures_say_what_they_are_of(runs, tmp_path):
     assert result["miou_of_classes"] == pytest.approx(np.mean(of_classes))
 
 
+def test_figures_of_an_absent_class_are_null(runs, tmp_path, monkeypatch):
+    counts = np.ones((3, 3, 12), np.int64)
+    counts[..., 2] = 0
+    found = evaluate.Evaluation(("a", "b", "c"), counts, np.array([]), {})
+    monkeypatch.setattr(evaluate, "evaluate_images", lambda *_, **__: [found])
+    name, file = open_data("scenes:val=1", split="val").classes[2], tmp_path / "figures.json"
+    assert run(runs[0], "--classes", name, "--bootstrap", 20, "--json", file) == 0
+    content = json.loads(file.read_text(), parse_constant=pytest.fail)  # NaN is no JSON
+    assert content["results"]["model"]["intervals"]["mIoU of chosen classes"]["value"] is None
+
+
 def test_an_ensemble_of_a_run_with_itself_changes_nothing_and_with_another_it_does(runs, tmp_path):
     files = [tmp_path / f"{index}.jsonl" for index in range(3)]
     assert run(runs[0], "--per-image", files[0]) == 0
@@ -139,6 +150,9 @@ def test_a_radius_or_weight_switches_the_guidance_crf_on(tmp_path, capsys):
     texts = [file.read_text() for file in files]
     assert texts[1] == texts[2]
     assert texts[0].replace('"model"', '"guidance on"') != texts[1]
+    for choice in ("off", "configured"):
+        assert run(path, "--guidance", choice, "--guidance-weight", 8) == 2
+        assert f"expected the guidance CRF on, got --guidance {choice}" in capsys.readouterr().err
 
 
 def test_classes_of_other_names_are_compared_with_a_warning_and_in_another_order_not_at_all(tmp_path, capsys):

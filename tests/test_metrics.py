@@ -1,6 +1,8 @@
 """The confusion matrix and its figures."""
 
 import math
+import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -109,6 +111,18 @@ def test_a_difference_is_paired_and_seeds_are_averaged():
     assert (forth.value, forth.low, forth.high) == pytest.approx((-back.value, -back.high, -back.low), abs=1e-12)
     with pytest.raises(ValueError, match="expected the same images, at least one; got 20 and 19"):
         bootstrap(one, minus=two[:19])
+
+
+def test_resamples_without_a_figure_count_for_nothing():
+    """Class 2 stands in one image of 30, class 3 in none."""
+    counts = np.zeros((30, 3, 4), np.int64)
+    counts[:, :, 0] = 5
+    counts[7, :, 2] = [3, 4, 4]
+    found = bootstrap(counts, figure=partial(mean_iou, classes=[2]))
+    assert found == Interval(0.6, 0.6, 0.6)
+    with warnings.catch_warnings(action="error"):
+        absent = bootstrap(counts, figure=partial(mean_iou, classes=[3]))
+    assert np.isnan([absent.value, absent.low, absent.high]).all()
 
 
 def test_drawn_runs_widen_the_interval_by_their_spread():

@@ -40,7 +40,7 @@ def test_flags_give_typed_values_and_absent_ones_nothing():
     }  # fmt: skip
     assert flags("--size", "3,4", "--rings", "[1,2],[3,4]") == {"size": (3, 4), "rings": ((1, 2), (3, 4))}
     assert flags("--rings", "[[1,2]]")["rings"] == ((1, 2),)
-    assert flags("--rings", "")["rings"] == ()
+    assert flags("--rings", "")["rings"] == flags("--rings", "[]")["rings"] == ()
     assert flags("--maybe", "4") == {"maybe": 4}
 
 

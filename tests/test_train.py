@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from segmodel import cli, evaluate, predict, train
+from segmodel import cli, evaluate, predict, train, watching
 from segmodel.data import Augmentation, AugmentedData, open_data
 from segmodel.loader import BatchKeys, load_batches
+from segmodel.metrics import Scores
 from segmodel.model import VARIANTS, ModelConfig, SegModel
 from segmodel.options import UserError
 
@@ -91,6 +92,50 @@ def test_resuming_gives_the_same_weights_to_the_last_bit(finished, tmp_path, at)
         for line in (folder / "metrics.jsonl").read_text().splitlines()
     ]
     assert [line["step"] for line in strip if line["kind"] == "train"] == list(range(1, 10))
+
+
+def test_a_run_killed_before_its_report_is_finished_by_resuming(finished, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+
+    def killed(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train.report, "write_report", killed)
+    assert run("train", *TINY, "--output", folder) == 130
+    monkeypatch.undo()
+    assert run("train", "--resume", folder) == 0
+    assert (folder / "report.html").exists()
+    expected, got = load_file(finished / "last.safetensors"), load_file(folder / "last.safetensors")
+    assert all(torch.equal(value, got[name]) for name, value in expected.items())
+    kinds = [
+        [json.loads(line)["kind"] for line in (path / "metrics.jsonl").read_text().splitlines()]
+        for path in (finished, folder)
+    ]
+    assert sorted(kinds[0]) == sorted(kinds[1])
+
+
+@pytest.mark.parametrize(("images", "best"), [(0, 0.9), (2, 0.9), (50, 0.9), (1, 0.1)])
+def test_the_best_is_kept_unless_it_was_judged_on_fewer_images(tmp_path, monkeypatch, images, best):
+    """The first validation is better than that at the end."""
+    found = iter([0.9, 0.1])
+
+    def scored(*arguments, **options):
+        part = Scores((0.5,) * 12, next(found), 0.5, 0.5, 0.5)
+        return [part, part]
+
+    monkeypatch.setattr(train, "evaluate", scored)
+    options = ["--epochs", "2", "--pictures", "0", "--batch-norm-epochs", "0", "--validate-images", images]
+    assert run("train", *TINY, *options, "--output", tmp_path / "run") == 0
+    assert json.loads((tmp_path / "run" / "best.json").read_text())["best"] == best
+
+
+def test_sheets_of_large_pictures_are_made_smaller(finished, monkeypatch):
+    monkeypatch.setattr(watching, "LONGEST", 33)
+    model, data = SegModel.load(finished), open_data("scenes:val=2", split="val")
+    sheet = watching.validation_sheet(model, data, palette=data.palette, count=2, dtype=None)
+    assert sheet.shape == (2 * 37 + 4, 5 * 37 + 4, 3)
+    truth = sheet[4:37, 41:74].reshape(-1, 3)  # the second picture of the first row: labels keep their colours
+    assert {tuple(colour) for colour in truth} <= {tuple(colour) for colour in data.palette} | {(255, 255, 255)}
 
 
 def test_sigterm_saves_and_exits_with_143(tmp_path):
