@@ -47,7 +47,7 @@ def prepare_guide(
 
     Args:
         guide: ``N 3 H W`` or ``N 1 H W``, colours in 0..255, uint8 or floating point.
-        radius: window radius (Sec. 5: 3 at quarter resolution).
+        radius: window radius (authors' code: 3, at quarter resolution).
         eps: added to the variances; 1 belongs to colours in 0..255 (Sec. 5). In float32 flat guides lose digits where
             it is far smaller: at 1e-6 the fourth.
         border: "clipped" or "constant".

@@ -89,7 +89,7 @@ Sec. 7.1.2 | "ploy" strategy
 its power is not given
 0.9, as in the works cited | poly_rate(power=0.9) | test_the_power_of_the_schedule_matters
 
-Sec. 7.1.2 | half of all pixels with larger loss
+Sec. 7.1.2 | half of all pixels in each batch with larger loss
 the code decides on a stride-4 grid and keeps 4 x 4 blocks
 both are offered | mined_loss(mining="pixel") | test_block_mining_keeps_other_pixels
 
@@ -107,7 +107,7 @@ the gradient is -lambda sum_i G_i g_i^T | guidance_crf_gradients | test_the_comp
 
 code | aspect ratio in [4/5, 5/4]
 scales both sides alike, so the aspect never changes
-a bug, not copied | one side times a, the other divided by it | test_scaling_both_sides_keeps_the_aspect
+a bug, not copied | one side times sqrt(a), the other divided by it | test_scaling_both_sides_keeps_the_aspect
 
 code | mIoU
 sums over classes in truth or prediction, divides by classes in the truth

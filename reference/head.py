@@ -37,7 +37,7 @@ Pullback = Callable[[Array], tuple[Array, Gradients]]
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """What the head does; defaults are the authors' full model."""
+    """What the head does; defaults are the authors' full model, but for its borders."""
 
     stride: int = 16  # s, image pixels a feature cell (Sec. 7.1.2)
     patch_size: int = 2  # n (Sec. 3.2); 1 is the plain classifier

@@ -84,8 +84,8 @@ def guidance_crf_steps(
 
     - ``scores``: (H, W, L) at the guide's resolution; ``guide``: (H, W, 3) or (H, W, 1) in 0..255, area-averaged.
     - ``compatibility`` :math:`\mu`: (L, L), or None for Potts without an L x L product: as every q sums to 1,
-      :math:`m = W 1 - g`, and W 1 = 1 with clipped windows. ``weight`` :math:`\lambda` 2 and three iterations are the
-      authors' code's; this :math:`\lambda` is not the weight decay of Eq. 17.
+      :math:`m = W 1 - g`, and W 1 = 1 with clipped windows. ``weight`` :math:`\lambda` 2 is the authors' code's, three
+      iterations are Sec. 5's; this :math:`\lambda` is not the weight decay of Eq. 17.
 
     >>> rng = np.random.default_rng(0)
     >>> scores, guide = rng.normal(size=(4, 5, 3)), rng.uniform(0, 255, (4, 5, 3))

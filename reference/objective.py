@@ -39,7 +39,8 @@ def regularised_objective(
 
 
 def hard_pixels(truth: Array, valid: Mask, *, fraction: float = 0.5) -> Mask:
-    r"""Return which pixels on-line hard example mining keeps: "half of all pixels with larger loss" (Sec. 7.1.2).
+    r"""Return which pixels on-line hard example mining keeps: "half of all pixels in each
+    batch with larger loss" (Sec. 7.1.2).
 
     - ``truth``: probability of the true class or its logarithm, any shape (the whole batch, not image by image);
       ``valid``: same shape.
@@ -143,10 +144,11 @@ def sgd_step(
 
 
 def recomputed_batch_norm(batches: Iterable[Array]) -> tuple[Array, Array]:
-    """Return a batch-norm layer's mean and variance after "several epochs with frozen weights" (Sec. 7.1.2).
+    """Return a batch-norm layer's mean and variance from passes "at the end of training stage" (Sec. 7.1.2).
 
-    ``batches``: the layer's inputs (..., C), one array for each forward pass. Every pass weighs the same (a cumulative
-    mean, not an exponential one); the variance is unbiased within a pass.
+    That the weights no longer change then is our reading. ``batches``: the layer's inputs (..., C), one array for each
+    forward pass. Every pass weighs the same (a cumulative mean, not an exponential one); the variance is unbiased
+    within a pass.
     """
     flat = [np.reshape(batch, (-1, np.shape(batch)[-1])) for batch in batches]
     means = [batch.mean(axis=0) for batch in flat]

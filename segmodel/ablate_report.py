@@ -114,7 +114,8 @@ def table_3(results: dict[str, Result], classes: list[int]) -> Table:
         whole = bootstrap(result.counts(), draw_runs=True)
         of_seed = dict(zip(result.seeds, 100 * mean_iou(result.counts().sum(1)), strict=True))
         chosen = [100 * float(mean_iou(result.counts().sum(1), classes=classes).mean())] if classes else []
-        rows.append([result.name, 100 * whole.value, f"{100 * whole.low:.1f} to {100 * whole.high:.1f}", *chosen]
+        interval = "-" if math.isnan(whole.low) else f"{100 * whole.low:.1f} to {100 * whole.high:.1f}"
+        rows.append([result.name, 100 * whole.value, interval, *chosen]
                     + [of_seed.get(seed) for seed in seeds])  # fmt: skip
     head = ["variant", "mIoU %", "95 % interval", *subset, *(f"seed {seed}" for seed in seeds)]
     return Table("Table 3: mIoU", head, rows, "Intervals: bootstrap over images and seeds.")
@@ -138,7 +139,8 @@ def gains_table(results: dict[str, Result], classes: list[int]) -> Table:
 
 
 def _interval(low: float, high: float) -> str:
-    return f"{100 * low:+.2f} to {100 * high:+.2f}{'' if low <= 0 <= high else ' *'}"
+    """A * where it leaves out 0; a dash where there is nothing to compare."""
+    return "-" if math.isnan(low) else f"{100 * low:+.2f} to {100 * high:+.2f}{'' if low <= 0 <= high else ' *'}"
 
 
 def boundary_table(results: dict[str, Result]) -> Table:

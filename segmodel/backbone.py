@@ -199,6 +199,8 @@ def recomputed(block: nn.Module, x: Tensor) -> Tensor:
 
     The second time running statistics stay as the first time left them.
     """
+    if torch.compiler.is_compiling():  # the compiler cannot see through on_copies, and updates statistics once
+        return checkpoint(block, x, use_reentrant=False)
     norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
     @contextmanager

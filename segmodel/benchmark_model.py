@@ -40,7 +40,7 @@ def whole_models(
         with autocast(device, dtype):
             model(image)
         if device.type == "cuda":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
 
     return {name: partial(call, model) for name, model in models.items()}
 

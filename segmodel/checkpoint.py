@@ -7,7 +7,6 @@ a checkpoint as a whole; nothing in it is ever executed.
 
 import json
 import math
-import os
 import platform
 import shutil
 from collections.abc import Mapping
@@ -101,19 +100,14 @@ def save_checkpoint(
 
 
 def keep_steps(path: Path, step: int, count: int) -> None:
-    """Keeps the checkpoint ``path`` as step_NUMBER beside it (a link: no space of its own), and ``count`` such at most.
+    """Keeps a copy of the checkpoint ``path`` as step_NUMBER beside it, and ``count`` such at most.
 
-    A run goes back to one of them when it is copied over last.safetensors.
+    A run goes back to one of them when it is copied over last.safetensors: hence no links, which would be written too.
     """
     kept = path.with_name(f"step_{step:06d}.safetensors")
     for source, target in ((path, kept), (path.with_suffix(".json"), kept.with_suffix(".json"))):
-        partial = target.with_name(target.name + ".partial")
-        partial.unlink(missing_ok=True)
-        try:
-            os.link(source, partial)
-        except OSError:  # a file system without hard links
+        with replacing(target) as partial:
             shutil.copyfile(source, partial)
-        partial.replace(target)
     steps = {file: int(file.stem[5:]) for file in path.parent.glob("step_*.safetensors") if file.stem[5:].isdecimal()}
     # those of a course that the run has gone back from are the first to go
     for old in sorted(steps, key=lambda file: (steps[file] <= step, steps[file]))[:-count]:
@@ -158,11 +152,32 @@ def read_checkpoint(path: str | Path, *, weights: bool = True) -> tuple[dict[str
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         found = card.get("format") if isinstance(card, dict) else "none"
         raise UserError(f"{path}: expected a segmodel checkpoint of format {FORMAT}, got format {found}")
+    check_types(path, card)
+    return card, tensors
+
+
+def check_types(path: str | Path, card: Mapping[str, Any]) -> None:
+    """The values of a card, as far as ``CARD`` knows them."""
     for name in CARD.keys() & card.keys():
         if type(card[name]) not in CARD[name]:
             expected = " or ".join(kind.__name__ for kind in CARD[name])
             raise UserError(f"{path}: card: {name}: expected {expected}, got {card[name]!r:.60}")
-    return card, tensors
+
+
+def described_classes(path: str | Path, card: Mapping[str, Any]) -> tuple[tuple[str, ...], np.ndarray]:
+    """Names (C) and palette ``(C, 3)`` uint8 in a card.
+
+    Raises:
+        UserError: there are none, or others.
+    """
+    classes = card.get("classes")
+    if not classes or not all(isinstance(name, str) for name in classes):
+        raise UserError(f"{path}: expected a list of class names in its card, got {classes!r:.60}")
+    palette = np.asarray(card.get("palette"), object)
+    if palette.shape != (len(classes), 3) or not all(type(v) is int and 0 <= v <= 255 for v in palette.flat):
+        raise UserError(f"{path}: card: palette: expected {len(classes)} x 3 whole numbers of 0..255, got "
+                        f"{card.get('palette')!r:.60}")  # fmt: skip
+    return tuple(classes), palette.astype(np.uint8)
 
 
 def build_model(path: str | Path, card: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SegModel:
@@ -171,12 +186,7 @@ def build_model(path: str | Path, card: Mapping[str, Any], tensors: Mapping[str,
     Raises:
         UserError: names, shapes or values (NaN, infinity) that cannot be those of the model that the card describes.
     """
-    classes = card.get("classes")
-    if not classes or not all(isinstance(name, str) for name in classes):
-        raise UserError(f"{path}: expected a list of class names in its card, got {classes!r:.60}")
-    palette = np.asarray(card.get("palette"), object)
-    if palette.shape != (len(classes), 3) or not all(type(v) is int and 0 <= v <= 255 for v in palette.flat):
-        raise UserError(f"{path}: card: palette: expected {len(classes)} x 3 of 0..255, got shape {palette.shape}")
+    classes, palette = described_classes(path, card)
     values = check_values({"model": card.get("model")}, {"model": ModelConfig}, str(path))
     weights = without_momentum(tensors)
     try:
@@ -188,8 +198,7 @@ def build_model(path: str | Path, card: Mapping[str, Any], tensors: Mapping[str,
         raise error if isinstance(error, UserError) else UserError(f"{path}: card: model: {error}") from error
     model.to(next(value.dtype for value in weights.values() if value.is_floating_point()))
     model.load_state_dict(weights)
-    model.classes = tuple(classes)
-    model.palette = palette.astype(np.uint8)
+    model.classes, model.palette = classes, palette
     own = {"format", "model", "classes", "palette", "input", "weights", "versions", "best", "finished", "scaler"}
     model.card = {name: value for name, value in card.items() if name not in own}
     return model.eval()

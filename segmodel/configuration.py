@@ -40,7 +40,7 @@ class TrainConfig:
     mining_scope: Literal["global", "process"] = option("global", "mine over the whole batch, or in each process alone")
     mining_from: float = option(0.0, "share of the training before mining starts (short trainings: 0.3 is better)")
     joint_from: float = option(0.0, "share of the training before the guidance CRF joins (from scratch: 0.6 is better)")
-    batch_norm_epochs: float = option(1.0, "passes that recompute the batch-norm statistics at the end", "Sec. 7.1.2")
+    batch_norm_epochs: float = option(1.0, "passes for batch-norm statistics at the end", "Sec. 7.1.2: several")
     validate_every: int = option(1, "epochs between validations (0: only at the end)")
     validate_images: int = option(0, "validation images used during training (0: all)")
     pictures: int = option(6, "validation images drawn at each validation")

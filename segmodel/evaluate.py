@@ -30,6 +30,7 @@ from segmodel.files import output_file, write_output
 from segmodel.inference import (
     InferenceConfig,
     add_inference_options,
+    evaluating,
     guidance_modes,
     inference_config,
     load_for_inference,
@@ -134,16 +135,14 @@ def evaluate(
     leave: bool = True,
     limit: int = 0,
 ) -> list[Scores]:
-    """Scores of one model on whole images; see ``evaluate_images``. The model's mode (training or not) is kept.
+    """Scores of one model on whole images; see ``evaluate_images``. Each part of the model stays in its mode.
 
     Several processes share the images; each gets all scores.
     """
-    was_training = model.training
-    model.eval()
-    found = evaluate_images(
-        [model], data, modes=modes, dtype=dtype, description=description, leave=leave, limit=limit
-    )  # fmt: skip
-    model.train(was_training)
+    with evaluating(model):
+        found = evaluate_images(
+            [model], data, modes=modes, dtype=dtype, description=description, leave=leave, limit=limit
+        )
     device = next(model.parameters()).device
     counts = (torch.from_numpy(result.counts.sum(0)).to(device) for result in found)
     return [scores(distributed.total(part).cpu().numpy()) for part in counts]
@@ -299,9 +298,13 @@ def main(arguments: Sequence[str]) -> int:
     results = dict(zip(modes, found, strict=True))
     others = [str(find_checkpoint(path)) for path in options.ensemble]
     print(f"{' + '.join([str(file), *others])}\n{spec}, {options.split}: {len(found[0].names)} images\n")
-    counts_before = {
-        f"{options.compare}: {title}": aligned(title, counts, found[0].names) for title, counts in earlier.items()
-    }
+    counts_before: dict[str, np.ndarray] = {}
+    misfit = None
+    try:
+        for title, counts in earlier.items():
+            counts_before[f"{options.compare}: {title}"] = aligned(title, counts, found[0].names)
+    except UserError as error:  # shows only now; what was found is still told and written
+        counts_before, misfit = {}, error
     report = show(results, data, subset=subset, resamples=options.bootstrap, earlier=counts_before)
     if options.per_image:
         write_per_image(options.per_image, results)
@@ -313,6 +316,8 @@ def main(arguments: Sequence[str]) -> int:
                    "inference": dataclasses.asdict(config), "precision": str(dtype or torch.float32),
                    "results": report, "versions": versions()}  # fmt: skip
         write_output("--json", Path(options.json), json_text(content, indent=1) + "\n")
+    if misfit:
+        raise misfit
     return 0
 
 

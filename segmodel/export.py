@@ -7,6 +7,7 @@ The input "image" is float32 (N, 3, H, W), RGB in 0..255; the output "scores" fl
 from 1 on. The file is kept only if it equals the model on ten sizes within 1e-4.
 """
 
+import copy
 import importlib.util
 import json
 import sys
@@ -48,14 +49,14 @@ class _Scores(nn.Module):
 
 
 def export_program(model: SegModel, *, guidance: bool | None = None) -> ExportedProgram:
-    """The model as a graph of standard operators with free batch, height and width (from 1 on), float32.
+    """The model as a graph of standard operators with free batch, height and width (from 1 on), float32, on the CPU.
 
     Raises:
         ValueError: a part whose operators depend on the image's size (the head "ppm").
     """
     if model.config.head == "ppm":
         raise ValueError("head: 'ppm' pools to grids whose cells depend on the image's size: it cannot be exported")
-    model = model.eval().float().to("cpu")
+    model = copy.deepcopy(model).eval().float().to("cpu")
     sizes = {0: Dim("batch", min=1), 2: Dim("height", min=1), 3: Dim("width", min=1)}
     # Sizes of 1 are sizes like any other (the default makes two graphs of them), and what the solver cannot prove, that
     # the scores have as many cells as the guide, is left to the check below.

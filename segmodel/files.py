@@ -14,7 +14,7 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = path.with_name(path.name + ".partial")
     try:
         yield partial
-        with partial.open("rb") as file:
+        with partial.open("rb+") as file:  # Windows flushes only what may be written
             os.fsync(file.fileno())
         partial.replace(path)
     except BaseException:

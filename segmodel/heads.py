@@ -231,14 +231,15 @@ class SegmentationHead(nn.Module):
         self.factor = cell // self.guidance_stride
         learnable = upsampling == "learnable" and self.factor > 1
         self.up = LearnableUpsampling(num_classes, self.factor) if learnable else None
+        learned = guidance == "joint" and guidance_iterations > 0
         self.crf = GuidanceCRF(
             num_classes,
             radius=guidance_radius,
             eps=guidance_eps,
             weight=guidance_weight,
             iterations=guidance_iterations,
-            learn_compatibility=learn_compatibility and guidance == "joint",
-            learn_weight=guidance == "joint",
+            learn_compatibility=learn_compatibility and learned,
+            learn_weight=learned,
         )
 
     def coarse(self, features: Tensor, size: tuple[int, int]) -> Tensor:

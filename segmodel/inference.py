@@ -10,7 +10,7 @@ import argparse
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -18,7 +18,7 @@ from typing import Literal, TypeVar
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from segmodel.checkpoint import load_model
 from segmodel.guidance import GuidanceCRF
@@ -82,6 +82,18 @@ def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager:
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode, and then each of its parts in its own again: some may be frozen in it."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def place(model: SegModel, device: torch.device) -> SegModel:

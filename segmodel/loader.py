@@ -140,11 +140,13 @@ class Timed:
     """Items of an iterable; ``waited`` is the time in seconds that the last one took to come."""
 
     def __init__(self, items: Iterable[Any]):
-        self.items, self.waited = items, 0.0
+        self.items, self.waited = iter(items), 0.0
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> "Timed":
+        return self
+
+    def __next__(self) -> Any:
         asked = time.monotonic()
-        for item in self.items:
-            self.waited = time.monotonic() - asked
-            yield item
-            asked = time.monotonic()
+        item = next(self.items)
+        self.waited = time.monotonic() - asked
+        return item

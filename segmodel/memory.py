@@ -8,7 +8,6 @@ counts whatever the libraries use.
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -65,6 +64,8 @@ def peak_bytes() -> int:
     status = Path("/proc/self/status")
     if status.exists():  # Linux: getrusage would begin with the parent's peak
         return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) * 1024
+    import resource  # Windows has none
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

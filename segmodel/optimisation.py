@@ -7,6 +7,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from segmodel.inference import evaluating
 from segmodel.losses import hard_pixel_loss
 
 
@@ -122,19 +123,17 @@ def recompute_batch_norm(model: nn.Module, forward: Callable[[Tensor], object], 
     """
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
-    was_training = model.training
     count = 0
-    model.eval()
-    for norm in norms:
-        norm.training = True  # not train(): whatever drops at random within a norm stays out
-    for batch in batches:
-        if count == 0:
-            for norm in norms:
-                norm.reset_running_stats()
-                norm.momentum = None  # a cumulative mean
-        forward(batch)
-        count += 1
+    with evaluating(model):
+        for norm in norms:
+            norm.training = True  # not train(): whatever drops at random within a norm stays out
+        for batch in batches:
+            if count == 0:
+                for norm in norms:
+                    norm.reset_running_stats()
+                    norm.momentum = None  # a cumulative mean
+            forward(batch)
+            count += 1
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-    model.train(was_training)
     return count

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from segmodel import cli
-from segmodel.data.base import has_picture_name, picture_endings, read_image
+from segmodel.data.base import picture_endings, pictures_below, read_image
 from segmodel.data.cityscapes import CLASSES, IDS
 from segmodel.errors import DataError
 from segmodel.inference import (
@@ -48,7 +48,7 @@ def find_images(paths: Iterable[str]) -> list[tuple[Path, Path]]:
     for text in paths:
         path = Path(text)
         if os.path.isdir(path):  # unlike the path's own methods it never raises, whatever the name
-            inside = sorted(file for file in path.rglob("*") if has_picture_name(file, known) and file.is_file())
+            inside = [file for file in pictures_below(path, known) if file.is_file()]
             if not inside:
                 raise UserError(f"{path}: no picture in this folder")
             found += [(file, file.relative_to(path).with_suffix("")) for file in inside]

@@ -12,7 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from segmodel.checkpoint import build_model, json_text, read_checkpoint, save_checkpoint
+from segmodel.checkpoint import (
+    build_model,
+    check_types,
+    described_classes,
+    json_text,
+    read_checkpoint,
+    save_checkpoint,
+)
 from segmodel.errors import UserError
 from segmodel.model import SegModel
 
@@ -34,7 +41,9 @@ def save_pretrained(model: SegModel, folder: str | Path, **about: Any) -> None:
             json_text(value)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{name}: expected what JSON can hold ({error})") from error
-    card = _card(model, {**model.card, **about})
+    card = json.loads(json_text(_card(model, {**model.card, **about})))
+    check_types(folder, card)  # what loading would refuse
+    described_classes(folder, card)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         save_checkpoint(folder / WEIGHTS, model, card)

@@ -7,6 +7,8 @@ The settings that suit a model's scores are found by `python -m segmodel.tune`; 
 """
 
 import argparse
+import importlib
+import inspect
 import json
 import sys
 from collections.abc import Sequence
@@ -22,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from segmodel import cli
-from segmodel.data.base import read_image
+from segmodel.data.base import picture_pixels, read_image
 from segmodel.data.voc import voc_palette
 from segmodel.errors import read_text
 from segmodel.files import output_file, replacing
@@ -149,7 +151,11 @@ class _CallableModule(ModuleType):
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         return refine(*arguments, **options)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return importlib.import_module, (self.__name__,)  # for what is sent to other processes
 
+
+__signature__ = inspect.signature(refine)
 sys.modules[__name__].__class__ = _CallableModule
 
 
@@ -215,7 +221,7 @@ def image_tensor(image: object, *, image_range: tuple[float, float] = (0, 255), 
     if isinstance(image, str | Path):
         image = read_image(Path(image))[0]
     if isinstance(image, Image.Image):
-        image = np.array(image.convert("RGB"))
+        image = picture_pixels(image)
     tensor = as_tensor("image", image)
     last = isinstance(image, np.ndarray)
     form = "(H, W), (H, W, 3) or (N, H, W, 3)" if last else "(3, H, W) or (N, 3, H, W)"
@@ -238,7 +244,7 @@ def image_tensor(image: object, *, image_range: tuple[float, float] = (0, 255), 
 
 def as_tensor(name: str, value: object) -> Tensor:
     if isinstance(value, Tensor):
-        return value
+        return value.long() if value.dtype in (torch.uint16, torch.uint32, torch.uint64) else value
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "fbui" or value.dtype.itemsize > 8:
         raise ValueError(f"{name}: expected an array or a tensor of numbers, got {describe(value)}")
     if not value.dtype.isnative or any(step < 0 for step in value.strides) or not value.flags.writeable:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segmodel.data.base import has_picture_name, picture_endings, read_image
+from segmodel.data.base import has_picture_name, picture_endings, picture_pixels, read_image
 from segmodel.errors import UserError
-from segmodel.inference import autocast_dtype, label_maps
+from segmodel.inference import autocast_dtype, evaluating, label_maps
 from segmodel.model import SegModel
 
 Picture = np.ndarray | Image.Image | str | Path
@@ -24,7 +24,7 @@ def pixels(image: Picture) -> np.ndarray:
     if isinstance(image, str | Path):
         return read_image(Path(image))[0]
     if isinstance(image, Image.Image):
-        return np.array(image.convert("RGB"))
+        return picture_pixels(image)
     if not isinstance(image, np.ndarray):
         raise ValueError(f"image: expected an array, a PIL image or a path, got {type(image).__name__}")
     grey = image.ndim == 2
@@ -55,10 +55,6 @@ def pictures_in(folder: Path) -> list[Path]:
 
 
 def _labels(model: SegModel, image: np.ndarray, guidance: bool | None) -> np.ndarray:
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         dtype = autocast_dtype("auto", next(model.parameters()).device)
         return label_maps(model, image, modes=[guidance], dtype=dtype)[0]
-    finally:
-        model.train(was_training)

@@ -50,10 +50,12 @@ class TimmBackbone(nn.Module):
     def recompute(self, enable: bool) -> None:
         inner = getattr(self.body, "model", None)  # some models stand within a wrapper that has no such method
         holder: Any = next((part for part in (self.body, inner) if hasattr(part, "set_grad_checkpointing")), None)
-        if holder is not None:
-            holder.set_grad_checkpointing(enable)
-        elif enable:
-            raise ValueError(f"checkpoint_activations: timm:{self.name} cannot compute its activations anew")
+        try:
+            if enable or holder is not None:
+                holder.set_grad_checkpointing(enable)
+        except (AttributeError, AssertionError, NotImplementedError) as error:
+            why = f"timm:{self.name} cannot compute its activations anew"
+            raise ValueError(f"checkpoint_activations: {why}") from error
         self._recompute = enable
 
     def forward(self, x: Tensor) -> Tensor:

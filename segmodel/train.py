@@ -49,6 +49,7 @@ from segmodel.metrics import Scores, table
 from segmodel.model import SegModel
 from segmodel.optimisation import make_optimizer, poly_rate, recompute_batch_norm, training_step
 from segmodel.options import UserError, read_toml, to_toml
+from segmodel.timm_backbone import TimmBackbone
 
 
 class StopSignal:
@@ -136,7 +137,8 @@ class Trainer:
             self.model.backbone.recompute = train.checkpoint_activations
         except ValueError as error:
             raise UserError(str(error)) from error
-        trained = distributed.parallel(self.model, unused=train.joint_from > 0)
+        partly = train.joint_from > 0 or isinstance(self.model.backbone, TimmBackbone)
+        trained = distributed.parallel(self.model, unused=partly)
         self.trained: nn.Module = torch.compile(trained) if train.compile else trained  # type: ignore[assignment]
 
     def _restore(self) -> None:
@@ -206,14 +208,6 @@ class Trainer:
             self.augmented, self.keys(first, last), workers=self.config.train.workers, device=self.device
         )
 
-    def training_batches(self) -> Iterator[Batch]:
-        """The batches of the steps to come; what was learnt is kept if a file or a loader process is lost."""
-        try:
-            yield from self.batches(self.step, self.total)
-        except (DataError, RuntimeError):
-            self.save("last")
-            raise
-
     def train_on(self, batch: Batch) -> float:
         """One step; the loss of the whole batch before it."""
         train = self.config.train
@@ -235,8 +229,8 @@ class Trainer:
         self.model.train()
         progress = bar(total=self.total, initial=self.step, desc="train", unit="step")
         saved_at = logged_at = time.monotonic()
-        batches = Timed(self.training_batches())
-        for batch in batches:
+        batches = Timed(self.batches(self.step, self.total))
+        while (batch := self.next_batch(batches, stop)) is not None:
             rate = poly_rate(self.step, self.total, base=train.rate, power=train.power)
             loss = self.train_on(batch)
             if not np.isfinite(loss):
@@ -260,15 +254,31 @@ class Trainer:
             elif now - saved_at > 60 * train.checkpoint_minutes:
                 self.save("last")
                 saved_at = now
-            if self.stopping(stop):
-                break
         progress.close()
 
-    def stopping(self, stop: StopSignal) -> bool:
-        """Whether this or another process was told to stop: all do so after the same step."""
-        if distributed.total(torch.tensor(stop.number, device=self.device)).item() and not stop.number:
+    def next_batch(self, batches: Iterator[Batch], stop: StopSignal) -> Batch | None:
+        """That of the next step; None after the last one, or where a process was told to stop.
+
+        Raises:
+            DataError, RuntimeError: this or another process has lost a file or a loader; what was learnt is kept.
+        """
+        failure = None
+        try:
+            batch = next(batches, None)
+        except (DataError, RuntimeError) as error:
+            batch, failure = None, error
+        told, failed = self.agreed(stop, failed=failure is not None)
+        if failed:
+            self.save("last")
+            raise failure or RuntimeError("another process cannot go on, see its error; the state is saved")
+        return None if told else batch
+
+    def agreed(self, stop: StopSignal, *, failed: bool = False) -> tuple[bool, bool]:
+        """Whether a process, this or another, was told to stop, and whether one has failed: the same in all."""
+        told = distributed.total(torch.tensor([stop.number > 0, failed], dtype=torch.int64, device=self.device))
+        if told[0] and not stop.number:
             stop.number = signal.SIGTERM
-        return bool(stop.number)
+        return bool(told[0]), bool(told[1])
 
     def validate(self) -> list[Scores]:
         """Figures on the validation set with the guidance CRF off and on; keeps the best and the last checkpoint."""
@@ -338,7 +348,7 @@ class Trainer:
                 self.save("last")  # from here on there is something to resume
             self.optimise(stop)
             self.save("last")
-            if stop.number:
+            if self.agreed(stop)[0]:
                 say(f"stopped at step {self.step} of {self.total}; to go on: --resume {self.folder}", file=sys.stderr)
                 return 128 + stop.number
         self.finish()

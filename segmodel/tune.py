@@ -16,6 +16,7 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -23,6 +24,7 @@ from segmodel import cli
 from segmodel.boundary import boundary_counts, trimap_counts
 from segmodel.checkpoint import json_text, load_model, versions
 from segmodel.data import DataError, Sample, SegmentationData, open_data
+from segmodel.data.base import picture_pixels
 from segmodel.evaluate import check_classes
 from segmodel.files import output_file, write_output
 from segmodel.inference import autocast, autocast_dtype, choose_device, place, to_batch
@@ -72,7 +74,10 @@ def tune_refinement(
         ValueError: no samples, samples that ``refine`` does not take, more than 255 classes, or a name in ``values``
             that is no field.
     """
-    samples = [(np.asarray(scores), np.asarray(image), np.asarray(label)) for scores, image, label in samples]
+    samples = [
+        (np.asarray(scores), picture_pixels(image) if isinstance(image, Image.Image) else np.asarray(image),
+         np.asarray(label)) for scores, image, label in samples
+    ]  # fmt: skip
     if metric not in get_args(Metric) or not samples:
         raise ValueError(f"metric, samples: expected one of {', '.join(get_args(Metric))} and at least one sample, "
                          f"got {metric!r} and {len(samples)}")  # fmt: skip
@@ -149,7 +154,15 @@ def scores_of(source: str, device: str, data: SegmentationData) -> Callable[[Sam
     """Logits of a sample: out of a folder of NAME.npy files, or from a run on the data's classes, guidance off."""
     folder = Path(source)
     if folder.is_dir() and not any(folder.glob("*.safetensors")):
-        return lambda sample: read_scores(folder / f"{sample.name}.npy")
+        marks: dict[str, int] = {}
+
+        def read(sample: Sample) -> np.ndarray:
+            file, mark = folder / f"{sample.name}.npy", hash(sample.image.tobytes())
+            if marks.setdefault(sample.name, mark) != mark:
+                raise UserError(f"{file}: expected pictures of different names, got two that are named {sample.name}")
+            return read_scores(file)
+
+        return read
     place_ = choose_device(device)
     model, dtype = place(load_model(source), place_), autocast_dtype("auto", place_)
     check_classes(source, model.classes, data)

@@ -10,7 +10,7 @@ from segmodel import pictures
 from segmodel.checkpoint import json_text
 from segmodel.data import SegmentationData
 from segmodel.errors import UserError
-from segmodel.inference import label_maps
+from segmodel.inference import evaluating, label_maps
 from segmodel.model import SegModel
 
 COLUMNS = "input, truth, guidance off, on, boundaries: black in both, blue in the truth alone, red predicted alone"
@@ -65,13 +65,11 @@ def validation_sheet(
 ) -> np.ndarray:
     """``COLUMNS`` of evenly spaced images, a row each; large ones are made smaller, and labels thinned out."""
     rows = []
-    was_training = model.training
-    model.eval()
     for index in np.linspace(0, len(data) - 1, count).astype(int):
         sample = data[int(index)]
-        labels = sample.label, *label_maps(model, sample.image, modes=(False, True), dtype=dtype)
+        with evaluating(model):
+            labels = sample.label, *label_maps(model, sample.image, modes=(False, True), dtype=dtype)
         truth, off, on = (pictures.reduced(label, LONGEST, labels=True) for label in labels)
         drawn = [pictures.colourise(label, palette) for label in (truth, off, on)]
         rows.append([pictures.reduced(sample.image, LONGEST), *drawn, pictures.boundaries(on, truth)])
-    model.train(was_training)
     return pictures.sheet(rows)

@@ -73,15 +73,17 @@ def train(arguments: Sequence[str]) -> tuple[int, str]:
 
 
 def train_with_fault(fault: str, at: int, arguments: Sequence[str]) -> tuple[int, str]:
-    """Training in which the last process, before its step ``at``: "kill"s itself, "hang"s, or gets a "term" signal."""
+    """Training in which the last process, before its step ``at``: "kill"s itself, "hang"s, gets a "term" signal, or
+    meets a "broken" file."""
     from segmodel import train as command
 
-    original, count = command.training_step, 0
+    original, original_batches, count = command.training_step, command.load_batches, 0
+    last = int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1
 
     def step(*given: Any, **options: Any) -> Any:
         nonlocal count
         count += 1
-        if count == at and int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1:
+        if count == at and last and fault != "broken":
             if fault == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             if fault == "hang":
@@ -89,8 +91,14 @@ def train_with_fault(fault: str, at: int, arguments: Sequence[str]) -> tuple[int
             signal.raise_signal(signal.SIGTERM)
         return original(*given, **options)
 
-    command.training_step = step
+    def batches(*given: Any, **options: Any) -> Any:
+        for number, batch in enumerate(original_batches(*given, **options), 1):
+            if number == at and last and fault == "broken":
+                raise command.DataError("b.png: broken")
+            yield batch
+
+    command.training_step, command.load_batches = step, batches
     try:
         return train(arguments)
     finally:
-        command.training_step = original
+        command.training_step, command.load_batches = original, original_batches

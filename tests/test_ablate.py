@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from segmodel import ablate, ablate_results, cli, train
-from segmodel.ablate_report import Table, busiest_window, mean_curve
+from segmodel.ablate_report import Table, _interval, busiest_window, mean_curve
 from segmodel.data import open_data
 from segmodel.model import VARIANTS
 from segmodel.options import to_toml
@@ -262,6 +262,12 @@ def test_the_busiest_window_holds_most_boundary() -> None:
     assert x.start <= 40
     assert (y.stop >= 40, x.stop >= 50) == (True, True)
     assert label[busiest_window(label[:5, :7], 16)].shape == (5, 7)
+
+
+def test_an_interval_is_marked_where_it_leaves_out_zero() -> None:
+    assert [_interval(*ends) for ends in ((0.01, 0.02), (-0.01, 0.02), (-0.02, -0.01), (float("nan"),) * 2)] == [
+        "+1.00 to +2.00 *", "-1.00 to +2.00", "-2.00 to -1.00 *", "-",
+    ]  # fmt: skip
 
 
 def test_tables_as_text_and_html() -> None:

@@ -125,6 +125,13 @@ def test_own_folder(folder):
     assert np.array_equal(data[1].label, np.resize([0, 1, 255], SIZE))
 
 
+def test_hidden_folders_hold_no_pictures(folder):
+    hidden = folder / "images" / "train" / ".ipynb_checkpoints"
+    hidden.mkdir()
+    Image.new("RGB", (3, 3)).save(hidden / "b-checkpoint.png")
+    assert [pair.name for pair in open_data(f"folder:{folder}", split="train").pairs] == ["b", "town/a"]
+
+
 def test_own_folder_with_lists(folder):
     (folder / "train.txt").write_text("images/val/b.PNG labels/val/b.png\n")
     data = open_data(f"folder:{folder}", split="train")
@@ -145,7 +152,11 @@ def test_own_folder_with_colours(folder):
     Image.fromarray(pixels).save(path)
     fails(f"folder:{folder}", str(path), "colour (1, 2, 4) at row 2, column 3", index=0)
     save_label(path, [0])
-    fails(f"folder:{folder}", str(path), "expected labels as RGB colours, got mode L", index=0)
+    fails(f"folder:{folder}", str(path), "colour (0, 0, 0) at row 0, column 0", index=0)
+    save_label(path, [255])  # grey pictures have colours too: masks of 0 and 255
+    assert set(data[0].label.ravel()) == {255}
+    Image.fromarray(np.zeros(SIZE, np.uint16)).save(path)
+    fails(f"folder:{folder}", str(path), "expected labels as colours (an RGB or grey picture), got mode I;16", index=0)
 
 
 def test_data_can_be_pickled(camvid, voc, folder):

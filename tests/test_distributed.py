@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,9 @@ from torch import Tensor, nn
 from segmodel import distributed
 from segmodel.distributed import synchronise_batch_norm
 from segmodel.errors import UserError
+from segmodel.heads import SegmentationHead
 from segmodel.losses import hard_pixel_loss
+from segmodel.train import StopSignal, Trainer
 
 CPU = torch.device("cpu")
 
@@ -57,6 +60,37 @@ def test_a_signal_to_one_stops_all_and_another_number_of_processes_goes_on(alone
     assert stopped[0][1] == f"stopped at step 7 of 20; to go on: --resume {folder}\n"
     assert train(["--resume", str(folder)]) == (0, "")
     assert difference(alone, folder) < 1e-9
+
+
+def test_a_broken_file_that_one_meets_costs_no_step(alone, tmp_path):
+    folder = tmp_path / "run"
+    answers = together(2, train_with_fault, "broken", 7, [*SMALL, "--output", str(folder)])
+    assert answers[1] == (2, "segmodel.train: error: process 1: b.png: broken\n")
+    assert answers[0][0] == 1
+    assert "another process cannot go on, see its error; the state is saved" in answers[0][1]
+    assert json.loads((folder / "last.json").read_text())["step"] == 6
+    assert train(["--resume", str(folder)]) == (0, "")
+    assert difference(alone, folder) < 1e-9
+
+
+def test_a_signal_that_comes_while_the_processes_agree_waits_for_the_next_time(monkeypatch):
+    trainer, stop = object.__new__(Trainer), StopSignal()
+    trainer.device = torch.device("cpu")
+
+    def late(x):
+        stop.number = signal.SIGTERM
+        return x
+
+    monkeypatch.setattr(distributed, "total", late)
+    assert trainer.agreed(stop) == (False, False)
+    assert trainer.agreed(stop, failed=True) == (True, True)
+
+
+def test_no_parameter_of_the_crf_is_trained_without_iterations():
+    """A parameter without a gradient would keep several processes waiting for it."""
+    for iterations in (0, 1):
+        head = SegmentationHead(4, 2, guidance_iterations=iterations)
+        assert {parameter.requires_grad for parameter in head.crf.parameters()} == {iterations > 0}
 
 
 @pytest.mark.parametrize(("fault", "minutes"), [("kill", "10"), ("hang", "0.1")])

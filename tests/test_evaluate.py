@@ -107,6 +107,18 @@ def test_a_result_compared_with_itself_differs_by_nothing(runs, tmp_path, capsys
     assert difference["low"] < difference["high"]
 
 
+def test_where_the_images_are_others_the_figures_are_kept(runs, tmp_path, capsys):
+    lines, figures, rows = tmp_path / "one.jsonl", tmp_path / "two.json", tmp_path / "two.jsonl"
+    assert run(runs[0], "--limit", 1, "--per-image", lines) == 0
+    capsys.readouterr()
+    assert run(runs[0], "--compare", lines, "--json", figures, "--per-image", rows) == 2
+    out, err = capsys.readouterr()
+    assert "expected the same images" in err
+    assert "mIoU" in out
+    assert len(rows.read_text().splitlines()) == 3
+    assert "intervals" not in json.loads(figures.read_text())["results"]["model"]
+
+
 def test_the_figures_say_what_they_are_of(runs, tmp_path):
     file = tmp_path / "figures.json"
     given = {"guidance_radius": 6, "guidance_weight": 8.0, "limit": 2, "boundary": 0.03}

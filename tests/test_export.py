@@ -42,6 +42,18 @@ def program(model):
     return export_program(model)
 
 
+def test_the_model_itself_stays_as_it_is(monkeypatch):
+    def stopped(*_, **__):
+        raise InterruptedError
+
+    monkeypatch.setattr(torch.export, "export", stopped)
+    model = SegModel(3, ModelConfig(**SMALL)).bfloat16().train()
+    with pytest.raises(InterruptedError):
+        export_program(model)
+    assert all(module.training for module in model.modules())
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+
+
 def test_the_graph_has_standard_operators_only(program):
     graphs = [part.graph for part in program.graph_module.modules() if isinstance(part, torch.fx.GraphModule)]
     names = {str(node.target) for graph in graphs for node in graph.nodes if node.op == "call_function"}

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from segmodel import cli, memory
+from segmodel.backbone import ResNet
 from segmodel.model import ModelConfig, SegModel
 from segmodel.optimisation import make_optimizer, training_step
 
@@ -30,6 +31,21 @@ def test_checkpointing_changes_no_bit_and_updates_statistics_once(changes):
     for name, value in plain.state_dict().items():
         assert torch.equal(value, recomputed.state_dict()[name]), name
     assert recomputed.backbone.layer1[0].bn1.num_batches_tracked == 3
+
+
+def test_checkpointing_compiles_to_the_same_numbers():
+    torch.manual_seed(0)
+    plain, compiled = (ResNet(18, width=4, stem_width=4).train() for _ in range(2))
+    compiled.load_state_dict(plain.state_dict())
+    compiled.recompute = True
+    images = torch.randn(2, 3, 33, 40)
+    for model, call in ((plain, plain), (compiled, torch.compile(compiled, backend="aot_eager"))):
+        call(images).square().mean().backward()
+        assert model.layer1[0].bn1.num_batches_tracked == 1
+    for (name, expected), found in zip(plain.named_parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad, rtol=1e-4, atol=1e-6, msg=name)
+    for (name, expected), found in zip(plain.named_buffers(), compiled.buffers(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6, msg=name)
 
 
 def test_activation_bytes_of_a_single_convolution_are_its_input_and_the_losses_tensors():

@@ -86,3 +86,20 @@ def test_a_model_without_classes_and_unknown_names_are_errors(model, tmp_path):
     with pytest.raises(ValueError, match="author: expected one of data, scores, licence"):
         model.save_pretrained(tmp_path, author="me")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_could_not_be_loaded_again_is_not_written(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    before = (tmp_path / CARD).read_bytes()
+    for about, message in (({"data": ["voc", "coco"]}, "card: data: expected str"), ({"step": 12e3}, "card: step: ex")):
+        with pytest.raises(ValueError, match=message):
+            model.save_pretrained(tmp_path, **about)
+    palette = model.palette
+    for wrong in (palette / 255, palette.astype(int) + 300):
+        model.palette = wrong
+        with pytest.raises(ValueError, match=r"palette: expected 3 x 3 whole numbers of 0..255, got \[\["):
+            model.save_pretrained(tmp_path)
+    model.palette, model.classes = palette, (0, 1, 2)
+    with pytest.raises(ValueError, match="expected a list of class names"):
+        model.save_pretrained(tmp_path)
+    assert (tmp_path / CARD).read_bytes() == before

@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from segmodel.data import Augmentation, Sample
 from segmodel.reference import energy
 from segmodel.reference.arrays import bilinear_upsample, one_hot, softmax
 from segmodel.reference.bilinear_target import coarse_targets, fit_scores, upsampled_loss
@@ -234,7 +235,15 @@ def test_the_compatibility_has_a_gradient() -> None:
 def test_scaling_both_sides_keeps_the_aspect() -> None:
     height, width, aspect = 300.0, 500.0, 5 / 4
     assert (height * aspect) / (width * aspect) == height / width  # the code
-    assert (height * aspect) / (width / aspect) == pytest.approx(aspect**2 * height / width)
+    # ours, measured on ramps that are 1 a pixel
+    rows, columns = np.mgrid[:60, :60].astype(np.uint8)
+    augment = Augmentation(crop=(20, 20), scale=(1, 1), aspect=(aspect, aspect), colour_shift=0, mirror=False)
+    slopes = []
+    for axis, ramp in enumerate((rows, columns)):
+        found = augment(Sample(np.zeros((60, 60, 3), np.uint8), ramp, ""), np.random.default_rng(0)).label
+        slopes.append(np.diff(found.astype(int), axis=axis).mean())
+    assert slopes[0] / slopes[1] == pytest.approx(aspect, rel=0.05)
+    assert slopes[0] * slopes[1] == pytest.approx(1, rel=0.1)
 
 
 def test_the_code_s_divisor_can_exceed_one() -> None:

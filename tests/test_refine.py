@@ -1,6 +1,9 @@
 """Refinement of any model's scores: the paper's way exactly, array conventions, masks, errors, the command."""
 
+import copy
+import inspect
 import json
+import pickle
 import sys
 
 import numpy as np
@@ -159,6 +162,18 @@ def test_what_does_not_fit_is_named(call, message):
 def test_the_module_is_called_as_the_function_that_it_hides():
     assert sys.modules["segmodel.refine"].__call__(SCORES, IMAGE).shape == (3, 8, 8)
     assert segmodel.refine(SCORES, IMAGE).shape == (3, 8, 8)
+    module = sys.modules["segmodel.refine"]
+    assert pickle.loads(pickle.dumps(module)) is copy.deepcopy(module) is module  # a loader's workers get it so
+    assert list(inspect.signature(module).parameters)[:2] == ["scores", "image"]
+
+
+def test_pictures_of_more_bits_are_refused_and_masks_of_more_bits_taken():
+    with pytest.raises(ValueError, match="image: expected 8 bits a channel, got mode I;16"):
+        segmodel.refine(SCORES, Image.fromarray(np.zeros((8, 8), np.uint16)))
+    mask = torch.tensor([[0, 1], [1, 1]], dtype=torch.uint16)
+    refined = refine_mask(mask, torch.zeros(3, 8, 8))
+    assert refined.dtype == torch.uint16
+    assert np.array_equal(refined.numpy(), refine_mask(mask.numpy(), np.zeros((8, 8, 3))))
 
 
 def run(*arguments: object) -> int:

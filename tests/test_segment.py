@@ -46,8 +46,11 @@ def test_grey_pictures_modes_and_training(model, image):
     assert (model.segment(image, guidance=False) != model.segment(image, guidance=True)).any()
     model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.backbone.eval()  # frozen by its owner
     model.segment(image)
     assert model.training
+    assert model.head.training
+    assert not any(module.training for module in model.backbone.modules())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     model.eval()
 
@@ -60,6 +63,8 @@ def test_grey_pictures_modes_and_training(model, image):
         (np.zeros((0, 5, 3), np.uint8), "image: expected"),
         (torch.zeros(3, 4, 5), "expected an array, a PIL image or a path, got Tensor"),
         ("absent.png", "absent.png: no such file"),
+        (Image.fromarray(np.zeros((4, 5), np.uint16)), "image: expected 8 bits a channel, got mode I;16"),
+        (Image.fromarray(np.zeros((4, 5), np.float32)), "image: expected 8 bits a channel, got mode F"),
     ],
 )
 def test_what_is_no_picture_is_named(model, form, message):

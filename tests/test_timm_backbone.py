@@ -102,6 +102,15 @@ def test_models_within_a_wrapper_recompute_and_others_say_that_they_cannot(stand
         backbone.recompute = True
     assert not backbone.recompute
 
+    class Refusing(torch.nn.Module):
+        def set_grad_checkpointing(self, enable):
+            assert not enable, "not supported"
+
+    backbone.body = Refusing()
+    backbone.recompute = False
+    with pytest.raises(ValueError, match="checkpoint_activations: timm:stand_in cannot"):
+        backbone.recompute = True
+
 
 def test_the_default_stride_is_not_passed_on(monkeypatch):
     create = Mock(side_effect=lambda name, output_stride=32, **options: StandIn(output_stride))

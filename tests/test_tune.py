@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 
 from segmodel import cli
-from segmodel.data import open_data
+from segmodel.data import Sample, open_data
+from segmodel.options import UserError
 from segmodel.refine import Refinement, read_settings
-from segmodel.tune import main, report, tune_refinement
+from segmodel.tune import main, report, scores_of, tune_refinement
 
 CLASSES = 12
 
@@ -64,6 +65,24 @@ def test_samples_may_be_tensors_and_come_one_by_one(samples):
     expected = tune_refinement(samples, values=values)
     found = tune_refinement((tuple(map(torch.from_numpy, sample)) for sample in samples), values=values)
     assert (found.before, found.after) == (expected.before, expected.after)
+
+
+def test_samples_may_be_pil_images_of_any_mode(samples):
+    values = {"weight": (2.0,)}
+    indexed = [(s, Image.fromarray(image).convert("P"), label) for s, image, label in samples]
+    found = tune_refinement(indexed, values=values)
+    plain = tune_refinement([(s, image.convert("RGB"), label) for s, image, label in indexed], values=values)
+    assert (found.before, found.after) == (plain.before, plain.after)
+
+
+def test_two_pictures_of_one_name_are_an_error(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((2, 4, 4), np.float32))
+    scores = scores_of(str(tmp_path), "cpu", None)
+    image = np.zeros((4, 4, 3), np.uint8)
+    for _ in range(2):  # the same picture may come twice
+        scores(Sample(image, image[..., 0], "a"))
+    with pytest.raises(UserError, match=r"a\.npy: expected pictures of different names, got two that are named a"):
+        scores(Sample(image + 1, image[..., 0], "a"))
 
 
 def test_the_command_reads_a_folder_of_scores(tmp_path, capsys):

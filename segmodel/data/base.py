@@ -32,6 +32,23 @@ def has_picture_name(file: Path, endings: Container[str]) -> bool:
     return not file.name.startswith(".") and file.suffix.lower() in endings
 
 
+def pictures_below(folder: Path, endings: Container[str]) -> list[Path]:
+    """Pictures of a folder and of all folders in it, sorted; not those of hidden ones, such as notebooks leave."""
+    files = (file for file in folder.rglob("*") if has_picture_name(file, endings))
+    return sorted(file for file in files if not any(part[0] == "." for part in file.relative_to(folder).parts))
+
+
+def picture_pixels(image: Image.Image) -> np.ndarray:
+    """The pixels (H, W, 3) uint8, RGB, of a PIL image.
+
+    Raises:
+        ValueError: more than 8 bits a channel: Pillow would cut them off at 255.
+    """
+    if image.mode not in _IMAGE_MODES:
+        raise ValueError(f"image: expected 8 bits a channel, got mode {image.mode}")
+    return np.array(image.convert("RGB"))
+
+
 @dataclass(frozen=True)
 class Sample:
     """One image with its labels.
@@ -198,7 +215,8 @@ def read_image(path: Path) -> tuple[np.ndarray, int]:
 def read_label(path: Path, *, values: np.ndarray, colours: np.ndarray | None = None) -> np.ndarray:
     """Labels as (H, W) uint8 classes; palette and grey pictures hold numbers, RGB ones (with `colours`) colours."""
     if colours is not None:
-        return _from_colours(path, _decoded(path, ("RGB",), "labels as RGB colours")[0], values, colours)
+        raw, _ = _decoded(path, ("RGB", "L"), "labels as colours (an RGB or grey picture)")
+        return _from_colours(path, raw if raw.ndim == 3 else np.repeat(raw[..., None], 3, 2), values, colours)
     raw, _ = _decoded(path, _LABEL_MODES, "labels as numbers (a palette or grey picture)")
     return class_values(path, raw, values)
 

@@ -30,9 +30,9 @@ from .base import (
     FileData,
     Pair,
     existing_folder,
-    has_picture_name,
     index_values,
     one_line,
+    pictures_below,
     read_pairs,
 )
 
@@ -124,7 +124,7 @@ def _ignore(file: Path, kind: str, value: Any, count: int) -> Any:
 def _found_pairs(root: Path, split: str) -> list[Pair]:
     images = existing_folder(root / "images" / split, "folder: images")
     labels = existing_folder(root / "labels" / split, "folder: labels")
-    files = sorted(file for file in images.rglob("*") if has_picture_name(file, IMAGE_ENDINGS))
+    files = pictures_below(images, IMAGE_ENDINGS)
     if not files:
         raise DataError(f"{images}: expected images ({', '.join(IMAGE_ENDINGS)}), got none")
     pairs: dict[str, Pair] = {}
