@@ -191,8 +191,7 @@ def build_model(path: str | Path, card: Mapping[str, Any], tensors: Mapping[str,
     weights = without_momentum(tensors)
     try:
         config = build(ModelConfig, values.get("model", {}))
-        with torch.device("meta"):  # first the shapes, without memory: the card may be a stranger's
-            check_weights(path, SegModel(len(classes), config).state_dict(), weights)
+        check_weights(path, len(classes), config, weights)  # first the shapes: the card may be a stranger's
         model = SegModel(len(classes), config)
     except ValueError as error:
         raise error if isinstance(error, UserError) else UserError(f"{path}: card: model: {error}") from error
@@ -204,8 +203,10 @@ def build_model(path: str | Path, card: Mapping[str, Any], tensors: Mapping[str,
     return model.eval()
 
 
-def check_weights(path: str | Path, own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
-    """The names and shapes of the model, and finite values."""
+def check_weights(path: str | Path, num_classes: int, config: ModelConfig, weights: Mapping[str, Tensor]) -> None:
+    """The names and shapes of the model, made without memory, and finite values."""
+    with torch.device("meta"):
+        own = SegModel(num_classes, config).state_dict()
     for name in sorted(own.keys() | weights.keys()):
         expected = tuple(own[name].shape) if name in own else "nothing"
         got = tuple(weights[name].shape) if name in weights else "nothing"

@@ -43,9 +43,9 @@ class TrainConfig:
     batch_norm_epochs: float = option(1.0, "passes for batch-norm statistics at the end", "Sec. 7.1.2: several")
     validate_every: int = option(1, "epochs between validations (0: only at the end)")
     validate_images: int = option(0, "validation images used during training (0: all)")
-    pictures: int = option(6, "validation images drawn at each validation")
+    pictures: int = option(6, "validation images drawn at each validation, at most 40")
     checkpoint_minutes: float = option(10.0, "minutes between checkpoints beside those at validations")
-    keep_last: int = option(1, "newest checkpoints kept: last, and more than 1 as step_NUMBER beside it")
+    keep_last: int = option(1, "newest checkpoints kept: last, and more than 1 as copies step_NUMBER beside it")
     tensorboard: bool = option(False, "write for TensorBoard too (extra [tensorboard])")
     precision: Precision = option("auto", "dtype of the convolutions; auto: bfloat16 where it is fast")
     workers: int = option(-1, "loader processes (-1: one for each core but one, at most 8)")
@@ -63,7 +63,7 @@ class TrainConfig:
         for name, low in at_least.items():
             if getattr(self, name) < low:
                 raise ValueError(f"{name}: expected at least {low}, got {getattr(self, name)}")
-        at_most = {"pictures": 64, "joint_from": 1, "mining_from": 1, "momentum": 1, "seed": 2**63 - 1}
+        at_most = {"pictures": 40, "joint_from": 1, "mining_from": 1, "momentum": 1, "seed": 2**63 - 1}
         for name, high in at_most.items():
             if getattr(self, name) > high:
                 raise ValueError(f"{name}: expected at most {high}, got {getattr(self, name)}")

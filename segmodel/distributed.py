@@ -192,7 +192,7 @@ def synchronise_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
 def parallel(model: nn.Module, *, unused: bool) -> nn.Module:
     """The model with gradients averaged over the processes in its backward pass.
 
-    ``unused``: some steps leave parameters out (the guidance CRF before it joins).
+    ``unused``: some steps leave parameters out (the guidance CRF before it joins), or all do (some of timm's features).
     """
     if world_size() == 1:
         return model

@@ -92,6 +92,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
+        model.train(modes[model])  # some of timm's modules drop there what they keep for evaluation
         for module, training in modes.items():
             module.training = training
 

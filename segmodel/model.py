@@ -83,7 +83,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "unary": {"head": "segmodel", "patch_size": 1, "rings": (), "label_context": "none", "guidance": "off"},
     "context": {"head": "segmodel", "patch_size": 1, "guidance": "off"},
     "patch": {"head": "segmodel", "guidance": "off"},
-    "guide": {},
+    "guide": {"head": "segmodel"},
     "aspp": {"head": "aspp", "patch_size": 1, "rings": (), "label_context": "none", "guidance": "off"},
     "ppm": {"head": "ppm", "patch_size": 1, "rings": (), "label_context": "none", "guidance": "off"},
 }

@@ -124,16 +124,18 @@ def recompute_batch_norm(model: nn.Module, forward: Callable[[Tensor], object], 
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     count = 0
-    with evaluating(model):
-        for norm in norms:
-            norm.training = True  # not train(): whatever drops at random within a norm stays out
-        for batch in batches:
-            if count == 0:
-                for norm in norms:
-                    norm.reset_running_stats()
-                    norm.momentum = None  # a cumulative mean
-            forward(batch)
-            count += 1
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    try:
+        with evaluating(model):
+            for norm in norms:
+                norm.training = True  # not train(): whatever drops at random within a norm stays out
+            for batch in batches:
+                if count == 0:
+                    for norm in norms:
+                        norm.reset_running_stats()
+                        norm.momentum = None  # a cumulative mean
+                forward(batch)
+                count += 1
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
     return count

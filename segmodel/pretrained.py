@@ -15,6 +15,7 @@ import numpy as np
 from segmodel.checkpoint import (
     build_model,
     check_types,
+    check_weights,
     described_classes,
     json_text,
     read_checkpoint,
@@ -44,6 +45,7 @@ def save_pretrained(model: SegModel, folder: str | Path, **about: Any) -> None:
     card = json.loads(json_text(_card(model, {**model.card, **about})))
     check_types(folder, card)  # what loading would refuse
     described_classes(folder, card)
+    check_weights(folder, model.num_classes, model.config, model.state_dict())
     try:
         folder.mkdir(parents=True, exist_ok=True)
         save_checkpoint(folder / WEIGHTS, model, card)

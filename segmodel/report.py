@@ -207,7 +207,10 @@ def run_report(folder: Path) -> str:
         blocks.append(heading("Pictures"))
     for path in reversed(shown):
         words = f"step {int(path.stem[5:])}: {COLUMNS}"
-        blocks.append(picture(_narrowed(path, 1600 if path == sheets[-1] else 800), words))
+        try:
+            blocks.append(picture(_narrowed(path, 1600 if path == sheets[-1] else 800), words))
+        except (OSError, Image.DecompressionBombError) as error:  # the rest is worth as much without it
+            blocks.append(paragraph(f"{path.name}: cannot be shown ({error})"))
     blocks += [heading("Configuration"), configuration(configured), heading("Versions")]
     blocks.append(configuration({key: value for line in kinds["start"][-1:] for key, value in line.items()
                                  if key not in ("kind", "step")}))  # fmt: skip

@@ -264,12 +264,13 @@ class Trainer:
         """
         failure = None
         try:
-            batch = next(batches, None)
+            batch = None if stop.number else next(batches, None)  # at once: a signal may have ended the loader, too
         except (DataError, RuntimeError) as error:
             batch, failure = None, error
         told, failed = self.agreed(stop, failed=failure is not None)
-        if failed:
+        if failed and not told:
             self.save("last")
+            distributed.from_writer(None)  # a process that ends makes torchrun end the others
             raise failure or RuntimeError("another process cannot go on, see its error; the state is saved")
         return None if told else batch
 
@@ -348,6 +349,7 @@ class Trainer:
                 self.save("last")  # from here on there is something to resume
             self.optimise(stop)
             self.save("last")
+            self.agreed(stop)  # the others wait here for the writer; a signal that comes meanwhile shows in the next
             if self.agreed(stop)[0]:
                 say(f"stopped at step {self.step} of {self.total}; to go on: --resume {self.folder}", file=sys.stderr)
                 return 128 + stop.number

@@ -84,6 +84,7 @@ def test_a_signal_that_comes_while_the_processes_agree_waits_for_the_next_time(m
     monkeypatch.setattr(distributed, "total", late)
     assert trainer.agreed(stop) == (False, False)
     assert trainer.agreed(stop, failed=True) == (True, True)
+    assert trainer.next_batch(None, stop) is None, "no batch is waited for any more"
 
 
 def test_no_parameter_of_the_crf_is_trained_without_iterations():

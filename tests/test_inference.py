@@ -222,6 +222,26 @@ def test_half_precision_stays_near():
     assert difference.mean() < 0.02
 
 
+def test_each_part_is_in_its_own_mode_after_evaluation():
+    """Some of timm's attentions keep a table in evaluation mode, and drop it when they are told to train."""
+
+    class Keeping(torch.nn.Module):
+        kept = False
+
+        def train(self, mode=True):
+            self.kept = self.kept and not mode
+            return super().train(mode)
+
+    frozen = torch.nn.Sequential(torch.nn.Dropout())
+    model = torch.nn.Sequential(Keeping(), frozen).train()
+    frozen.eval()
+    with inference.evaluating(model):
+        assert not any(module.training for module in model.modules())
+        model[0].kept = True
+    assert not model[0].kept
+    assert [module.training for module in model.modules()] == [True, True, False, False]
+
+
 def test_settings_are_checked():
     for values, message in (
         ({"window": (0, 5)}, "window: expected sides of at least 1"),

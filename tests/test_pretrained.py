@@ -102,4 +102,8 @@ def test_what_could_not_be_loaded_again_is_not_written(model, tmp_path):
     model.palette, model.classes = palette, (0, 1, 2)
     with pytest.raises(ValueError, match="expected a list of class names"):
         model.save_pretrained(tmp_path)
+    model.classes = ("sky", "sea", "sand")
+    model.head.crf.weight.data.fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"head\.crf\.weight: expected finite values"):
+        model.save_pretrained(tmp_path)
     assert (tmp_path / CARD).read_bytes() == before

@@ -358,6 +358,14 @@ def test_a_model_to_start_from_lies_over_the_recipe_and_under_what_is_given(fini
     assert (anew.model.width, anew.train.init_model) == (64, "")  # the file's model, taken back
 
 
+def test_a_variant_is_the_papers_model_whatever_head_the_settings_name(tmp_path):
+    file = tmp_path / "aspp.toml"
+    file.write_text('[model]\nhead = "aspp"\npatch_size = 1\nlabel_context = "none"\nguidance = "off"\n')
+    for variant in ("unary", "context", "guide"):
+        arguments = ["--data", "voc:VOC", "--config", str(file), "--variant", variant]
+        assert train.resolve(train.make_parser().parse_args(arguments)).model.head == "segmodel"
+
+
 def test_a_variant_has_all_its_parts_whatever_model_it_starts_from(tmp_path):
     for first in VARIANTS:
         settings = {"depth": 18, "width": 4, "rings": ((1, 2),)} | VARIANTS[first]

@@ -44,7 +44,7 @@ def picture_pixels(image: Image.Image) -> np.ndarray:
     Raises:
         ValueError: more than 8 bits a channel: Pillow would cut them off at 255.
     """
-    if image.mode not in _IMAGE_MODES:
+    if image.mode == "F" or image.mode.startswith("I"):
         raise ValueError(f"image: expected 8 bits a channel, got mode {image.mode}")
     return np.array(image.convert("RGB"))
 
@@ -99,7 +99,7 @@ class FileData(SegmentationData):
 
     pairs: the files, which lie in `root`. values: maps label values (0..255) to classes: (256,) uint8 with 254 where a
         value is not allowed.
-    colours: None, or (K, 3) uint8: labels are then RGB pictures, and row i stands for values[i].
+    colours: None, or (K, 3) uint8: labels are then RGB or grey pictures, and row i stands for values[i].
     """
 
     def __init__(

@@ -6,7 +6,7 @@
 
 or, if ROOT/train.txt is there, the pairs that ROOT/train.txt, ROOT/val.txt list: IMAGE LABEL, relative to ROOT.
 
-    labels = "index"          # or "colour": labels are RGB pictures in the classes' colours
+    labels = "index"          # or "colour": labels are RGB or grey pictures in the classes' colours
     ignore = 255              # with "colour" a colour, [0, 0, 0]; leave it out if nothing is ignored
     [[classes]]               # the first is class 0
     name = "sky"
