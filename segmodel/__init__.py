@@ -4,27 +4,29 @@ Public names load on first use (PEP 562), so that ``import segmodel.reference`` 
 ``import segmodel.kernels`` no model.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from segmodel.guidance import GuidanceCRF as GuidanceCRF
-    from segmodel.guidance import GuidedFilter as GuidedFilter
-    from segmodel.model import ModelConfig as ModelConfig
-    from segmodel.model import SegModel as SegModel
-    from segmodel.refine import refine as refine
-    from segmodel.refine import refine_mask as refine_mask
-    from segmodel.tune import tune_refinement as tune_refinement
+    from segmodel.experiments_tuning import tune_refinement as tune_refinement
+    from segmodel.inference_refinement import refine as refine
+    from segmodel.inference_refinement import refine_mask as refine_mask
+    from segmodel.model_config import ModelConfig as ModelConfig
+    from segmodel.model_guidance_crf import GuidanceCRF as GuidanceCRF
+    from segmodel.model_guided_filter import GuidedFilter as GuidedFilter
+    from segmodel.segmodel import SegModel as SegModel
 
 __version__ = "0.1.0"
 _HOME = {
-    "GuidanceCRF": "segmodel.guidance",
-    "GuidedFilter": "segmodel.guidance",
-    "ModelConfig": "segmodel.model",
-    "SegModel": "segmodel.model",
-    "refine": "segmodel.refine",
-    "refine_mask": "segmodel.refine",
-    "tune_refinement": "segmodel.tune",
+    "GuidanceCRF": "segmodel.model_guidance_crf",
+    "GuidedFilter": "segmodel.model_guided_filter",
+    "ModelConfig": "segmodel.model_config",
+    "SegModel": "segmodel.segmodel",
+    "refine": "segmodel.inference_refinement",
+    "refine_mask": "segmodel.inference_refinement",
+    "tune_refinement": "segmodel.experiments_tuning",
 }
 __all__ = [
     "GuidanceCRF",
@@ -48,3 +50,14 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+class _Package(ModuleType):
+    """Public names stay what they are where the module of a command has the same name (``import segmodel.refine``)."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name not in _HOME:
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

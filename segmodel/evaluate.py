@@ -7,231 +7,33 @@ python -m segmodel.evaluate OTHER_RUN --compare mirrored.jsonl --bootstrap 1000
 """
 
 import argparse
-import csv
 import dataclasses
-import io
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from segmodel import cli, distributed
-from segmodel.boundary import boundary_counts, trimap_counts
-from segmodel.checkpoint import find_checkpoint, json_text, read_checkpoint, versions
+from segmodel import common_cli
+from segmodel.common_environment import versions
+from segmodel.common_errors import UserError
+from segmodel.common_files import json_text, output_file, write_output
 from segmodel.data import SegmentationData, open_data
-from segmodel.files import output_file, write_output
-from segmodel.inference import (
-    InferenceConfig,
-    add_inference_options,
-    evaluating,
-    guidance_modes,
-    inference_config,
-    load_for_inference,
-    predict_images,
-    same_size_batches,
+from segmodel.evaluation_evaluate import (
+    Evaluation,
+    check_classes,
+    class_numbers,
+    evaluate_images,
+    result_json,
 )
-from segmodel.metrics import (
-    ConfusionMatrix,
-    Interval,
-    Scores,
-    bootstrap,
-    class_iou,
-    mean_iou,
-    pixel_accuracy,
-    scores,
-    table,
-)
-from segmodel.model import SegModel
-from segmodel.options import UserError
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One result on N images: int64 counts ``(N, 3, C)`` (see ``metrics``), of all pixels and of those at boundaries.
-
-    ``boundary``: counts whose IoU is Boundary IoU. ``trimap``: by width. Both are empty where they were not asked for.
-    """
-
-    names: tuple[str, ...]
-    counts: np.ndarray
-    boundary: np.ndarray
-    trimap: dict[int, np.ndarray]
-
-    @property
-    def scores(self) -> Scores:
-        return scores(self.counts.sum(0))
-
-
-def evaluate_images(
-    models: Sequence[SegModel],
-    data: SegmentationData,
-    *,
-    modes: Sequence[bool | None] = (None,),
-    config: InferenceConfig | None = None,
-    dtype: torch.dtype | None = None,
-    boundary: float | None = None,
-    widths: Sequence[int] = (),
-    description: str = "evaluate",
-    leave: bool = True,
-    limit: int = 0,
-) -> list[Evaluation]:
-    """Evaluates one model or an ensemble on a data set, once for each ``guidance`` mode (None: as configured).
-
-    Args:
-        models: in evaluation mode, of the data's classes.
-        config, dtype: see ``predict_images``.
-        boundary: share of the diagonal for Boundary IoU; None leaves it out.
-        widths: of the trimaps, in pixels.
-        limit: so many evenly spaced images only.
-
-    Several processes share the images; each gets the results of its own.
-    """
-    config = config or InferenceConfig()
-    chosen = np.linspace(0, len(data) - 1, min(limit or len(data), len(data))).astype(int).tolist()
-    chosen = chosen[distributed.rank() :: distributed.world_size()]
-    quiet = None if distributed.is_writer() else True
-    classes = len(data.classes)
-    names: list[str] = []
-    counts: list[list[np.ndarray]] = [[] for _ in modes]
-    edges: list[list[np.ndarray]] = [[] for _ in modes]
-    bands: list[list[list[np.ndarray]]] = [[] for _ in modes]
-    samples = (data[index] for index in chosen)
-    with tqdm(total=len(chosen), desc=description, unit="image", leave=leave, disable=quiet) as progress:
-        for batch, images in same_size_batches(samples, config.batch_size, image=lambda sample: sample.image):
-            names += [sample.name for sample in batch]
-            for mode, found in enumerate(predict_images(models, images, modes=modes, config=config, dtype=dtype)):
-                for prediction, sample in zip(found.labels(), batch, strict=True):
-                    matrix = ConfusionMatrix(classes)
-                    matrix.update(prediction, sample.label)
-                    counts[mode].append(matrix.class_counts())
-                    if boundary is not None:
-                        edges[mode].append(boundary_counts(prediction, sample.label, classes, ratio=boundary))
-                    if widths:
-                        bands[mode].append(trimap_counts(prediction, sample.label, classes, widths=widths))
-            progress.update(len(batch))
-    return [
-        Evaluation(
-            tuple(names), np.array(counts[mode], np.int64).reshape(-1, 3, classes), np.array(edges[mode]),
-            {width: np.stack([image[index] for image in bands[mode]]) for index, width in enumerate(widths)},
-        )
-        for mode in range(len(modes))
-    ]  # fmt: skip
-
-
-def evaluate(
-    model: SegModel,
-    data: SegmentationData,
-    *,
-    modes: Sequence[bool | None] = (None,),
-    dtype: torch.dtype | None = None,
-    description: str = "evaluate",
-    leave: bool = True,
-    limit: int = 0,
-) -> list[Scores]:
-    """Scores of one model on whole images; see ``evaluate_images``. Each part of the model stays in its mode.
-
-    Several processes share the images; each gets all scores.
-    """
-    with evaluating(model):
-        found = evaluate_images(
-            [model], data, modes=modes, dtype=dtype, description=description, leave=leave, limit=limit
-        )
-    device = next(model.parameters()).device
-    counts = (torch.from_numpy(result.counts.sum(0)).to(device) for result in found)
-    return [scores(distributed.total(part).cpu().numpy()) for part in counts]
-
-
-def check_classes(path: str | Path, classes: Sequence[str], data: SegmentationData) -> None:
-    """As many classes as the data has, in its order; other names are let through with a warning.
-
-    Raises:
-        UserError: another number of classes, or the same names in another order.
-    """
-    if len(classes) != len(data.classes):
-        raise UserError(f"{path}: trained on {len(classes)} classes, but {data.name} has {len(data.classes)}")
-    for number, (own, other) in enumerate(zip(classes, data.classes, strict=True)):
-        if own != other:
-            text = f"{path}: class {number} is {own!r}, in {data.name} {other!r}"
-            if set(classes) == set(data.classes):
-                raise UserError(f"{text}: the same names in another order")
-            print(f"warning: {text}; classes are compared by number", file=sys.stderr)
-            return
-
-
-def result_json(scores: Scores, classes: Sequence[str]) -> dict:
-    """Scores as JSON values; NaN (an absent class) becomes null."""
-    values = dataclasses.asdict(scores)
-    values["iou"] = dict(zip(classes, scores.iou, strict=True))
-    return json.loads(json_text(values))
-
-
-def per_image(results: Mapping[str, Evaluation]) -> Iterator[dict[str, Any]]:
-    """A row for each image and result; mIoU there is over the classes present in that image."""
-    for title, result in results.items():
-        for index, (name, counts) in enumerate(zip(result.names, result.counts, strict=True)):
-            row = {"image": name, "result": title, "miou": float(mean_iou(counts)),
-                   "pixel_accuracy": float(pixel_accuracy(counts))}  # fmt: skip
-            if len(result.boundary):
-                row["boundary_iou"] = float(mean_iou(result.boundary[index]))
-            yield {**row, **dict(zip(("correct", "true", "predicted"), counts.tolist(), strict=True))}
-
-
-def write_per_image(path: str, results: Mapping[str, Evaluation]) -> None:
-    """JSON lines with the counts, or CSV of the figures alone where the name ends so."""
-    if path.lower().endswith(".csv"):
-        rows = [{key: value for key, value in row.items() if not isinstance(value, list)} for row in per_image(results)]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return write_output("--per-image", Path(path), text.getvalue())
-    return write_output("--per-image", Path(path), "".join(json_text(row) + "\n" for row in per_image(results)))
-
-
-def read_per_image(path: str, num_classes: int) -> dict[str, dict[str, np.ndarray]]:
-    """The counts ``(3, C)`` by result and image in a file of ``write_per_image`` (JSON lines).
-
-    Raises:
-        UserError: not such a file, or of other classes.
-    """
-    found: dict[str, dict[str, np.ndarray]] = {}
-    number = 0
-    try:
-        for line in Path(path).read_text(encoding="utf-8").splitlines():
-            number += 1
-            row = json.loads(line)
-            counts = np.array([row["correct"], row["true"], row["predicted"]])
-            if counts.shape != (3, num_classes) or counts.dtype != np.int64:
-                raise ValueError(f"expected counts of {num_classes} classes")
-            of_result = found.setdefault(str(row["result"]), {})
-            if row["image"] in of_result:
-                raise ValueError(f"{row['image']!r} a second time")
-            of_result[row["image"]] = counts
-    except OSError as error:
-        raise UserError(f"--compare: {path}: cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"--compare: {path}, line {number}: expected a line of --per-image FILE.jsonl ({error})"
-        ) from error
-    return found
-
-
-def aligned(title: str, counts: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
-    """The counts ``(N, 3, C)`` of these images in order; an error if the file is of others, or a name comes twice."""
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if list(names).count(name) > 1)
-        raise UserError(f"--compare: expected images of different names, got {twice!r} twice")
-    differing = sorted(set(counts) ^ set(names))
-    if differing:
-        raise UserError(f"--compare: {title}: expected the same images; {differing[0]!r} is not in both")
-    return np.stack([counts[name] for name in names])
+from segmodel.evaluation_metrics import Interval, bootstrap, class_iou, mean_iou, table
+from segmodel.evaluation_per_image import aligned, read_per_image, write_per_image
+from segmodel.inference_settings import add_inference_options, guidance_modes, inference_config, load_for_inference
+from segmodel.model_store import find_checkpoint, read_checkpoint
 
 
 def check_outputs(options: argparse.Namespace) -> None:
@@ -251,8 +53,8 @@ def parse_widths(text: str | None) -> list[int]:
     return [int(part) for part in parts]
 
 
-def make_parser() -> cli.Parser:
-    parser = cli.Parser("evaluate", __doc__)
+def make_parser() -> common_cli.Parser:
+    parser = common_cli.Parser("evaluate", __doc__)
     parser.add_argument("run", help="run folder (its best checkpoint on the validation images) or checkpoint file")
     parser.add_argument("--data", help="data set, such as voc:PATH; python -m segmodel.data --help lists them "
                         "(default: that of the run)")  # fmt: skip
@@ -319,15 +121,6 @@ def main(arguments: Sequence[str]) -> int:
     if misfit:
         raise misfit
     return 0
-
-
-def class_numbers(names: str | None, classes: Sequence[str]) -> list[int]:
-    """Numbers of the classes named in "a, b"; none where nothing is named."""
-    wanted = list(dict.fromkeys(name.strip() for name in names.split(","))) if names else []
-    for name in wanted:
-        if name not in classes:
-            raise UserError(f"--classes: expected some of {', '.join(classes)}, got {name!r}")
-    return [classes.index(name) for name in wanted]
 
 
 def show(
@@ -401,4 +194,4 @@ def _line(report: dict[str, dict], title: str, name: str, found: Interval, *, si
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run("evaluate", main))
+    sys.exit(common_cli.run("evaluate", main))

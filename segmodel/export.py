@@ -22,25 +22,31 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as symbolic_config
 
-from segmodel import cli
-from segmodel.checkpoint import load_model
-from segmodel.errors import UserError
-from segmodel.files import output_file, replacing
-from segmodel.model import SegModel
+from segmodel import common_cli
+from segmodel.common_errors import UserError
+from segmodel.common_files import output_file, replacing
+from segmodel.model_network import Network
+from segmodel.model_store import load_network
 
 SIZES = ((1, 1, 1), (2, 1, 50), (3, 17, 33), (1, 64, 64), (2, 65, 97), (1, 127, 250), (1, 240, 320), (1, 375, 500),
          (1, 481, 353), (1, 1080, 1920))  # fmt: skip
 """(N, H, W) on which a file is compared with the model."""
+
+
 TOLERANCE = 1e-4
 """Largest difference of a score: some ten float32 roundings of scores up to 50, summed in another order."""
+
+
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+
 Runner = Callable[[Tensor], Tensor]
 
 
 class _Scores(nn.Module):
     """The model with its guidance switch set: a graph has no options."""
 
-    def __init__(self, model: SegModel, guidance: bool | None):
+    def __init__(self, model: Network, guidance: bool | None):
         super().__init__()
         self.model, self.guidance = model, guidance
 
@@ -48,7 +54,7 @@ class _Scores(nn.Module):
         return self.model(image, guidance=self.guidance)
 
 
-def export_program(model: SegModel, *, guidance: bool | None = None) -> ExportedProgram:
+def export_program(model: Network, *, guidance: bool | None = None) -> ExportedProgram:
     """The model as a graph of standard operators with free batch, height and width (from 1 on), float32, on the CPU.
 
     Raises:
@@ -79,9 +85,9 @@ def _without_assertions(program: ExportedProgram) -> None:
     program.graph_module.recompile()
 
 
-def card(model: SegModel) -> dict[str, str]:
+def card(model: Network) -> dict[str, str]:
     """What a file says about its model, as texts."""
-    from segmodel.pretrained import normalisation
+    from segmodel.model_pretrained import normalisation
 
     return {
         "classes": json.dumps(model.classes),
@@ -136,7 +142,7 @@ class Check:
     file_ms: float
 
 
-def compare(model: SegModel, run: Runner, sizes: Sequence[tuple[int, int, int]], guidance: bool | None) -> list[Check]:
+def compare(model: Network, run: Runner, sizes: Sequence[tuple[int, int, int]], guidance: bool | None) -> list[Check]:
     """The model beside an exported one on smooth and noisy images of each size."""
     checks = []
     generator = torch.Generator().manual_seed(0)
@@ -178,8 +184,8 @@ def require_packages(names: Sequence[str]) -> None:
         raise UserError(f"--format onnx: needs {', '.join(missing)}: python -m pip install 'segmodel[onnx]'")
 
 
-def make_parser() -> cli.Parser:
-    parser = cli.Parser("export", __doc__ or "")
+def make_parser() -> common_cli.Parser:
+    parser = common_cli.Parser("export", __doc__ or "")
     parser.add_argument("run", metavar="RUN", help="run folder, model folder or checkpoint file")
     parser.add_argument("--format", choices=list(FORMATS), required=True, help="onnx, or pt2 (torch.export)")
     parser.add_argument("--output", required=True, metavar="FILE", help="the file to write")
@@ -196,7 +202,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.format == "onnx":
         require_packages(ONNX_PACKAGES)
     guidance = {"configured": None, "on": True, "off": False}[options.guidance]
-    model = load_model(options.run).float()
+    model = load_network(options.run, Network).float()
     try:
         program = export_program(model, guidance=guidance)
     except ValueError as error:
@@ -215,4 +221,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run("export", main))
+    sys.exit(common_cli.run("export", main))

@@ -16,14 +16,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from segmodel import cli
-from segmodel.backbone import LAYERS
-from segmodel.errors import UserError
-from segmodel.losses import hard_pixel_loss
-from segmodel.model import ModelConfig, SegModel
+from segmodel import common_cli
+from segmodel.common_errors import UserError
+from segmodel.model_backbone import LAYERS
+from segmodel.model_config import ModelConfig
+from segmodel.model_network import Network
+from segmodel.training_objective import hard_pixel_loss
 
 
-def activation_bytes(model: SegModel, images: Tensor, labels: Tensor) -> int:
+def activation_bytes(model: Network, images: Tensor, labels: Tensor) -> int:
     """Bytes kept between the forward pass of a training step (loss included) and its backward pass.
 
     Args:
@@ -48,7 +49,7 @@ def activation_bytes(model: SegModel, images: Tensor, labels: Tensor) -> int:
 def training_activations(options: argparse.Namespace) -> tuple[int, int]:
     """Activation bytes of one step without and with --checkpoint-activations."""
     torch.manual_seed(0)
-    model = SegModel(options.classes, ModelConfig(depth=options.depth)).train()
+    model = Network(options.classes, ModelConfig(depth=options.depth)).train()
     height, width = options.crop
     images = 255 * torch.rand(options.batch_size, 3, height, width)
     labels = torch.randint(0, options.classes, (options.batch_size, height, width))
@@ -72,7 +73,7 @@ def peak_bytes() -> int:
 @torch.inference_mode()
 def infer(options: argparse.Namespace) -> None:
     """Labels of one image; prints the peak memory before the model's first pass and after it."""
-    model = SegModel(options.classes, ModelConfig(depth=options.depth)).eval()
+    model = Network(options.classes, ModelConfig(depth=options.depth)).eval()
     before = peak_bytes()
     height, width = options.image
     model(255 * torch.rand(1, 3, height, width)).argmax(1)
@@ -80,7 +81,7 @@ def infer(options: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = cli.Parser("memory", __doc__)
+    parser = common_cli.Parser("memory", __doc__)
     parser.add_argument("--depth", type=int, default=101, choices=LAYERS, help="depth of the ResNet (default: 101)")
     parser.add_argument("--classes", type=int, default=21, help="number of classes (default: 21)")
     parser.add_argument("--batch-size", type=int, default=2, help="images of the training step (default: 2)")
@@ -118,4 +119,4 @@ def _size(text: str) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run("memory", main))
+    sys.exit(common_cli.run("memory", main))

@@ -13,22 +13,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from segmodel import cli
-from segmodel.data.base import picture_endings, pictures_below, read_image
+from segmodel import common_cli
+from segmodel.common_errors import DataError, UserError
+from segmodel.common_pictures import overlay, save_label, save_picture, save_probabilities
 from segmodel.data.cityscapes import CLASSES, IDS
-from segmodel.errors import DataError
-from segmodel.inference import (
-    Prediction,
-    add_inference_options,
-    guidance_modes,
-    inference_config,
-    load_for_inference,
-    predict_images,
-    same_size_batches,
-)
-from segmodel.model import SegModel
-from segmodel.options import UserError
-from segmodel.pictures import overlay, save_label, save_picture, save_probabilities
+from segmodel.data.images import picture_endings, pictures_below, read_image
+from segmodel.inference_settings import add_inference_options, guidance_modes, inference_config, load_for_inference
+from segmodel.inference_views import Prediction, predict_images, same_size_batches
+from segmodel.model_network import Network
 
 KINDS = {"labels": ".png", "overlay": "_overlay.png", "probabilities": ".npz"}
 
@@ -73,7 +65,7 @@ def find_targets(images: Sequence[tuple[Path, Path]], kinds: Sequence[str], outp
     return targets
 
 
-def label_ids(kind: str, model: SegModel) -> np.ndarray:
+def label_ids(kind: str, model: Network) -> np.ndarray:
     """The value that a label file has for each class ``(C,)`` uint8: its number, Cityscapes' id, or number + 1."""
     numbers = np.arange(model.num_classes, dtype=np.uint8)
     if kind == "classes":
@@ -87,7 +79,7 @@ def label_ids(kind: str, model: SegModel) -> np.ndarray:
     return np.array([known[name] for name in model.classes], np.uint8)
 
 
-def write(job: Job, prediction: Prediction, *, ids: np.ndarray, model: SegModel) -> None:
+def write(job: Job, prediction: Prediction, *, ids: np.ndarray, model: Network) -> None:
     """Writes the files of one picture, each replaced as a whole."""
     labels = prediction.labels()[0]
     palette = np.full((int(ids.max()) + 1, 3), 255, np.uint8)
@@ -114,7 +106,7 @@ def parse_kinds(text: str) -> list[str]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = cli.Parser("predict", __doc__)
+    parser = common_cli.Parser("predict", __doc__)
     parser.add_argument("run", help="run folder (its best checkpoint) or checkpoint file")
     parser.add_argument("images", nargs="+", metavar="IMAGE|FOLDER", help="pictures, or folders of pictures")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
@@ -159,4 +151,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run("predict", main))
+    sys.exit(common_cli.run("predict", main))

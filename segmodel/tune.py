@@ -8,146 +8,27 @@ weight 0 is among them: where no refinement helps, none is the result.
 """
 
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from segmodel import cli
-from segmodel.boundary import boundary_counts, trimap_counts
-from segmodel.checkpoint import json_text, load_model, versions
+from segmodel import common_cli
+from segmodel.common_device import autocast, autocast_dtype, choose_device, place, to_batch
+from segmodel.common_environment import versions
+from segmodel.common_errors import UserError
+from segmodel.common_files import json_text, output_file, write_output
 from segmodel.data import DataError, Sample, SegmentationData, open_data
-from segmodel.data.base import picture_pixels
-from segmodel.evaluate import check_classes
-from segmodel.files import output_file, write_output
-from segmodel.inference import autocast, autocast_dtype, choose_device, place, to_batch
-from segmodel.losses import IGNORE
-from segmodel.metrics import ConfusionMatrix, mean_iou
-from segmodel.options import UserError
-from segmodel.refine import Refinement, as_tensor, check_logits, read_scores, refine
-
-Metric = Literal["miou", "boundary_iou"]
-Labelled = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Logits (C, h, w), image (H, W, 3), labels (H, W) with 255 ignored."""
-VALUES: dict[str, tuple[float, ...]] = {
-    "radius": (1, 2, 3, 5, 8, 12),
-    "weight": (0.0, 0.5, 1.0, 2.0, 4.0, 8.0),
-    "eps": (1.0, 10.0, 100.0, 1000.0),
-}
-TRIMAP = 5
-"""Width of the trimap of the report, in pixels."""
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """The best settings, the metric (0..1) without refinement and with them, and all that was tried."""
-
-    settings: Refinement
-    before: float
-    after: float
-    tried: Mapping[Refinement, float]
-
-
-def tune_refinement(
-    samples: Iterable[Labelled],
-    *,
-    metric: Metric = "miou",
-    start: Refinement | None = None,
-    values: Mapping[str, Sequence[float]] | None = None,
-) -> Tuned:
-    """The settings of ``refine`` with the best metric over all samples.
-
-    Args:
-        samples: some (logits (C, h, w), image (H, W, 3) uint8, labels (H, W)); a dozen images are a start.
-        metric: "miou", or "boundary_iou" (Cheng et al., 2021), over the whole of the samples.
-        start: where to begin; its stride and iterations stay (default: the paper's settings).
-        values: what is tried for each field of ``Refinement`` (default: ``VALUES``).
-
-    Raises:
-        ValueError: no samples, samples that ``refine`` does not take, more than 255 classes, or a name in ``values``
-            that is no field.
-    """
-    samples = [
-        (np.asarray(scores), picture_pixels(image) if isinstance(image, Image.Image) else np.asarray(image),
-         np.asarray(label)) for scores, image, label in samples
-    ]  # fmt: skip
-    if metric not in get_args(Metric) or not samples:
-        raise ValueError(f"metric, samples: expected one of {', '.join(get_args(Metric))} and at least one sample, "
-                         f"got {metric!r} and {len(samples)}")  # fmt: skip
-    if max(len(scores) for scores, _, _ in samples) > IGNORE:
-        raise ValueError(f"samples: expected scores of at most {IGNORE} classes: labels are bytes")
-    unknown = set(values or ()) - {item.name for item in fields(Refinement)}
-    if unknown:
-        raise ValueError(f"values: expected fields of Refinement, got {', '.join(sorted(unknown))}")
-    best = start or Refinement()
-    none = replace(best, weight=0.0)
-    tried: dict[Refinement, float] = {}
-
-    def value(settings: Refinement) -> float:
-        settings = none if settings.weight == 0 else settings
-        if settings not in tried:
-            tried[settings] = _judge(samples, settings, metric)
-        return tried[settings]
-
-    axes = (VALUES if values is None else values).items()
-    before: Refinement | None = None
-    while before != best:
-        before = best
-        for name, options in axes:
-            best = max((best, *(replace(best, **{name: option}) for option in options)), key=value)  # type: ignore[arg-type]
-    best = max((none, best), key=value)
-    return Tuned(best, value(none), value(best), tried)
-
-
-def _judge(samples: Iterable[Labelled], settings: Refinement, metric: Metric) -> float:
-    total: np.ndarray | int = 0
-    for scores, image, label in samples:
-        labels = _labels(scores, image, settings)
-        total = total + _counts(labels, label, len(scores))[metric]
-    return float(mean_iou(np.asarray(total)))
-
-
-def _labels(scores: np.ndarray, image: np.ndarray, settings: Refinement) -> np.ndarray:
-    return refine(scores, image, **asdict(settings)).argmax(0).astype(np.uint8)
-
-
-def _counts(prediction: np.ndarray, label: np.ndarray, num_classes: int) -> dict[str, np.ndarray]:
-    matrix = ConfusionMatrix(num_classes)
-    matrix.update(prediction, label)
-    return {"miou": matrix.class_counts(), "boundary_iou": boundary_counts(prediction, label, num_classes)}
-
-
-def report(samples: Iterable[Labelled], settings: Refinement) -> dict[str, dict[str, float]]:
-    """mIoU, Boundary IoU, trimap mIoU (0..1) and seconds an image, "before" and "after" refinement.
-
-    Before is the scores enlarged bilinearly to the image, which is what ``refine`` does with weight 0.
-    """
-    total: dict[str, dict[str, np.ndarray]] = {}
-    spent: dict[str, float] = {}
-    images = 0
-    for scores, image, label in samples:
-        images += 1
-        for title, chosen in (("before", replace(settings, weight=0.0)), ("after", settings)):
-            start = time.perf_counter()
-            labels = _labels(scores, image, chosen)
-            seconds = time.perf_counter() - start
-            counts = _counts(labels, label, len(scores))
-            counts[f"trimap_{TRIMAP}"] = trimap_counts(labels, label, len(scores), widths=[TRIMAP])[0]
-            sums = total.setdefault(title, {})
-            for name, more in counts.items():
-                sums[name] = sums.get(name, 0) + more
-            spent[title] = spent.get(title, 0.0) + seconds
-    return {
-        title: {name: float(mean_iou(value)) for name, value in sums.items()} | {"seconds": spent[title] / images}
-        for title, sums in total.items()
-    }
+from segmodel.evaluation_evaluate import check_classes
+from segmodel.experiments_tuning import TRIMAP, Labelled, Metric, report, tune_refinement
+from segmodel.inference_refinement import Refinement, as_tensor, check_logits, read_scores
+from segmodel.model_network import Network
+from segmodel.model_store import load_network
 
 
 def scores_of(source: str, device: str, data: SegmentationData) -> Callable[[Sample], np.ndarray]:
@@ -164,7 +45,7 @@ def scores_of(source: str, device: str, data: SegmentationData) -> Callable[[Sam
 
         return read
     place_ = choose_device(device)
-    model, dtype = place(load_model(source), place_), autocast_dtype("auto", place_)
+    model, dtype = place(load_network(source, Network), place_), autocast_dtype("auto", place_)
     check_classes(source, model.classes, data)
 
     @torch.inference_mode()
@@ -207,8 +88,8 @@ def table(result: Mapping[str, Mapping[str, float]]) -> str:
     return "\n".join([*lines, f"{more:.0f} ms an image"])
 
 
-def make_parser() -> cli.Parser:
-    parser = cli.Parser("tune", __doc__ or "")
+def make_parser() -> common_cli.Parser:
+    parser = common_cli.Parser("tune", __doc__ or "")
     parser.add_argument("scores", metavar="SCORES|RUN", help="folder of NAME.npy logits, or a run or checkpoint")
     parser.add_argument("--data", required=True, help="as for segmodel.train, such as folder:PATH")
     parser.add_argument("--split", default="train", help="part of the data to tune on (default: train)")
@@ -265,4 +146,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run("tune", main))
+    sys.exit(common_cli.run("tune", main))

@@ -63,21 +63,21 @@ def _enter(variables: Mapping[str, Any], queue: Any, target: Callable[..., Any],
 
 def train(arguments: Sequence[str]) -> tuple[int, str]:
     """Exit status and error output of the train command."""
-    from segmodel import cli
-    from segmodel import train as command
+    from segmodel import common_cli
 
     errors = io.StringIO()
     with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
-        status = cli.run("train", command.main, arguments)
+        status = common_cli.run("train", train.main, arguments)
     return status, errors.getvalue()
 
 
 def train_with_fault(fault: str, at: int, arguments: Sequence[str]) -> tuple[int, str]:
     """Training in which the last process, before its step ``at``: "kill"s itself, "hang"s, gets a "term" signal, or
     meets a "broken" file."""
-    from segmodel import train as command
+    from segmodel import training_trainer
+    from segmodel.common_errors import DataError
 
-    original, original_batches, count = command.training_step, command.load_batches, 0
+    original, original_batches, count = training_trainer.training_step, training_trainer.load_batches, 0
     last = int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1
 
     def step(*given: Any, **options: Any) -> Any:
@@ -94,11 +94,11 @@ def train_with_fault(fault: str, at: int, arguments: Sequence[str]) -> tuple[int
     def batches(*given: Any, **options: Any) -> Any:
         for number, batch in enumerate(original_batches(*given, **options), 1):
             if number == at and last and fault == "broken":
-                raise command.DataError("b.png: broken")
+                raise DataError("b.png: broken")
             yield batch
 
-    command.training_step, command.load_batches = step, batches
+    training_trainer.training_step, training_trainer.load_batches = step, batches
     try:
         return train(arguments)
     finally:
-        command.training_step, command.load_batches = original, original_batches
+        training_trainer.training_step, training_trainer.load_batches = original, original_batches

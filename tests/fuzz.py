@@ -32,15 +32,17 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors import safe_open
 
-from segmodel.backbone import ResNet, load_initial_weights
-from segmodel.checkpoint import build_model, read_checkpoint
-from segmodel.configuration import SECTIONS, make_config
+from segmodel.common_errors import DataError, UserError
+from segmodel.common_options import parsed, read_toml
 from segmodel.data import open_data
-from segmodel.data.base import index_values, read_image, read_label
 from segmodel.data.folder import read_classes
-from segmodel.errors import DataError, UserError
-from segmodel.options import parsed, read_toml
-from segmodel.refine import read_scores, read_settings
+from segmodel.data.images import index_values, read_image, read_label
+from segmodel.inference_refinement import read_scores, read_settings
+from segmodel.model_backbone import ResNet
+from segmodel.model_network import Network
+from segmodel.model_store import build_network, read_checkpoint
+from segmodel.model_weights import load_initial_weights
+from segmodel.training_settings import SECTIONS, make_config
 
 SECONDS = 30
 MEBIBYTES = 400
@@ -130,7 +132,7 @@ def flag(folder: Path, content: bytes) -> None:
 
 
 def model(path: Path) -> object:
-    return build_model(path, *read_checkpoint(path))
+    return build_network(path, *read_checkpoint(path), Network)
 
 
 def card(source: bytes) -> Callable[[Path, bytes], object]:

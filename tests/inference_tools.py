@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from segmodel.checkpoint import save_checkpoint
 from segmodel.data.scenes import CLASSES, PALETTE
-from segmodel.model import ModelConfig, SegModel
+from segmodel.model_config import ModelConfig
+from segmodel.model_store import save_checkpoint
+from segmodel.segmodel import SegModel
 
 TINY = {"depth": 18, "width": 4, "stem_width": 4, "label_hidden": 4, "rings": ((1, 2),), "label_pool": 5}
 

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from bad_input_tools import furnish
 
-from segmodel.checkpoint import load_model
-from segmodel.inference import label_maps
-from segmodel.optimisation import make_optimizer, training_step
+from segmodel.inference_views import label_maps
+from segmodel.segmodel import SegModel
+from segmodel.training_optimisation import make_optimizer, training_step
 
 LIMIT = 1.0
 """Percent."""
@@ -33,7 +33,7 @@ def resident_mebibytes() -> float:
 
 def trained(folder: Path, count: int) -> Iterator[None]:
     """Training steps on small batches."""
-    model = load_model(folder / "run").train()
+    model = SegModel.load(folder / "run").train()
     optimizer = make_optimizer(model)
     rng = np.random.default_rng(0)
     for _ in range(count):
@@ -46,15 +46,15 @@ def predicted(folder: Path, count: int) -> Iterator[None]:
     """Predictions of pictures of many sizes, each read from a file, with the model read anew from time to time."""
     from PIL import Image
 
-    from segmodel.data.base import read_image
-    from segmodel.pictures import save_label
+    from segmodel.common_pictures import save_label
+    from segmodel.data.images import read_image
 
     rng = random.Random(0)
     sizes = [(rng.randrange(16, 97), rng.randrange(16, 97)) for _ in range(20)]
-    model = load_model(folder / "run")
+    model = SegModel.load(folder / "run")
     for index in range(count):
         if index % 100 == 99:
-            model = load_model(folder / "run")
+            model = SegModel.load(folder / "run")
         height, width = sizes[index % len(sizes)]
         Image.new("RGB", (width, height), (index % 256, 9, 9)).save(folder / "x.png")
         label = label_maps(model, read_image(folder / "x.png")[0], modes=[True])[0]

@@ -4,8 +4,9 @@ import torch
 from distributed_tools import SMALL, train
 from safetensors.torch import load_file
 
-from segmodel import batch_norm, cli
-from segmodel.checkpoint import load_model, read_checkpoint, save_checkpoint
+from segmodel import batch_norm, common_cli
+from segmodel.model_store import read_checkpoint, save_checkpoint
+from segmodel.segmodel import SegModel
 
 
 def test_statistics_of_a_finished_run(tmp_path, capsys):
@@ -14,7 +15,7 @@ def test_statistics_of_a_finished_run(tmp_path, capsys):
     assert train([*arguments, "--output", str(folder)]) == (0, "")
     source, new = folder / "last.safetensors", folder / "last_batch_norm.safetensors"
     content = source.read_bytes()
-    assert cli.run("batch_norm", batch_norm.main, [str(source)]) == 0
+    assert common_cli.run("batch_norm", batch_norm.main, [str(source)]) == 0
     assert f"checkpoint: {new}" in capsys.readouterr().out
     assert source.read_bytes() == content
     old, got = load_file(source), load_file(new)
@@ -23,7 +24,7 @@ def test_statistics_of_a_finished_run(tmp_path, capsys):
     card, _ = read_checkpoint(new)
     assert card["scores"] == read_checkpoint(source)[0]["scores"]
     three = folder / "three.safetensors"
-    assert cli.run("batch_norm", batch_norm.main, [str(source), "--epochs", "3", "--output", str(three)]) == 0
+    assert common_cli.run("batch_norm", batch_norm.main, [str(source), "--epochs", "3", "--output", str(three)]) == 0
     more = load_file(three)
     assert any(not torch.equal(more[name], old[name]) for name in more if "running" in name)
     assert all(torch.equal(more[name], old[name]) for name in more if "running" not in name and "batches" not in name)
@@ -33,24 +34,24 @@ def test_statistics_of_a_finished_run(tmp_path, capsys):
         ([str(source), "--epochs", "0"], "--epochs: expected more than 0"),
         ([str(tmp_path)], "expected a run folder"),
     ):
-        assert cli.run("batch_norm", batch_norm.main, case) == 2
+        assert common_cli.run("batch_norm", batch_norm.main, case) == 2
         assert message in capsys.readouterr().err
 
 
 def test_card_and_weights_are_of_one_checkpoint_though_a_training_goes_on(tmp_path, monkeypatch):
     folder = tmp_path / "run"
     assert train([*SMALL, "--steps", "1", "--output", str(folder)]) == (0, "")
-    file, expected = folder / "best.safetensors", load_model(folder / "best.safetensors")
+    file, expected = folder / "best.safetensors", SegModel.load(folder / "best.safetensors")
 
     def read(*given, **options):
         found = read_checkpoint(*given, **options)
-        newer = load_model(file)
+        newer = SegModel.load(file)
         torch.nn.init.zeros_(newer.backbone.conv1.weight)
         save_checkpoint(file, newer, found[0])
         return found
 
     monkeypatch.setattr(batch_norm, "read_checkpoint", read)
-    assert cli.run("batch_norm", batch_norm.main, [str(folder)]) == 0
-    assert not load_model(file).backbone.conv1.weight.any()
-    found = load_model(folder / "best_batch_norm.safetensors")
+    assert common_cli.run("batch_norm", batch_norm.main, [str(folder)]) == 0
+    assert not SegModel.load(file).backbone.conv1.weight.any()
+    found = SegModel.load(folder / "best_batch_norm.safetensors")
     assert torch.equal(found.backbone.conv1.weight, expected.backbone.conv1.weight)

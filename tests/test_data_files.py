@@ -11,9 +11,9 @@ import pytest
 from data_tools import SIZE, fails, save_image, save_label
 from PIL import Image
 
+from segmodel.common_labels import voc_palette
 from segmodel.data import DataError, SegmentationData, open_data
-from segmodel.data.base import index_values, read_label
-from segmodel.data.voc import voc_palette
+from segmodel.data.images import index_values, read_label
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import pytest
 from data_tools import SIZE, fails, save_image, save_label
 from PIL import Image
 
+from segmodel.common_labels import voc_palette
 from segmodel.data import DataError, MixedData, index_data, open_data
 from segmodel.data.ade20k import CLASSES as ADE_CLASSES
 from segmodel.data.cityscapes import CLASSES, IDS, PALETTE
-from segmodel.data.voc import voc_palette
 
 # Cityscapes' published table: id, name, class in training (255: none) and colour of every label in the pictures.
 PUBLISHED = """

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from segmodel import GuidanceCRF, GuidedFilter
-from segmodel.guidance import guide_from_image
 from segmodel.kernels import guidance_crf, guided_filter
+from segmodel.model_guided_filter import guide_from_image
 
 
 def test_parameters_start_as_potts() -> None:

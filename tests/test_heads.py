@@ -9,9 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from segmodel.heads import LearnableUpsampling, MaxPoolLabelContext, SegmentationHead, area_average, ring_scores
 from segmodel.kernels import box_filter
-from segmodel.model import VARIANTS, ModelConfig, SegModel
+from segmodel.model_config import VARIANTS, ModelConfig
+from segmodel.model_context_crf import MaxPoolLabelContext, ring_scores
+from segmodel.model_head import SegmentationHead
+from segmodel.model_upsampling import LearnableUpsampling, area_average
+from segmodel.segmodel import SegModel
 
 
 @settings(max_examples=30, deadline=None)

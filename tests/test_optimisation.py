@@ -1,8 +1,10 @@
 import torch
 from torch import nn
 
-from segmodel.model import ModelConfig, SegModel
-from segmodel.optimisation import make_optimizer, parameter_groups, recompute_batch_norm
+from segmodel.model_config import ModelConfig
+from segmodel.segmodel import SegModel
+from segmodel.training_optimisation import make_optimizer, parameter_groups
+from segmodel.training_statistics import recompute_batch_norm
 
 
 def tiny() -> SegModel:

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segmodel import train
-from segmodel.checkpoint import load_model
-from segmodel.model import VARIANTS, ModelConfig, SegModel
-from segmodel.peers import ASPP, PPM, PYRAMID
+from segmodel.model_config import VARIANTS, ModelConfig
+from segmodel.model_peers import ASPP, PPM, PYRAMID
+from segmodel.segmodel import SegModel
 
 
 @pytest.mark.parametrize("head", [ASPP, PPM])
@@ -102,6 +102,6 @@ def test_a_finished_run_has_batch_norm_statistics_in_its_head(variant: str, tmp_
     sizes = ["--depth", "18", "--width", "4", "--stem-width", "4", "--workers", "0", "--pictures", "0"]
     data = ["--data", "scenes:train=16,val=1", "--steps", "2", "--batch-norm-epochs", "1"]
     assert train.main(["--output", str(run), "--variant", variant, *sizes, *data]) == 0
-    norms = [m for m in load_model(run / "last.safetensors").head.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    norms = [m for m in SegModel.load(run / "last.safetensors").head.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert norms
     assert all(norm.num_batches_tracked > 0 and norm.running_mean.abs().sum() > 0 for norm in norms)

@@ -5,16 +5,16 @@ import pytest
 from inference_tools import picture, tiny_run
 from PIL import Image
 
-from segmodel import cli, predict
+from segmodel import common_cli, predict
 from segmodel.data.cityscapes import CLASSES, IDS
-from segmodel.inference import label_maps
-from segmodel.model import SegModel
+from segmodel.inference_views import label_maps
+from segmodel.segmodel import SegModel
 
 CPU = ("--device", "cpu", "--precision", "float32")
 
 
 def run(*arguments):
-    return cli.run("predict", predict.main, [*map(str, arguments), *CPU])
+    return common_cli.run("predict", predict.main, [*map(str, arguments), *CPU])
 
 
 @pytest.fixture

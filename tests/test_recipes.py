@@ -9,10 +9,10 @@ import torch
 from data_tools import save_image, save_label
 from distributed_tools import train
 
-from segmodel.configuration import SECTIONS, TrainConfig, make_config, read_recipe, recipe_names
+from segmodel.common_errors import UserError
 from segmodel.data import KINDS
-from segmodel.model import SegModel
-from segmodel.options import UserError
+from segmodel.segmodel import SegModel
+from segmodel.training_settings import SECTIONS, TrainConfig, make_config, read_recipe, recipe_names
 
 PAPER = ("voc-resnet101", "cityscapes-resnet101", "ade20k-resnet101", "coco-pretrain", "voc-coco-joint")
 CLASSES = {"voc-resnet101": 21, "cityscapes-resnet101": 19, "ade20k-resnet101": 150, "coco-pretrain": 81,

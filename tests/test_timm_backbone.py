@@ -7,10 +7,9 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from segmodel import ModelConfig, SegModel
-from segmodel import timm_backbone as module
-from segmodel.backbone import load_initial_weights
-from segmodel.timm_backbone import TimmBackbone
+from segmodel import ModelConfig, SegModel, model_timm_backbone
+from segmodel.model_timm_backbone import TimmBackbone
+from segmodel.model_weights import load_initial_weights
 
 try:
     timm = importlib.import_module("timm")
@@ -23,7 +22,7 @@ def test_without_timm_the_extra_is_named(monkeypatch):
     def absent(name):
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr(module, "import_module", absent)
+    monkeypatch.setattr(model_timm_backbone, "import_module", absent)
     with pytest.raises(ValueError, match=r"needs the extra: python -m pip install 'segmodel\[timm\]' \(No module"):
         SegModel(2, ModelConfig(backbone="timm:resnet18"))
 
@@ -54,7 +53,9 @@ class StandIn(torch.nn.Module):
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    monkeypatch.setattr(module, "_create", lambda name, stride, pretrained: StandIn(32 if name == "fixed" else stride))
+    monkeypatch.setattr(
+        model_timm_backbone, "_create", lambda name, stride, pretrained: StandIn(32 if name == "fixed" else stride)
+    )
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (16, 16), (17, 50)])
@@ -114,7 +115,9 @@ def test_models_within_a_wrapper_recompute_and_others_say_that_they_cannot(stand
 
 def test_the_default_stride_is_not_passed_on(monkeypatch):
     create = Mock(side_effect=lambda name, output_stride=32, **options: StandIn(output_stride))
-    monkeypatch.setattr(module, "import_module", lambda name: SimpleNamespace(is_model=bool, create_model=create))
+    monkeypatch.setattr(
+        model_timm_backbone, "import_module", lambda name: SimpleNamespace(is_model=bool, create_model=create)
+    )
     for stride, passed in ((16, {"output_stride": 16}), (32, {})):
         TimmBackbone("any", output_stride=stride)
         create.assert_called_with("any", pretrained=False, features_only=True, **passed)

@@ -6,8 +6,11 @@ PATH/images/validation/ADE_val_00000001.jpg     PATH/annotations/validation/ADE_
 
 import numpy as np
 
-from .base import DataError, FileData, Pair, existing_folder, index_values
-from .voc import voc_palette
+from segmodel.common_errors import DataError
+from segmodel.common_labels import voc_palette
+from segmodel.data.base import FileData
+from segmodel.data.images import index_values
+from segmodel.data.lists import Pair, existing_folder
 
 # The first name of each class in objectInfo150.txt.
 CLASSES = (
@@ -26,6 +29,8 @@ CLASSES = (
     "blanket", "sculpture", "hood", "sconce", "vase", "traffic light", "tray", "ashcan", "fan", "pier", "crt screen",
     "plate", "monitor", "bulletin board", "shower", "radiator", "glass", "clock", "flag",
 )  # fmt: skip
+
+
 FOLDERS = {"train": "training", "val": "validation"}
 
 

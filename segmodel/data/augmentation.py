@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from segmodel.options import option
-
-from .base import IGNORE, Sample, SegmentationData
+from segmodel.common_labels import IGNORE
+from segmodel.common_options import option
+from segmodel.data.base import Sample, SegmentationData
 
 
 @dataclass(frozen=True)

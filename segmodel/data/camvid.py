@@ -2,11 +2,16 @@
 
 import numpy as np
 
-from .base import DataError, FileData, existing_folder, index_values, read_pairs
+from segmodel.common_errors import DataError
+from segmodel.data.base import FileData
+from segmodel.data.images import index_values
+from segmodel.data.lists import existing_folder, read_pairs
 
 CLASSES = (
     "Sky", "Building", "Pole", "Road", "Pavement", "Tree", "SignSymbol", "Fence", "Car", "Pedestrian", "Bicyclist",
 )  # fmt: skip
+
+
 PALETTE = np.array(
     [
         (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0),
@@ -14,6 +19,8 @@ PALETTE = np.array(
     ],
     np.uint8,
 )  # fmt: skip
+
+
 UNLABELLED = 11
 
 

@@ -12,22 +12,18 @@ from pathlib import Path
 
 import numpy as np
 
-from .base import (
-    IGNORE,
-    DataError,
-    FileData,
-    MixedData,
-    Pair,
-    SegmentationData,
-    existing_folder,
-    index_values,
-    split_options,
-)
+from segmodel.common_errors import DataError
+from segmodel.common_labels import IGNORE
+from segmodel.data.base import FileData, MixedData, SegmentationData
+from segmodel.data.images import index_values
+from segmodel.data.lists import Pair, existing_folder, split_options
 
 CLASSES = (
     "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain",
     "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
 )  # fmt: skip
+
+
 PALETTE = np.array(
     [
         (128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153), (153, 153, 153),
@@ -36,6 +32,8 @@ PALETTE = np.array(
     ],
     np.uint8,
 )  # fmt: skip
+
+
 IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)  # of the classes, among 0..33
 
 

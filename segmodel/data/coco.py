@@ -25,32 +25,28 @@ from typing import Any
 
 import numpy as np
 
-from segmodel.errors import read_text
-
-from .base import (
-    IGNORE,
-    MAX_CLASSES,
-    DataError,
-    MixedData,
-    Sample,
-    SegmentationData,
-    existing_folder,
-    inside,
-    misplaced,
-    one_line,
-    read_image,
-    split_options,
-)
-from .voc import CLASSES as VOC_CLASSES
-from .voc import voc_palette
+from segmodel.common_errors import DataError, one_line, read_text
+from segmodel.common_labels import IGNORE, voc_palette
+from segmodel.data.base import MAX_CLASSES, MixedData, Sample, SegmentationData
+from segmodel.data.images import read_image
+from segmodel.data.lists import existing_folder, inside, misplaced, split_options
+from segmodel.data.voc import CLASSES as VOC_CLASSES
 
 VOC_NAMES = {  # where COCO's name differs from VOC's
     "airplane": "aeroplane", "dining table": "diningtable", "motorcycle": "motorbike", "potted plant": "pottedplant",
     "couch": "sofa", "tv": "tvmonitor",
 }  # fmt: skip
+
+
 YEARS = ("2017", "2014", "")
+
+
 Image = tuple[str, int, int, int]  # file (a text: a hundred thousand paths unpickle slowly), height, width, id
+
+
 _BLANK = re.compile(r"[ \t\r\n]*")
+
+
 _DECODER = json.JSONDecoder()
 
 

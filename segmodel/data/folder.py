@@ -21,22 +21,15 @@ from typing import Any
 
 import numpy as np
 
-from segmodel.errors import read_text
-
-from .base import (
-    IGNORE,
-    MAX_CLASSES,
-    DataError,
-    FileData,
-    Pair,
-    existing_folder,
-    index_values,
-    one_line,
-    pictures_below,
-    read_pairs,
-)
+from segmodel.common_errors import DataError, one_line, read_text
+from segmodel.common_labels import IGNORE
+from segmodel.data.base import MAX_CLASSES, FileData
+from segmodel.data.images import index_values, pictures_below
+from segmodel.data.lists import Pair, existing_folder, read_pairs
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+
 SPLITS = ("train", "val", "test")
 
 

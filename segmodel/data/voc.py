@@ -6,21 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from .base import (
-    DataError,
-    FileData,
-    MixedData,
-    Pair,
-    SegmentationData,
-    class_values,
-    existing_folder,
-    index_values,
-    inside,
-    one_line,
-    read_lines,
-    split_options,
-)
-from .matlab import read_field
+from segmodel.common_errors import DataError, one_line
+from segmodel.common_labels import voc_palette
+from segmodel.data.base import FileData, MixedData, SegmentationData
+from segmodel.data.images import class_values, index_values
+from segmodel.data.lists import Pair, existing_folder, inside, read_lines, split_options
+from segmodel.data.matlab import read_field
 
 CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -28,17 +19,9 @@ CLASSES = (
 )  # fmt: skip
 
 
-def voc_palette(count: int = 21) -> np.ndarray:
-    """The colours of the VOC development kit: the bits of the class number dealt to red, green, blue, highest first."""
-    numbers = np.arange(count)
-    palette = np.zeros((count, 3), np.uint8)
-    for bit in range(8):
-        for channel in range(3):
-            palette[:, channel] |= (((numbers >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
-    return palette
-
-
 _VALUES = index_values(len(CLASSES))
+
+
 _MAX_MAT = 1 << 20, 1 << 26  # bytes of a MATLAB file, packed and unpacked; SBD's have a few thousand
 
 

@@ -1,0 +1,161 @@
+"""Pictures and label maps, read from files."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Container
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from segmodel.common_errors import DataError, limit, one_line
+from segmodel.common_labels import IGNORE
+
+_INVALID = 254
+
+
+_ORIENTATION = 0x0112  # EXIF
+
+
+_IMAGE_MODES = ("RGB", "L", "P", "1", "RGBA", "LA", "CMYK", "YCbCr")
+
+
+_LABEL_MODES = ("P", "L", "1", "I;16", "I")
+
+
+_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")  # not EPS: Pillow would start Ghostscript
+
+
+def picture_endings() -> set[str]:
+    """Endings, such as ".png", of the picture files that are read."""
+    return {ending for ending, kind in Image.registered_extensions().items() if kind in _FORMATS}
+
+
+def has_picture_name(file: Path, endings: Container[str]) -> bool:
+    """Whether a file of a folder is one of its pictures, by its name; hidden files, such as macOS leaves, are not."""
+    return not file.name.startswith(".") and file.suffix.lower() in endings
+
+
+def pictures_below(folder: Path, endings: Container[str]) -> list[Path]:
+    """Pictures of a folder and of all folders in it, sorted; not those of hidden ones, such as notebooks leave."""
+    files = (file for file in folder.rglob("*") if has_picture_name(file, endings))
+    return sorted(file for file in files if not any(part[0] == "." for part in file.relative_to(folder).parts))
+
+
+def picture_pixels(image: Image.Image) -> np.ndarray:
+    """The pixels (H, W, 3) uint8, RGB, of a PIL image.
+
+    Raises:
+        ValueError: more than 8 bits a channel: Pillow would cut them off at 255.
+    """
+    if image.mode == "F" or image.mode.startswith("I"):
+        raise ValueError(f"image: expected 8 bits a channel, got mode {image.mode}")
+    return np.array(image.convert("RGB"))
+
+
+def index_values(count: int, *, ignore: int | None = IGNORE) -> np.ndarray:
+    """The table for labels that are class numbers 0..count-1 plus one ignore value (None: none)."""
+    values = np.full(256, _INVALID, np.uint8)
+    values[:count] = np.arange(count)
+    if ignore is not None:
+        values[ignore] = IGNORE
+    return values
+
+
+def read_image(path: Path) -> tuple[np.ndarray, int]:
+    """The pixels of an image as stored, (H, W, 3) uint8 RGB, and its EXIF orientation (1: upright).
+
+    The orientation is not applied: the labels of the published data sets are drawn on the stored pixels.
+    """
+    return _decoded(path, _IMAGE_MODES, "an image of 8 bits a channel", convert=True)
+
+
+def read_label(path: Path, *, values: np.ndarray, colours: np.ndarray | None = None) -> np.ndarray:
+    """Labels as (H, W) uint8 classes; palette and grey pictures hold numbers, RGB ones (with `colours`) colours."""
+    if colours is not None:
+        raw, _ = _decoded(path, ("RGB", "L"), "labels as colours (an RGB or grey picture)")
+        return _from_colours(path, raw if raw.ndim == 3 else np.repeat(raw[..., None], 3, 2), values, colours)
+    raw, _ = _decoded(path, _LABEL_MODES, "labels as numbers (a palette or grey picture)")
+    return class_values(path, raw, values)
+
+
+def class_values(path: Path, raw: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Whole numbers (H, W) as uint8 classes by the table `values`; `path` is for the message if one has none."""
+    clipped = np.clip(raw, 0, 255).astype(np.uint8, copy=False)
+    label = values[clipped]
+    wrong = (label == _INVALID) | (clipped != raw)
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise DataError(
+            f"{path}: label value {int(raw[row, column])} at row {row}, column {column}; allowed: {_allowed(values)}"
+        )
+    return label
+
+
+def _decoded(path: Path, modes: tuple[str, ...], expected: str, convert: bool = False) -> tuple[np.ndarray, int]:
+    """The pixels of a file (of an animation its first picture), converted to RGB or as they are, and its EXIF
+    orientation."""
+    most = limit("SEGMODEL_MAX_PIXELS")
+    if most > (Image.MAX_IMAGE_PIXELS or most):  # Pillow's own limit yields to a higher one that the user asked for
+        Image.MAX_IMAGE_PIXELS = most
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=_FORMATS) as image:
+            if image.width * image.height > most:
+                size = f"{image.width}x{image.height}"
+                raise ValueError(f"expected at most {most} pixels (SEGMODEL_MAX_PIXELS), got {size}")
+            mode = image.mode if convert else _changed(image) or image.mode
+            orientation = int(image.getexif().get(_ORIENTATION, 1))
+            pixels = np.array(image.convert("RGB") if convert else image) if mode in modes else None
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except Exception as error:  # every decoder has its own exceptions; the user needs one line
+        raise DataError(f"{path}: cannot be read as an image: {one_line(error)}") from error
+    if pixels is None:
+        raise DataError(f"{path}: expected {expected}, got mode {mode}")
+    return pixels, orientation
+
+
+def _changed(image: Image.Image) -> str:
+    """What Pillow would change in a label picture's numbers; "" if it gives those that the file holds."""
+    if image.format in ("JPEG", "MPO") or image.info.get("compression") in ("jpeg", "tiff_jpeg"):
+        return f"{image.mode}, compressed with loss"
+    tiles = getattr(image, "tile", None)
+    if not tiles:
+        return ""
+    codec, arguments = tiles[0][0], tiles[0][3]
+    raw = arguments if isinstance(arguments, str) else str(arguments[0])
+    kind, _, change = raw.partition(";")  # such as L;4IR: of 4 bits, inverted, the bits of each byte in reverse
+    if kind in ("1", "L") and "I" in change:
+        return f"{image.mode}, white as 0"  # inverted
+    if kind == "L" and change[:1] in ("2", "4"):
+        return "L of 2 or 4 bits"  # stretched to 0..255
+    if codec.startswith("ppm") and arguments[-1] not in (255, 65535):
+        return f"{image.mode} up to {arguments[-1]}"  # stretched
+    return ""
+
+
+def _from_colours(path: Path, raw: np.ndarray, values: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    """Classes of an RGB label picture: the colours are searched as 24-bit numbers."""
+    keys = _packed(colours)
+    order = np.argsort(keys)
+    codes = _packed(raw)
+    place = np.minimum(np.searchsorted(keys[order], codes), len(keys) - 1)
+    wrong = keys[order][place] != codes
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        colour = tuple(int(v) for v in raw[row, column])
+        raise DataError(f"{path}: label colour {colour} at row {row}, column {column} is none of the {len(keys)} known")
+    return values[order[place]]
+
+
+def _packed(colours: np.ndarray) -> np.ndarray:
+    red, green, blue = np.moveaxis(colours.astype(np.int32), -1, 0)
+    return (red << 16) | (green << 8) | blue
+
+
+def _allowed(values: np.ndarray) -> str:
+    classes, ignored = np.flatnonzero(values < _INVALID), np.flatnonzero(values == IGNORE)
+    if len(ignored) > 2:
+        return f"0..{max(classes[-1], ignored[-1])}"
+    return f"{classes[0]}..{classes[-1]}" + "".join(f" and {value} (ignored)" for value in ignored)

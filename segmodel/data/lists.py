@@ -1,0 +1,111 @@
+"""Lists of files and the paths that they may name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from segmodel.common_errors import DataError, limit, one_line, read_text
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Where one sample lies; `where` is the line of the list that says so."""
+
+    image: Path
+    label: Path
+    name: str
+    where: str = ""
+
+
+def misplaced(root: Path, paths: Sequence[Path]) -> dict[int, str]:
+    """Which of these files are missing, or lie outside the root once links are followed: index -> one line.
+
+    The root itself may be a link; a link in it that leads out of it is an error unless SEGMODEL_FOLLOW_LINKS is 1, so
+    that no list or archive from elsewhere decides which other files of a machine are read.
+    """
+    real_root, real_folders, wrong = root.resolve(), dict[Path, Path](), dict[int, str]()
+    follow = limit("SEGMODEL_FOLLOW_LINKS")
+    for index, path in enumerate(paths):
+        if not os.path.isfile(path):  # unlike the path's own methods it never raises, whatever the name
+            wrong[index] = f"no such file: {path}"
+        elif not follow:
+            if path.parent not in real_folders:
+                real_folders[path.parent] = path.parent.resolve()
+            real = path.resolve() if os.path.islink(path) else real_folders[path.parent]
+            if not real.is_relative_to(real_root):
+                wrong[index] = (
+                    f"expected a path inside {root}, got a link out of it: {path} (SEGMODEL_FOLLOW_LINKS=1 allows that)"
+                )
+    return wrong
+
+
+def split_options(kind: str, rest: str, known: tuple[str, ...]) -> tuple[str, dict[str, str]]:
+    """PATH and the options of PATH,NAME,NAME=VALUE; `known`: "NAME" or "NAME=". A folder's name may hold a comma."""
+    path, *parts = [rest] if os.path.isdir(rest) else rest.split(",")
+    options: dict[str, str] = {}
+    for part in parts:
+        name, sign, value = part.partition("=")
+        if name + sign not in known or bool(sign) != bool(value) or name in options:
+            form = "".join(f"[,{option}{'PATH' * option.endswith('=')}]" for option in known)
+            raise DataError(f"data: expected {kind}:PATH{form}, got '{kind}:{rest}'")
+        options[name] = value
+    return path, options
+
+
+def existing_folder(path: str | Path, what: str) -> Path:
+    folder = Path(path)
+    if not os.path.isdir(folder):  # unlike the path's own methods these never raise, whatever the name
+        raise DataError(
+            f"{what}: expected a folder, got {folder}" + (" (a file)" if os.path.exists(folder) else " (missing)")
+        )
+    return folder
+
+
+def read_lines(path: Path, *, fields: int, expected: str) -> list[tuple[str, list[str]]]:
+    """The lines of a list file, split at blanks, each with the place that names it; empty lines are left out."""
+    try:
+        lines = read_text(path, most="SEGMODEL_MAX_LIST_BYTES", encoding="utf-8-sig").splitlines()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file (a list of {expected})") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read: {one_line(error)}") from error
+    rows = [(f"{path}, line {number}", line.split()) for number, line in enumerate(lines, start=1) if line.strip()]
+    wrong = [f"{where}: expected {expected}, got {' '.join(row)!r:.200}" for where, row in rows if len(row) != fields]
+    if not rows:
+        wrong = [f"{path}: expected at least one line ({expected}), got an empty list"]
+    if wrong:
+        raise DataError(*wrong)
+    return rows
+
+
+def inside(root: Path, entry: str, where: str) -> Path:
+    """The path that an entry of a list names; entries may not leave the root (by links neither: see misplaced)."""
+    parts = Path(entry).parts
+    if Path(entry).is_absolute() or ".." in parts:
+        raise DataError(f"{where}: expected a path inside {root}, got {entry!r:.200}")
+    return root.joinpath(*parts)
+
+
+def read_pairs(list_path: Path, root: Path) -> list[Pair]:
+    """Pairs from a list of IMAGE LABEL lines.
+
+    An absolute entry such as /SegNet/CamVid/train/a.png was written on another machine: its last two parts, folder
+    and file, are taken below the root. A sample is named after its image's file; where two images of a list have one
+    name, all have the path below the root, with the ending where that too is needed.
+    """
+    pairs = []
+    for where, entries in read_lines(list_path, fields=2, expected="IMAGE LABEL"):
+        relative = ["/".join(Path(e).parts[1:][-2:]) if Path(e).is_absolute() else e for e in entries]
+        image, label = (inside(root, entry, where) for entry in relative)
+        pairs.append(Pair(image, label, image.stem, where))
+    names: tuple[Callable[[Path], str], ...] = (
+        lambda image: image.stem,
+        lambda image: image.relative_to(root).with_suffix("").as_posix(),
+        lambda image: image.relative_to(root).as_posix(),
+    )
+    images = {pair.image for pair in pairs}
+    name = next(name for name in names if len(set(map(name, images))) == len(images))
+    return [replace(pair, name=name(pair.image)) for pair in pairs]

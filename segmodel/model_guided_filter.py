@@ -1,0 +1,99 @@
+"""The guided filter as a module for any model's scores (Eq. 11, 12), and the guide that an image gives."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segmodel.kernels import backend, guided_filter
+
+
+def guide_from_image(image: Tensor, size: Sequence[int], image_range: tuple[float, float]) -> Tensor:
+    """Area-average an N 3 H W (or N 1 H W) image to ``size`` and map ``image_range`` to 0..255.
+
+    Raises:
+        ValueError: if the image is smaller than ``size``.
+    """
+    if not isinstance(image, Tensor):
+        raise ValueError(f"image: expected a tensor, got {type(image).__name__}")
+    if image.dim() != 4 or image.shape[1] not in (1, 3):
+        raise ValueError(f"image: expected N 3 H W or N 1 H W, got shape {tuple(image.shape)}")
+    if image.shape[2] < size[0] or image.shape[3] < size[1]:
+        raise ValueError(f"image: expected at least {size[0]} x {size[1]} pixels, got {tuple(image.shape[2:])}")
+    low, high = image_range
+    # Half precision holds 0..255 in whole colours only, and the filter feels less than one.
+    image = image if image.dtype == torch.float64 else image.float()
+    if tuple(image.shape[2:]) != tuple(size):
+        if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+            image = torch.ops.segmodel.area_mean(image, size[0], size[1])
+        else:
+            image = F.adaptive_avg_pool2d(image, (size[0], size[1]))
+    return (image - low) * (255.0 / (high - low))
+
+
+@torch.library.custom_op("segmodel::area_mean", mutates_args=())
+def _area_mean(image: Tensor, height: int, width: int) -> Tensor:
+    """``F.adaptive_avg_pool2d`` as one operator: torch.compile cannot lower PyTorch's own for sizes that vary."""
+    return F.adaptive_avg_pool2d(image.contiguous(), (height, width))
+
+
+@_area_mean.register_fake
+def _(image: Tensor, height: int, width: int) -> Tensor:
+    return image.new_empty((*image.shape[:2], height, width))
+
+
+def _area_mean_setup(ctx, inputs, output) -> None:
+    ctx.save_for_backward(inputs[0])
+
+
+def _area_mean_backward(ctx, grad: Tensor):
+    return torch.ops.aten._adaptive_avg_pool2d_backward(grad, ctx.saved_tensors[0]), None, None
+
+
+_area_mean.register_autograd(_area_mean_backward, setup_context=_area_mean_setup)
+
+
+def check_settings(radius: int, eps: float, border: str, image_range: tuple[float, float]) -> None:
+    """The settings that both modules share, checked when they are made."""
+    backend.check_window(radius, border)
+    backend.check_eps(eps)
+    check_range(image_range)
+
+
+def check_range(image_range: tuple[float, float]) -> None:
+    """Black and white of an image."""
+    pair = isinstance(image_range, Sequence) and len(image_range) == 2
+    if not pair or not -math.inf < image_range[0] < image_range[1] < math.inf:
+        raise ValueError(f"image_range: expected finite (low, high) with low < high, got {image_range!r}")
+
+
+class GuidedFilter(nn.Module):
+    """Eq. 11 and 12: ``guided(scores, image)`` filters N L H W scores with an image at least as large.
+
+    Args:
+        radius, eps, border: see ``segmodel.kernels.guided_filter``.
+        image_range: the values of the image's black and white; the guide is mapped to 0..255.
+    """
+
+    def __init__(
+        self,
+        *,
+        radius: int = 3,
+        eps: float = 1.0,
+        image_range: tuple[float, float] = (0, 255),
+        border: str = "clipped",
+    ) -> None:
+        super().__init__()
+        check_settings(radius, eps, border, image_range)
+        self.radius, self.eps, self.border = radius, eps, border
+        self.image_range = image_range
+
+    def forward(self, scores: Tensor, image: Tensor) -> Tensor:
+        backend.check_map("scores", scores)
+        guide = guide_from_image(image, scores.shape[-2:], self.image_range)
+        return guided_filter(scores, guide, radius=self.radius, eps=self.eps, border=self.border)
+
+    def extra_repr(self) -> str:
+        return f"radius={self.radius}, eps={self.eps}, border={self.border!r}"

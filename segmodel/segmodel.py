@@ -1,0 +1,117 @@
+"""SegModel: the paper's network, and its way from and to pictures and files."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from segmodel.common_device import autocast_dtype, evaluating
+from segmodel.common_errors import UserError
+from segmodel.data.images import has_picture_name, picture_endings, picture_pixels, read_image
+from segmodel.inference_views import label_maps
+from segmodel.model_network import Network
+from segmodel.model_pretrained import from_pretrained, save_pretrained
+from segmodel.model_store import load_network
+
+
+class SegModel(Network):
+    """A ``Network`` that segments pictures, is loaded from runs and files, and saved for others."""
+
+    @classmethod
+    def load(cls, path: str | Path) -> "SegModel":
+        """The model of a run folder (its best checkpoint, else its last) or of a checkpoint file, ready for inference.
+
+        ``model.classes`` and ``model.palette`` hold what it was trained on.
+
+        Raises:
+            ValueError: no checkpoint there, or not one of segmodel's.
+        """
+        return load_network(path, cls)
+
+    def segment(self, image: Any, *, guidance: bool | None = None) -> Any:
+        """Labels ``(H, W)`` uint8, class numbers, of a picture, at its size.
+
+        Args:
+            image: an array ``(H, W, 3)`` (RGB, not BGR) or ``(H, W)``, uint8; a PIL image; the path of a picture (its
+                pixels as stored: an EXIF orientation is not applied). A list or tuple of such gives a list. The path of
+                a folder gives a dict from each picture's path to its labels.
+            guidance: the guidance CRF on or off (None: as configured).
+
+        Convolutions are bfloat16 where the processor is fast with it. The model stays in its mode (training or not).
+
+        Raises:
+            ValueError: not such an image, an unreadable file, or a folder without pictures.
+        """
+        return segment(self, image, guidance=guidance)
+
+    def save_pretrained(self, folder: str | Path, **about: Any) -> None:
+        """Writes model.safetensors and card.json, for ``from_pretrained`` and for others to read.
+
+        The card holds classes, palette, normalisation and channel order, configuration, versions, and ``about``: any of
+        ``licence``, ``training_data``, ``scores``, ``data``, ``step``, ``total_steps`` (JSON values); what is not given
+        is taken from ``self.card``, which ``load`` fills. A folder that is there is written over.
+
+        Raises:
+            ValueError: a model without ``classes`` and ``palette``, or an unknown name.
+        """
+        save_pretrained(self, folder, **about)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> "SegModel":
+        """The model of a folder of ``save_pretrained``, bit for bit, ready for inference; nothing is executed.
+
+        Raises:
+            ValueError: a file that is missing or unreadable, or a card that does not fit the weights.
+        """
+        return from_pretrained(folder, cls)
+
+
+Picture = np.ndarray | Image.Image | str | Path
+
+
+def pixels(image: Picture) -> np.ndarray:
+    """``(H, W, 3)`` uint8, RGB, of an array, a PIL image or a file.
+
+    Raises:
+        ValueError: another type, shape or dtype, or a file that is no picture.
+    """
+    if isinstance(image, str | Path):
+        return read_image(Path(image))[0]
+    if isinstance(image, Image.Image):
+        return picture_pixels(image)
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"image: expected an array, a PIL image or a path, got {type(image).__name__}")
+    grey = image.ndim == 2
+    if image.dtype != np.uint8 or image.size == 0 or not (grey or (image.ndim == 3 and image.shape[2] == 3)):
+        raise ValueError(f"image: expected uint8 (H, W, 3), RGB, or (H, W), got {image.dtype} {image.shape}")
+    return np.repeat(image[..., None], 3, axis=2) if grey else image
+
+
+def segment(
+    model: Network, image: Picture | Sequence[Picture], *, guidance: bool | None = None
+) -> np.ndarray | list[np.ndarray] | dict[Path, np.ndarray]:
+    """See ``SegModel.segment``."""
+    if isinstance(image, list | tuple):
+        return [_labels(model, pixels(item), guidance) for item in image]
+    if isinstance(image, str | Path) and os.path.isdir(image):
+        files = pictures_in(Path(image))
+        return {file: _labels(model, pixels(file), guidance) for file in files}
+    return _labels(model, pixels(image), guidance)  # type: ignore[arg-type]
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The picture files of a folder, sorted; not those of folders in it."""
+    known = picture_endings()
+    files = sorted(file for file in folder.iterdir() if has_picture_name(file, known) and file.is_file())
+    if not files:
+        raise UserError(f"{folder}: no picture in this folder")
+    return files
+
+
+def _labels(model: Network, image: np.ndarray, guidance: bool | None) -> np.ndarray:
+    with evaluating(model):
+        dtype = autocast_dtype("auto", next(model.parameters()).device)
+        return label_maps(model, image, modes=[guidance], dtype=dtype)[0]
