@@ -10,23 +10,23 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from segmodel.experiments_tuning import tune_refinement as tune_refinement
-    from segmodel.inference_refinement import refine as refine
-    from segmodel.inference_refinement import refine_mask as refine_mask
-    from segmodel.model_config import ModelConfig as ModelConfig
-    from segmodel.model_guidance_crf import GuidanceCRF as GuidanceCRF
-    from segmodel.model_guided_filter import GuidedFilter as GuidedFilter
+    from segmodel.experiments.tuning import tune_refinement as tune_refinement
+    from segmodel.inference.refinement import refine as refine
+    from segmodel.inference.refinement import refine_mask as refine_mask
+    from segmodel.model.config import ModelConfig as ModelConfig
+    from segmodel.model.guidance_crf import GuidanceCRF as GuidanceCRF
+    from segmodel.model.guided_filter import GuidedFilter as GuidedFilter
     from segmodel.segmodel import SegModel as SegModel
 
 __version__ = "0.1.0"
 _HOME = {
-    "GuidanceCRF": "segmodel.model_guidance_crf",
-    "GuidedFilter": "segmodel.model_guided_filter",
-    "ModelConfig": "segmodel.model_config",
+    "GuidanceCRF": "segmodel.model.guidance_crf",
+    "GuidedFilter": "segmodel.model.guided_filter",
+    "ModelConfig": "segmodel.model.config",
     "SegModel": "segmodel.segmodel",
-    "refine": "segmodel.inference_refinement",
-    "refine_mask": "segmodel.inference_refinement",
-    "tune_refinement": "segmodel.experiments_tuning",
+    "refine": "segmodel.inference.refinement",
+    "refine_mask": "segmodel.inference.refinement",
+    "tune_refinement": "segmodel.experiments.tuning",
 }
 __all__ = [
     "GuidanceCRF",

@@ -15,14 +15,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from segmodel import common_cli
-from segmodel.common_errors import UserError
-from segmodel.common_options import add_flags
+from segmodel.common import cli
+from segmodel.common.errors import UserError
+from segmodel.common.options import add_flags
 from segmodel.data import open_data
-from segmodel.evaluation_evaluate import class_numbers
-from segmodel.experiments_runs import finished_runs, planned_runs, train_all
-from segmodel.model_config import VARIANTS
-from segmodel.training_settings import SECTIONS
+from segmodel.evaluation.evaluate import class_numbers
+from segmodel.experiments.runs import finished_runs, planned_runs, train_all
+from segmodel.model.config import VARIANTS
+from segmodel.training.settings import SECTIONS
 
 
 def names_list(text: str) -> list[str]:
@@ -53,8 +53,8 @@ def size_pair(text: str) -> tuple[int, int]:
     return int(match[2]), int(match[1])
 
 
-def make_parser() -> common_cli.Parser:
-    parser = common_cli.Parser("ablate", __doc__)
+def make_parser() -> cli.Parser:
+    parser = cli.Parser("ablate", __doc__)
     parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="folder of runs and report")
     parser.add_argument("--variants", default=",".join(VARIANTS), help=f"default: {','.join(VARIANTS)}")
     parser.add_argument("--seeds", help="default: 0,1; with --report-only all that are there")
@@ -96,11 +96,11 @@ def main(arguments: Sequence[str]) -> int:
             if status > 128:  # a signal: train has said so, and saved its state
                 print(f"segmodel.ablate: the same command goes on with {options.output}", file=sys.stderr)
             return status
-    from segmodel.experiments_tables import write_report
+    from segmodel.experiments.tables import write_report
 
     write_report(runs, notes, options)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(common_cli.run("ablate", main))
+    sys.exit(cli.run("ablate", main))

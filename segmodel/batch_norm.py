@@ -12,22 +12,22 @@ from collections.abc import Sequence
 from torch import Tensor
 from tqdm import tqdm
 
-from segmodel import common_cli
-from segmodel.common_device import autocast, autocast_dtype, choose_device, place
-from segmodel.common_errors import UserError
-from segmodel.common_files import output_file
-from segmodel.common_options import read_toml
+from segmodel.common import cli
+from segmodel.common.device import autocast, autocast_dtype, choose_device, place
+from segmodel.common.errors import UserError
+from segmodel.common.files import output_file
+from segmodel.common.options import read_toml
 from segmodel.data import AugmentedData, open_data
-from segmodel.evaluation_evaluate import check_classes, evaluate, result_json
-from segmodel.model_network import Network
-from segmodel.model_store import build_network, find_checkpoint, read_checkpoint, save_checkpoint
-from segmodel.training_batches import BatchKeys, load_batches, steps_per_epoch
-from segmodel.training_settings import SECTIONS, make_config
-from segmodel.training_statistics import recompute_batch_norm
+from segmodel.evaluation.evaluate import check_classes, evaluate, result_json
+from segmodel.model.network import Network
+from segmodel.model.store import build_network, find_checkpoint, read_checkpoint, save_checkpoint
+from segmodel.training.batches import BatchKeys, load_batches, steps_per_epoch
+from segmodel.training.settings import SECTIONS, make_config
+from segmodel.training.statistics import recompute_batch_norm
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = common_cli.Parser("batch_norm", __doc__)
+    parser = cli.Parser("batch_norm", __doc__)
     parser.add_argument("run", metavar="RUN", help="run folder (its best checkpoint) or a checkpoint file in it")
     parser.add_argument("--epochs", type=float, default=1.0, help="passes over the training set (default: 1)")
     parser.add_argument("--output", metavar="FILE", help="default: NAME_batch_norm.safetensors beside NAME.safetensors")
@@ -69,4 +69,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(common_cli.run("batch_norm", main))
+    sys.exit(cli.run("batch_norm", main))

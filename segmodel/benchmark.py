@@ -13,15 +13,15 @@ from typing import Any
 
 import torch
 
-from segmodel import common_cli
-from segmodel.common_environment import environment, peer
-from segmodel.common_errors import UserError
-from segmodel.common_files import write_output
-from segmodel.experiments_operators import operator_tables, print_table
+from segmodel.common import cli
+from segmodel.common.environment import environment, peer
+from segmodel.common.errors import UserError
+from segmodel.common.files import write_output
+from segmodel.experiments.operators import operator_tables, print_table
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = common_cli.Parser("benchmark", __doc__.splitlines()[0])
+    parser = cli.Parser("benchmark", __doc__.splitlines()[0])
     parser.add_argument("--only", choices=("operators", "model", "gpu"), help="some of the tables (default: all)")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch and OpenCV (default: 2)")
     parser.add_argument("--seconds", type=float, default=2.0, help="time for each contestant (default: 2)")
@@ -43,14 +43,14 @@ def main(arguments: Sequence[str]) -> int:
     if options.only in (None, "operators"):
         tables |= operator_tables(options.seconds)
     if options.only in (None, "model"):
-        from segmodel.experiments_models import model_tables
+        from segmodel.experiments.models import model_tables
 
         tables |= model_tables(options.seconds, precision=options.precision)
     for title, rows in tables.items():
         print_table(title, rows)
     report |= {"milliseconds": tables}
     if options.only in (None, "gpu"):
-        from segmodel import experiments_gpu as benchmark_gpu
+        from segmodel.experiments import gpu as benchmark_gpu
 
         report["gpu"] = benchmark_gpu.tables()
         benchmark_gpu.print_tables(report["gpu"])
@@ -60,4 +60,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(common_cli.run("benchmark", main))
+    sys.exit(cli.run("benchmark", main))

@@ -18,22 +18,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from segmodel import common_cli
-from segmodel.common_environment import versions
-from segmodel.common_errors import UserError
-from segmodel.common_files import json_text, output_file, write_output
+from segmodel.common import cli
+from segmodel.common.environment import versions
+from segmodel.common.errors import UserError
+from segmodel.common.files import json_text, output_file, write_output
 from segmodel.data import SegmentationData, open_data
-from segmodel.evaluation_evaluate import (
+from segmodel.evaluation.evaluate import (
     Evaluation,
     check_classes,
     class_numbers,
     evaluate_images,
     result_json,
 )
-from segmodel.evaluation_metrics import Interval, bootstrap, class_iou, mean_iou, table
-from segmodel.evaluation_per_image import aligned, read_per_image, write_per_image
-from segmodel.inference_settings import add_inference_options, guidance_modes, inference_config, load_for_inference
-from segmodel.model_store import find_checkpoint, read_checkpoint
+from segmodel.evaluation.metrics import Interval, bootstrap, class_iou, mean_iou, table
+from segmodel.evaluation.per_image import aligned, read_per_image, write_per_image
+from segmodel.inference.settings import add_inference_options, guidance_modes, inference_config, load_for_inference
+from segmodel.model.store import find_checkpoint, read_checkpoint
 
 
 def check_outputs(options: argparse.Namespace) -> None:
@@ -53,8 +53,8 @@ def parse_widths(text: str | None) -> list[int]:
     return [int(part) for part in parts]
 
 
-def make_parser() -> common_cli.Parser:
-    parser = common_cli.Parser("evaluate", __doc__)
+def make_parser() -> cli.Parser:
+    parser = cli.Parser("evaluate", __doc__)
     parser.add_argument("run", help="run folder (its best checkpoint on the validation images) or checkpoint file")
     parser.add_argument("--data", help="data set, such as voc:PATH; python -m segmodel.data --help lists them "
                         "(default: that of the run)")  # fmt: skip
@@ -194,4 +194,4 @@ def _line(report: dict[str, dict], title: str, name: str, found: Interval, *, si
 
 
 if __name__ == "__main__":
-    sys.exit(common_cli.run("evaluate", main))
+    sys.exit(cli.run("evaluate", main))

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as symbolic_config
 
-from segmodel import common_cli
-from segmodel.common_errors import UserError
-from segmodel.common_files import output_file, replacing
-from segmodel.model_network import Network
-from segmodel.model_store import load_network
+from segmodel.common import cli
+from segmodel.common.errors import UserError
+from segmodel.common.files import output_file, replacing
+from segmodel.model.network import Network
+from segmodel.model.store import load_network
 
 SIZES = ((1, 1, 1), (2, 1, 50), (3, 17, 33), (1, 64, 64), (2, 65, 97), (1, 127, 250), (1, 240, 320), (1, 375, 500),
          (1, 481, 353), (1, 1080, 1920))  # fmt: skip
@@ -87,7 +87,7 @@ def _without_assertions(program: ExportedProgram) -> None:
 
 def card(model: Network) -> dict[str, str]:
     """What a file says about its model, as texts."""
-    from segmodel.model_pretrained import normalisation
+    from segmodel.model.pretrained import normalisation
 
     return {
         "classes": json.dumps(model.classes),
@@ -184,8 +184,8 @@ def require_packages(names: Sequence[str]) -> None:
         raise UserError(f"--format onnx: needs {', '.join(missing)}: python -m pip install 'segmodel[onnx]'")
 
 
-def make_parser() -> common_cli.Parser:
-    parser = common_cli.Parser("export", __doc__ or "")
+def make_parser() -> cli.Parser:
+    parser = cli.Parser("export", __doc__ or "")
     parser.add_argument("run", metavar="RUN", help="run folder, model folder or checkpoint file")
     parser.add_argument("--format", choices=list(FORMATS), required=True, help="onnx, or pt2 (torch.export)")
     parser.add_argument("--output", required=True, metavar="FILE", help="the file to write")
@@ -221,4 +221,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(common_cli.run("export", main))
+    sys.exit(cli.run("export", main))

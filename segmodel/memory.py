@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from segmodel import common_cli
-from segmodel.common_errors import UserError
-from segmodel.model_backbone import LAYERS
-from segmodel.model_config import ModelConfig
-from segmodel.model_network import Network
-from segmodel.training_objective import hard_pixel_loss
+from segmodel.common import cli
+from segmodel.common.errors import UserError
+from segmodel.model.backbone import LAYERS
+from segmodel.model.config import ModelConfig
+from segmodel.model.network import Network
+from segmodel.training.objective import hard_pixel_loss
 
 
 def activation_bytes(model: Network, images: Tensor, labels: Tensor) -> int:
@@ -81,7 +81,7 @@ def infer(options: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = common_cli.Parser("memory", __doc__)
+    parser = cli.Parser("memory", __doc__)
     parser.add_argument("--depth", type=int, default=101, choices=LAYERS, help="depth of the ResNet (default: 101)")
     parser.add_argument("--classes", type=int, default=21, help="number of classes (default: 21)")
     parser.add_argument("--batch-size", type=int, default=2, help="images of the training step (default: 2)")
@@ -119,4 +119,4 @@ def _size(text: str) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    sys.exit(common_cli.run("memory", main))
+    sys.exit(cli.run("memory", main))

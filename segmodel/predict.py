@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from segmodel import common_cli
-from segmodel.common_errors import DataError, UserError
-from segmodel.common_pictures import overlay, save_label, save_picture, save_probabilities
+from segmodel.common import cli
+from segmodel.common.errors import DataError, UserError
+from segmodel.common.pictures import overlay, save_label, save_picture, save_probabilities
 from segmodel.data.cityscapes import CLASSES, IDS
 from segmodel.data.images import picture_endings, pictures_below, read_image
-from segmodel.inference_settings import add_inference_options, guidance_modes, inference_config, load_for_inference
-from segmodel.inference_views import Prediction, predict_images, same_size_batches
-from segmodel.model_network import Network
+from segmodel.inference.settings import add_inference_options, guidance_modes, inference_config, load_for_inference
+from segmodel.inference.views import Prediction, predict_images, same_size_batches
+from segmodel.model.network import Network
 
 KINDS = {"labels": ".png", "overlay": "_overlay.png", "probabilities": ".npz"}
 
@@ -106,7 +106,7 @@ def parse_kinds(text: str) -> list[str]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = common_cli.Parser("predict", __doc__)
+    parser = cli.Parser("predict", __doc__)
     parser.add_argument("run", help="run folder (its best checkpoint) or checkpoint file")
     parser.add_argument("images", nargs="+", metavar="IMAGE|FOLDER", help="pictures, or folders of pictures")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
@@ -151,4 +151,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(common_cli.run("predict", main))
+    sys.exit(cli.run("predict", main))

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from segmodel import common_cli
-from segmodel.common_errors import UserError
-from segmodel.common_files import output_file, replacing
-from segmodel.common_labels import voc_palette
-from segmodel.common_pictures import save_label, save_picture
+from segmodel.common import cli
+from segmodel.common.errors import UserError
+from segmodel.common.files import output_file, replacing
+from segmodel.common.labels import voc_palette
+from segmodel.common.pictures import save_label, save_picture
 from segmodel.data.images import read_image
-from segmodel.inference_refinement import Refinement, own_settings, read_scores, read_settings, refine
+from segmodel.inference.refinement import Refinement, own_settings, read_scores, read_settings, refine
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +52,7 @@ def _write(path: Path, result: np.ndarray, *, soft: bool) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = common_cli.Parser("refine", __doc__)
+    parser = cli.Parser("refine", __doc__)
     parser.add_argument("image", metavar="IMAGE", help="the picture")
     parser.add_argument("scores", metavar="SCORES.npy|MASK.png",
                         help="logits (C, h, w), probabilities (h, w), or a grey picture of a mask")  # fmt: skip
@@ -85,4 +85,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(common_cli.run("refine", main))
+    sys.exit(cli.run("refine", main))

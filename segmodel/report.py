@@ -4,16 +4,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from segmodel import common_cli
-from segmodel.training_report import write_report
+from segmodel.common import cli
+from segmodel.training.report import write_report
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = common_cli.Parser("report", __doc__)
+    parser = cli.Parser("report", __doc__)
     parser.add_argument("run", metavar="RUN", help="run folder")
     print(write_report(Path(parser.parse_args(arguments).run)))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(common_cli.run("report", main))
+    sys.exit(cli.run("report", main))

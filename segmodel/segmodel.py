@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from segmodel.common_device import autocast_dtype, evaluating
-from segmodel.common_errors import UserError
+from segmodel.common.device import autocast_dtype, evaluating
+from segmodel.common.errors import UserError
 from segmodel.data.images import has_picture_name, picture_endings, picture_pixels, read_image
-from segmodel.inference_views import label_maps
-from segmodel.model_network import Network
-from segmodel.model_pretrained import from_pretrained, save_pretrained
-from segmodel.model_store import load_network
+from segmodel.inference.views import label_maps
+from segmodel.model.network import Network
+from segmodel.model.pretrained import from_pretrained, save_pretrained
+from segmodel.model.store import load_network
 
 
 class SegModel(Network):

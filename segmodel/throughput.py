@@ -10,12 +10,12 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from segmodel import common_cli
-from segmodel.common_device import choose_device
-from segmodel.common_errors import UserError
-from segmodel.training_batches import Batch, Timed
-from segmodel.training_settings import add_settings, resolve
-from segmodel.training_trainer import Trainer
+from segmodel.common import cli
+from segmodel.common.device import choose_device
+from segmodel.common.errors import UserError
+from segmodel.training.batches import Batch, Timed
+from segmodel.training.settings import add_settings, resolve
+from segmodel.training.trainer import Trainer
 
 
 def seconds_each(trainer: Trainer, batches: Iterable[Batch], *, train: bool) -> tuple[float, float]:
@@ -34,7 +34,7 @@ def seconds_each(trainer: Trainer, batches: Iterable[Batch], *, train: bool) -> 
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = common_cli.Parser("throughput", __doc__)
+    parser = cli.Parser("throughput", __doc__)
     parser.add_argument("--batches", type=int, default=20, help="batches to time (default: 20)")
     add_settings(parser)
     options = parser.parse_args(arguments)
@@ -57,4 +57,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(common_cli.run("throughput", main))
+    sys.exit(cli.run("throughput", main))

@@ -17,15 +17,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from segmodel import common_cli, common_distributed
-from segmodel.common_errors import UserError
-from segmodel.training_run import train
-from segmodel.training_run_folder import check_folder, recorded_config
-from segmodel.training_settings import add_settings, resolve
+from segmodel.common import cli, distributed
+from segmodel.common.errors import UserError
+from segmodel.training.run import train
+from segmodel.training.run_folder import check_folder, recorded_config
+from segmodel.training.settings import add_settings, resolve
 
 
-def make_parser() -> common_cli.Parser:
-    parser = common_cli.Parser("train", __doc__)
+def make_parser() -> cli.Parser:
+    parser = cli.Parser("train", __doc__)
     parser.add_argument("--output", metavar="DIR", help="run folder, empty or new (default: runs/TIME)")
     parser.add_argument("--resume", metavar="RUN", help="continue a run exactly where its last checkpoint is "
                         "(where its data has moved, change its config.toml)")  # fmt: skip
@@ -42,7 +42,7 @@ def folder_to_resume(options: Any, arguments: Sequence[str]) -> Path | None:
         return Path(options.resume)
     if not options.output and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
         raise UserError("--output: expected with torchrun --max-restarts, so that a restarted run finds its folder")
-    begun = common_distributed.restarts() and (Path(options.output) / "last.safetensors").exists()
+    begun = distributed.restarts() and (Path(options.output) / "last.safetensors").exists()
     return Path(options.output) if begun else None
 
 
@@ -59,4 +59,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(common_cli.run("train", main))
+    sys.exit(cli.run("train", main))

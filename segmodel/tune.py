@@ -18,17 +18,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from segmodel import common_cli
-from segmodel.common_device import autocast, autocast_dtype, choose_device, place, to_batch
-from segmodel.common_environment import versions
-from segmodel.common_errors import UserError
-from segmodel.common_files import json_text, output_file, write_output
+from segmodel.common import cli
+from segmodel.common.device import autocast, autocast_dtype, choose_device, place, to_batch
+from segmodel.common.environment import versions
+from segmodel.common.errors import UserError
+from segmodel.common.files import json_text, output_file, write_output
 from segmodel.data import DataError, Sample, SegmentationData, open_data
-from segmodel.evaluation_evaluate import check_classes
-from segmodel.experiments_tuning import TRIMAP, Labelled, Metric, report, tune_refinement
-from segmodel.inference_refinement import Refinement, as_tensor, check_logits, read_scores
-from segmodel.model_network import Network
-from segmodel.model_store import load_network
+from segmodel.evaluation.evaluate import check_classes
+from segmodel.experiments.tuning import TRIMAP, Labelled, Metric, report, tune_refinement
+from segmodel.inference.refinement import Refinement, as_tensor, check_logits, read_scores
+from segmodel.model.network import Network
+from segmodel.model.store import load_network
 
 
 def scores_of(source: str, device: str, data: SegmentationData) -> Callable[[Sample], np.ndarray]:
@@ -88,8 +88,8 @@ def table(result: Mapping[str, Mapping[str, float]]) -> str:
     return "\n".join([*lines, f"{more:.0f} ms an image"])
 
 
-def make_parser() -> common_cli.Parser:
-    parser = common_cli.Parser("tune", __doc__ or "")
+def make_parser() -> cli.Parser:
+    parser = cli.Parser("tune", __doc__ or "")
     parser.add_argument("scores", metavar="SCORES|RUN", help="folder of NAME.npy logits, or a run or checkpoint")
     parser.add_argument("--data", required=True, help="as for segmodel.train, such as folder:PATH")
     parser.add_argument("--split", default="train", help="part of the data to tune on (default: train)")
@@ -146,4 +146,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(common_cli.run("tune", main))
+    sys.exit(cli.run("tune", main))

@@ -11,7 +11,7 @@ from bad_input_files import without_access
 from bad_input_tools import CLASSES, MODEL, PALETTE, Kind, Outcome, Room, environment, pixels
 
 from segmodel import ModelConfig, SegModel
-from segmodel.experiments_tuning import tune_refinement
+from segmodel.experiments.tuning import tune_refinement
 from segmodel.export import export_program
 from segmodel.predict import find_images
 

@@ -19,12 +19,12 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from segmodel import common_cli
-from segmodel.common_options import to_toml
-from segmodel.model_config import ModelConfig
-from segmodel.model_store import save_checkpoint
+from segmodel.common import cli
+from segmodel.common.options import to_toml
+from segmodel.model.config import ModelConfig
+from segmodel.model.store import save_checkpoint
 from segmodel.segmodel import SegModel
-from segmodel.training_settings import make_config
+from segmodel.training.settings import make_config
 
 MODEL = {"depth": 18, "width": 4, "stem_width": 4, "label_hidden": 4, "rings": ((1, 2),), "label_pool": 5}
 CLASSES = ["sky", "rest"]
@@ -137,7 +137,7 @@ class Room:
         before = self.snapshot()
         self.capture.readouterr()
         with as_somebody_else() if self.nobody else nullcontext():
-            status = common_cli.run(name, module.main, [str(text) for text in arguments])
+            status = cli.run(name, module.main, [str(text) for text in arguments])
         after = self.snapshot()
         harmed = [file for file, content in before.items() if after.get(file) != content]
         harmed += [file for file in after if file.endswith(".partial")]

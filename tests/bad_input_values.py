@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 
 from segmodel import GuidanceCRF, GuidedFilter, ModelConfig, SegModel
 from segmodel.data import Augmentation
-from segmodel.evaluation_metrics import ConfusionMatrix
-from segmodel.inference_refinement import refine, refine_mask
+from segmodel.evaluation.metrics import ConfusionMatrix
+from segmodel.inference.refinement import refine, refine_mask
 from segmodel.kernels import box_filter, distance_aware_pool, guidance_crf, guided_filter, patch_rearrange
-from segmodel.training_objective import hard_pixel_loss
+from segmodel.training.objective import hard_pixel_loss
 
 
 def flag(name: str, value: str) -> Callable[[Room], Outcome]:

@@ -63,21 +63,21 @@ def _enter(variables: Mapping[str, Any], queue: Any, target: Callable[..., Any],
 
 def train(arguments: Sequence[str]) -> tuple[int, str]:
     """Exit status and error output of the train command."""
-    from segmodel import common_cli
+    from segmodel.common import cli
 
     errors = io.StringIO()
     with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
-        status = common_cli.run("train", train.main, arguments)
+        status = cli.run("train", train.main, arguments)
     return status, errors.getvalue()
 
 
 def train_with_fault(fault: str, at: int, arguments: Sequence[str]) -> tuple[int, str]:
     """Training in which the last process, before its step ``at``: "kill"s itself, "hang"s, gets a "term" signal, or
     meets a "broken" file."""
-    from segmodel import training_trainer
-    from segmodel.common_errors import DataError
+    from segmodel.common.errors import DataError
+    from segmodel.training import trainer
 
-    original, original_batches, count = training_trainer.training_step, training_trainer.load_batches, 0
+    original, original_batches, count = trainer.training_step, trainer.load_batches, 0
     last = int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1
 
     def step(*given: Any, **options: Any) -> Any:
@@ -97,8 +97,8 @@ def train_with_fault(fault: str, at: int, arguments: Sequence[str]) -> tuple[int
                 raise DataError("b.png: broken")
             yield batch
 
-    training_trainer.training_step, training_trainer.load_batches = step, batches
+    trainer.training_step, trainer.load_batches = step, batches
     try:
         return train(arguments)
     finally:
-        training_trainer.training_step, training_trainer.load_batches = original, original_batches
+        trainer.training_step, trainer.load_batches = original, original_batches

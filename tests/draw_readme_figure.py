@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from segmodel import SegModel
-from segmodel.common_pictures import colourise, save_picture
+from segmodel.common.pictures import colourise, save_picture
 from segmodel.data import open_data
-from segmodel.inference_views import label_maps
+from segmodel.inference.views import label_maps
 
 SCENES = {3: (40, 20), 17: (84, 58)}  # index in val: row and column of its close-up
 TITLES = ("input", "truth", "guidance off", "guidance on", "off, close", "on, close")

@@ -32,17 +32,17 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors import safe_open
 
-from segmodel.common_errors import DataError, UserError
-from segmodel.common_options import parsed, read_toml
+from segmodel.common.errors import DataError, UserError
+from segmodel.common.options import parsed, read_toml
 from segmodel.data import open_data
 from segmodel.data.folder import read_classes
 from segmodel.data.images import index_values, read_image, read_label
-from segmodel.inference_refinement import read_scores, read_settings
-from segmodel.model_backbone import ResNet
-from segmodel.model_network import Network
-from segmodel.model_store import build_network, read_checkpoint
-from segmodel.model_weights import load_initial_weights
-from segmodel.training_settings import SECTIONS, make_config
+from segmodel.inference.refinement import read_scores, read_settings
+from segmodel.model.backbone import ResNet
+from segmodel.model.network import Network
+from segmodel.model.store import build_network, read_checkpoint
+from segmodel.model.weights import load_initial_weights
+from segmodel.training.settings import SECTIONS, make_config
 
 SECONDS = 30
 MEBIBYTES = 400

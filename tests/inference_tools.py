@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from segmodel.data.scenes import CLASSES, PALETTE
-from segmodel.model_config import ModelConfig
-from segmodel.model_store import save_checkpoint
+from segmodel.model.config import ModelConfig
+from segmodel.model.store import save_checkpoint
 from segmodel.segmodel import SegModel
 
 TINY = {"depth": 18, "width": 4, "stem_width": 4, "label_hidden": 4, "rings": ((1, 2),), "label_pool": 5}

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from bad_input_tools import furnish
 
-from segmodel.inference_views import label_maps
+from segmodel.inference.views import label_maps
 from segmodel.segmodel import SegModel
-from segmodel.training_optimisation import make_optimizer, training_step
+from segmodel.training.optimisation import make_optimizer, training_step
 
 LIMIT = 1.0
 """Percent."""
@@ -46,7 +46,7 @@ def predicted(folder: Path, count: int) -> Iterator[None]:
     """Predictions of pictures of many sizes, each read from a file, with the model read anew from time to time."""
     from PIL import Image
 
-    from segmodel.common_pictures import save_label
+    from segmodel.common.pictures import save_label
     from segmodel.data.images import read_image
 
     rng = random.Random(0)

@@ -29,7 +29,7 @@ from distributed_tools import start, together, train
 from PIL import Image
 from safetensors.torch import load_file
 
-from segmodel.model_store import read_checkpoint
+from segmodel.model.store import read_checkpoint
 
 TINY = [
     "--depth", "18", "--width", "4", "--stem-width", "4", "--label-hidden", "4", "--rings", "[1,2]",
@@ -51,9 +51,9 @@ PATIENCE = 300  # seconds for one session: on two busy cores importing torch and
 
 def train_with(fault: str, after: int, number: float, arguments: Sequence[str]) -> tuple[int, str]:
     """Training in a process of its own, which some faults strike from inside, before the step after so many."""
-    from segmodel import training_optimisation
+    from segmodel.training import optimisation
 
-    original, count = training_optimisation.training_step, 0
+    original, count = optimisation.training_step, 0
 
     def step(model: Any, *given: Any, **options: Any) -> Any:
         nonlocal count
@@ -65,7 +65,7 @@ def train_with(fault: str, after: int, number: float, arguments: Sequence[str]) 
         count += 1
         return original(model, *given, **options)
 
-    training_optimisation.training_step = step
+    optimisation.training_step = step
     return train(arguments)
 
 

@@ -13,21 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segmodel import (
-    ablate,
-    common_cli,
-    experiments_results,
-    experiments_runs,
-    train,
-    training_run,
-    training_settings,
-    training_trainer,
-)
-from segmodel.common_options import to_toml
-from segmodel.common_tables import Table
+from segmodel import ablate, train
+from segmodel.common import cli
+from segmodel.common.options import to_toml
+from segmodel.common.tables import Table
 from segmodel.data import open_data
-from segmodel.experiments_tables import _interval, busiest_window, mean_curve
-from segmodel.model_config import VARIANTS
+from segmodel.experiments import results, runs
+from segmodel.experiments.tables import _interval, busiest_window, mean_curve
+from segmodel.model.config import VARIANTS
+from segmodel.training import settings, trainer
+from segmodel.training.run import asdict_shallow
 
 TINY = [
     "--data", "scenes:train=8,val=3", "--depth", "18", "--width", "4", "--stem-width", "4", "--label-hidden", "4",
@@ -38,7 +33,7 @@ TINY = [
 
 
 def run(output: Path, *more: str) -> int:
-    return common_cli.run("ablate", ablate.main, ["--output", str(output), *TINY, *more])
+    return cli.run("ablate", ablate.main, ["--output", str(output), *TINY, *more])
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +50,11 @@ def stamps(folder: Path) -> dict[str, int]:
 
 def test_leaves_runs_report_and_figures(done: Path) -> None:
     assert sorted(item.name for item in (done / "runs").iterdir()) == ["guide-seed0", "patch-seed0", "unary-seed0"]
-    assert all(experiments_runs.is_finished(item) for item in (done / "runs").iterdir())
+    assert all(runs.is_finished(item) for item in (done / "runs").iterdir())
     content = json.loads((done / "results.json").read_text())
     names = [row["variant"] for row in content["tables"]["Table 3: mIoU"]]
-    untrained = [f"patch, {name}" for name in experiments_results.UNTRAINED]
-    dense = [f"patch, {experiments_results.DENSE}"] if experiments_results.dense_crf() else []
+    untrained = [f"patch, {name}" for name in results.UNTRAINED]
+    dense = [f"patch, {results.DENSE}"] if results.dense_crf() else []
     assert names == ["unary", "patch", *untrained, *dense, "guide", "guide, guidance off"]
     steps = [row["step"] for row in content["tables"]["What each part adds"]]
     assert "patch -> guide" in steps
@@ -86,8 +81,8 @@ def test_table_3_is_what_training_found_in_the_end(done: Path) -> None:
 
 
 def test_called_again_it_does_nothing_twice(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training_run, "train", lambda *_, **__: pytest.fail("trained again"))
-    monkeypatch.setattr(experiments_results, "evaluate_rows", lambda *a, **k: pytest.fail("evaluated again"))
+    monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(results, "evaluate_rows", lambda *a, **k: pytest.fail("evaluated again"))
     before = stamps(done / "runs") | stamps(done / "figures")
     assert run(done, "--variants", "unary,patch,guide", "--seeds", "0", "--workers", "1") == 0
     assert run(done, "--report-only") == 0
@@ -95,7 +90,7 @@ def test_called_again_it_does_nothing_twice(done: Path, monkeypatch: pytest.Monk
 
 
 def test_an_interrupted_ablation_goes_on(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    original = training_trainer.training_step
+    original = trainer.training_step
     count = 0
 
     def step(*arguments, **options):
@@ -105,7 +100,7 @@ def test_an_interrupted_ablation_goes_on(done: Path, tmp_path: Path, monkeypatch
             os.kill(os.getpid(), signal.SIGINT)
         return original(*arguments, **options)
 
-    monkeypatch.setattr(training_trainer, "training_step", step)
+    monkeypatch.setattr(trainer, "training_step", step)
     assert run(tmp_path, "--variants", "unary", "--seeds", "0") == 130
     assert "the same command goes on" in capsys.readouterr().err
     assert json.loads((tmp_path / "runs" / "unary-seed0" / "last.json").read_text())["step"] == 3
@@ -122,12 +117,12 @@ def test_beside_one_another_none_begins_after_one_has_failed(monkeypatch: pytest
         time.sleep(0 if run == 1 else 0.2)
         return 130 if run == 1 else 0
 
-    monkeypatch.setattr(experiments_runs, "train_run", train_run)
-    monkeypatch.setattr(experiments_runs, "ProcessPoolExecutor", lambda jobs, *_, **__: ThreadPoolExecutor(jobs))
-    assert experiments_runs.train_all([0, 2, 3], jobs=2) == 0
+    monkeypatch.setattr(runs, "train_run", train_run)
+    monkeypatch.setattr(runs, "ProcessPoolExecutor", lambda jobs, *_, **__: ThreadPoolExecutor(jobs))
+    assert runs.train_all([0, 2, 3], jobs=2) == 0
     assert sorted(begun) == [0, 2, 3]
     begun.clear()
-    assert experiments_runs.train_all([0, 1, 2, 3, 4], jobs=2) == 130
+    assert runs.train_all([0, 1, 2, 3, 4], jobs=2) == 130
     assert sorted(begun) == [0, 1]
 
 
@@ -135,9 +130,9 @@ def test_figures_of_other_weights_are_made_anew(done: Path) -> None:
     kept = done / "figures" / "unary-seed0.npz"
     with np.load(kept) as arrays:
         mark, rows = str(arrays["mark"]), arrays["rows"].tolist()
-    assert rows == [experiments_results.AS_IT_IS]
-    assert experiments_results.read_figures(kept, mark) is not None
-    assert experiments_results.read_figures(kept, mark[::-1]) is None
+    assert rows == [results.AS_IT_IS]
+    assert results.read_figures(kept, mark) is not None
+    assert results.read_figures(kept, mark[::-1]) is None
 
 
 def test_figures_follow_their_data(tmp_path: Path) -> None:
@@ -152,7 +147,7 @@ def test_figures_follow_their_data(tmp_path: Path) -> None:
     for value in (0, 1):
         Image.fromarray(np.full((4, 4), value, np.uint8)).save(tmp_path / "labels/val/a.png")
         data = open_data(f"folder:{tmp_path}", split="val")
-        marks.append(experiments_results.fingerprint(tmp_path / "checkpoint", data, [0], None))
+        marks.append(results.fingerprint(tmp_path / "checkpoint", data, [0], None))
     assert marks[0] != marks[1]
 
 
@@ -166,25 +161,25 @@ def test_figures_follow_the_rules_of_their_data(tmp_path: Path, monkeypatch: pyt
         classes = f'[{{ name = "a", colour = {first} }}, {{ name = "b", colour = {second} }}]'
         (tmp_path / "classes.toml").write_text(f'labels = "colour"\nclasses = {classes}\n')
         data = open_data(f"folder:{tmp_path}", split="val")
-        marks.add(experiments_results.fingerprint(tmp_path / "checkpoint", data, [0], None))
+        marks.add(results.fingerprint(tmp_path / "checkpoint", data, [0], None))
     for options in ("", ",shores=1"):
         data = open_data(f"scenes:val=3{options}", split="val")
-        marks.add(experiments_results.fingerprint(tmp_path / "checkpoint", data, [0], None))
+        marks.add(results.fingerprint(tmp_path / "checkpoint", data, [0], None))
     monkeypatch.setattr(type(data), "version", 1000)
-    marks.add(experiments_results.fingerprint(tmp_path / "checkpoint", data, [0], None))
+    marks.add(results.fingerprint(tmp_path / "checkpoint", data, [0], None))
     assert len(marks) == 5
 
 
 def test_figures_that_cannot_be_read_are_made_anew(tmp_path: Path) -> None:
     broken = tmp_path / "f.npz"
-    assert experiments_results.read_figures(broken, "mark") is None
+    assert results.read_figures(broken, "mark") is None
     array, archive = io.BytesIO(), io.BytesIO()
     np.save(array, np.zeros(3))
     np.savez(archive, mark=np.array("mark"))
     later = archive.getvalue().replace(b"PK\x01\x02\x14\x03", b"PK\x01\x02\x14\x03\xff", 1)  # a version to come
     for content in (b"", b"PK\x03\x04", b"no archive at all", array.getvalue(), later):
         broken.write_bytes(content)
-        assert experiments_results.read_figures(broken, "mark") is None
+        assert results.read_figures(broken, "mark") is None
 
 
 def test_a_run_without_its_last_checkpoint_is_not_thrown_away(done: Path, tmp_path: Path, capsys) -> None:
@@ -203,12 +198,12 @@ def test_a_report_of_some_seeds(done: Path, capsys) -> None:
 
 def test_figures_survive_their_file(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    figures = experiments_results.Figures(
+    figures = results.Figures(
         rng.integers(0, 9, (4, 3, 3)), rng.integers(0, 9, (4, 3, 3)), rng.integers(0, 9, (4, 2, 3, 3)), rng.random(4),
         [rng.integers(0, 3, (5, 6)), rng.integers(0, 3, (7, 2))],
     )  # fmt: skip
-    experiments_results.write_figures(tmp_path / "f.npz", "mark", {"model": figures, "other": figures})
-    read = experiments_results.read_figures(tmp_path / "f.npz", "mark")
+    results.write_figures(tmp_path / "f.npz", "mark", {"model": figures, "other": figures})
+    read = results.read_figures(tmp_path / "f.npz", "mark")
     assert read is not None
     assert list(read) == ["model", "other"]
     for name in ("confusion", "boundary", "trimap", "seconds"):
@@ -246,24 +241,22 @@ def test_mistakes_are_one_line(done: Path, tmp_path: Path, capsys: pytest.Captur
 
 
 def test_runs_of_one_configuration_differ_in_nothing_whatever_their_variant(tmp_path, monkeypatch) -> None:
-    base = training_settings.resolve(train.make_parser().parse_args([]))
+    base = settings.resolve(train.make_parser().parse_args([]))
     for variant in VARIANTS:
         folder = tmp_path / "runs" / f"{variant}-seed0"
         folder.mkdir(parents=True)
-        config = experiments_runs.variant_config(base, variant, 0)
-        (folder / "config.toml").write_text(to_toml(training_run.asdict_shallow(config)))
-    monkeypatch.setattr(experiments_runs, "is_finished", lambda folder: True)
-    runs, notes = experiments_runs.finished_runs(tmp_path, list(VARIANTS), None)
-    assert [run.variant for run in runs] == list(VARIANTS)
+        config = runs.variant_config(base, variant, 0)
+        (folder / "config.toml").write_text(to_toml(asdict_shallow(config)))
+    monkeypatch.setattr(runs, "is_finished", lambda folder: True)
+    found, notes = runs.finished_runs(tmp_path, list(VARIANTS), None)
+    assert [run.variant for run in found] == list(VARIANTS)
     assert notes == []
 
 
 def test_differences_leave_out_what_changes_no_weight() -> None:
-    base = training_settings.resolve(train.make_parser().parse_args(["--data", "scenes"]))
-    other = training_settings.resolve(
-        train.make_parser().parse_args(["--data", "scenes", "--workers", "3", "--rate", "1"])
-    )
-    assert experiments_runs.differences(base, other) == [f"train.rate: {base.train.rate} or 1.0"]
+    base = settings.resolve(train.make_parser().parse_args(["--data", "scenes"]))
+    other = settings.resolve(train.make_parser().parse_args(["--data", "scenes", "--workers", "3", "--rate", "1"]))
+    assert runs.differences(base, other) == [f"train.rate: {base.train.rate} or 1.0"]
 
 
 def test_the_busiest_window_holds_most_boundary() -> None:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from segmodel.model_backbone import LAYERS, ResNet
-from segmodel.model_weights import load_initial_weights, read_weights
+from segmodel.model.backbone import LAYERS, ResNet
+from segmodel.model.weights import load_initial_weights, read_weights
 
 
 def small(depth: int = 50, **options) -> ResNet:

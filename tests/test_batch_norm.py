@@ -4,8 +4,9 @@ import torch
 from distributed_tools import SMALL, train
 from safetensors.torch import load_file
 
-from segmodel import batch_norm, common_cli
-from segmodel.model_store import read_checkpoint, save_checkpoint
+from segmodel import batch_norm
+from segmodel.common import cli
+from segmodel.model.store import read_checkpoint, save_checkpoint
 from segmodel.segmodel import SegModel
 
 
@@ -15,7 +16,7 @@ def test_statistics_of_a_finished_run(tmp_path, capsys):
     assert train([*arguments, "--output", str(folder)]) == (0, "")
     source, new = folder / "last.safetensors", folder / "last_batch_norm.safetensors"
     content = source.read_bytes()
-    assert common_cli.run("batch_norm", batch_norm.main, [str(source)]) == 0
+    assert cli.run("batch_norm", batch_norm.main, [str(source)]) == 0
     assert f"checkpoint: {new}" in capsys.readouterr().out
     assert source.read_bytes() == content
     old, got = load_file(source), load_file(new)
@@ -24,7 +25,7 @@ def test_statistics_of_a_finished_run(tmp_path, capsys):
     card, _ = read_checkpoint(new)
     assert card["scores"] == read_checkpoint(source)[0]["scores"]
     three = folder / "three.safetensors"
-    assert common_cli.run("batch_norm", batch_norm.main, [str(source), "--epochs", "3", "--output", str(three)]) == 0
+    assert cli.run("batch_norm", batch_norm.main, [str(source), "--epochs", "3", "--output", str(three)]) == 0
     more = load_file(three)
     assert any(not torch.equal(more[name], old[name]) for name in more if "running" in name)
     assert all(torch.equal(more[name], old[name]) for name in more if "running" not in name and "batches" not in name)
@@ -34,7 +35,7 @@ def test_statistics_of_a_finished_run(tmp_path, capsys):
         ([str(source), "--epochs", "0"], "--epochs: expected more than 0"),
         ([str(tmp_path)], "expected a run folder"),
     ):
-        assert common_cli.run("batch_norm", batch_norm.main, case) == 2
+        assert cli.run("batch_norm", batch_norm.main, case) == 2
         assert message in capsys.readouterr().err
 
 
@@ -51,7 +52,7 @@ def test_card_and_weights_are_of_one_checkpoint_though_a_training_goes_on(tmp_pa
         return found
 
     monkeypatch.setattr(batch_norm, "read_checkpoint", read)
-    assert common_cli.run("batch_norm", batch_norm.main, [str(folder)]) == 0
+    assert cli.run("batch_norm", batch_norm.main, [str(folder)]) == 0
     assert not SegModel.load(file).backbone.conv1.weight.any()
     found = SegModel.load(folder / "best_batch_norm.safetensors")
     assert torch.equal(found.backbone.conv1.weight, expected.backbone.conv1.weight)

@@ -7,30 +7,22 @@ import numpy as np
 import pytest
 import torch
 
-from segmodel import (
-    benchmark,
-    common_cli,
-    common_environment,
-    experiments_models,
-    experiments_operators,
-    experiments_timing,
-)
-from segmodel.model_config import ModelConfig
+from segmodel import benchmark
+from segmodel.common import cli, environment
+from segmodel.experiments import models, operators, timing
+from segmodel.model.config import ModelConfig
 
 
 def test_writes_all_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr(experiments_operators, "FILTER_SIZES", ((2, 20, 24),))
-    monkeypatch.setattr(experiments_operators, "CRF_SIZE", (2, 24, 28))
-    monkeypatch.setattr(experiments_operators, "RADII", (1, 2))
-    monkeypatch.setattr(experiments_models, "PAPER", ModelConfig(depth=18, width=4, stem_width=4))
-    monkeypatch.setattr(experiments_models, "SIZE", (40, 50))
-    monkeypatch.setattr(experiments_models, "SIZES", ((20, 30), (40, 50)))
+    monkeypatch.setattr(operators, "FILTER_SIZES", ((2, 20, 24),))
+    monkeypatch.setattr(operators, "CRF_SIZE", (2, 24, 28))
+    monkeypatch.setattr(operators, "RADII", (1, 2))
+    monkeypatch.setattr(models, "PAPER", ModelConfig(depth=18, width=4, stem_width=4))
+    monkeypatch.setattr(models, "SIZE", (40, 50))
+    monkeypatch.setattr(models, "SIZES", ((20, 30), (40, 50)))
     threads, file = torch.get_num_threads(), tmp_path / "figures.json"
     try:
-        assert (
-            common_cli.run("benchmark", benchmark.main, ["--threads", "1", "--seconds", "0.01", "--json", str(file)])
-            == 0
-        )
+        assert cli.run("benchmark", benchmark.main, ["--threads", "1", "--seconds", "0.01", "--json", str(file)]) == 0
     finally:
         torch.set_num_threads(threads)
     report = json.loads(file.read_text())
@@ -59,11 +51,11 @@ def test_a_peer_that_disagrees_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
         class ximgproc:
             createGuidedFilter = staticmethod(lambda picture, radius, eps: Filter())
 
-    monkeypatch.setattr(common_environment, "peer", lambda name: OpenCV if name == "cv2" else None)
+    monkeypatch.setattr(environment, "peer", lambda name: OpenCV if name == "cv2" else None)
     with pytest.raises(RuntimeError, match="differ"):
-        experiments_operators.filter_calls(*experiments_timing.inputs(2, 20, 24))
+        operators.filter_calls(*timing.inputs(2, 20, 24))
 
 
 def test_bad_arguments_exit_with_status_2(capsys: pytest.CaptureFixture) -> None:
-    assert common_cli.run("benchmark", benchmark.main, ["--threads", "0"]) == 2
+    assert cli.run("benchmark", benchmark.main, ["--threads", "0"]) == 2
     assert "--threads: expected at least 1" in capsys.readouterr().err

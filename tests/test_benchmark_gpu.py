@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from segmodel import experiments_gpu, experiments_timing
+from segmodel.experiments import gpu, timing
 from segmodel.kernels import guided_filter
 
 
 def test_calls_on_the_torch_path() -> None:
     """What can run here does; the rest needs a GPU, or a compiler."""
-    scores, guide = experiments_timing.inputs(2, 12, 13)
-    calls = experiments_gpu.calls(scores, guide)
+    scores, guide = timing.inputs(2, 12, 13)
+    calls = gpu.calls(scores, guide)
     expected = guided_filter(scores, guide)
     for name in ("guided filter, torch", "guided filter, torch, prepared guide"):
         torch.testing.assert_close(calls[name](), expected, rtol=0, atol=0)
@@ -18,13 +18,13 @@ def test_calls_on_the_torch_path() -> None:
     d_scores, d_weight = calls["guidance CRF with gradient, torch"]()
     assert d_scores.shape == scores.shape
     assert d_weight.shape == ()
-    assert experiments_gpu.filter_bytes(scores) == 4 * 12 * 13 * (2 * 10 + 15)
+    assert gpu.filter_bytes(scores) == 4 * 12 * 13 * (2 * 10 + 15)
 
 
 def test_what_is_printed(capsys: pytest.CaptureFixture) -> None:
     row = {"p20": 1.0, "p50": 2.0, "p80": 3.0}
-    times = {experiments_gpu.MEASURED: row, "other": {**row, "p50": 5.0}, "share of the copy rate": 0.5}
-    experiments_gpu.print_tables({"device": "A", "copy rate, GB/s": 4000, "1x2x3x4": times})
+    times = {gpu.MEASURED: row, "other": {**row, "p50": 5.0}, "share of the copy rate": 0.5}
+    gpu.print_tables({"device": "A", "copy rate, GB/s": 4000, "1x2x3x4": times})
     out = capsys.readouterr().out
     assert "GPU: A, copies 4000 GB/s" in out
     assert "2.50" in out
@@ -33,7 +33,7 @@ def test_what_is_printed(capsys: pytest.CaptureFixture) -> None:
 
 @pytest.mark.gpu
 def test_tables_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(experiments_gpu, "SIZES", ((1, 2, 40, 50),))
-    report = experiments_gpu.tables()
+    monkeypatch.setattr(gpu, "SIZES", ((1, 2, 40, 50),))
+    report = gpu.tables()
     assert isinstance(report, dict)
     assert 0 < report["1x2x40x50"]["share of the copy rate"] < 1

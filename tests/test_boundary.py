@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segmodel.evaluation_boundary import boundary_counts, boundary_distance, trimap_counts
-from segmodel.evaluation_metrics import class_iou, mean_iou
+from segmodel.evaluation.boundary import boundary_counts, boundary_distance, trimap_counts
+from segmodel.evaluation.metrics import class_iou, mean_iou
 
 maps = {
     "seed": st.integers(0, 2**32 - 1), "height": st.integers(1, 9), "width": st.integers(1, 9),

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segmodel.data import open_data
-from segmodel.evaluation_metrics import ConfusionMatrix, mean_iou
-from segmodel.experiments_ceilings import best_blocks, block_counts, ceilings, cell_counts, fitted_labels
+from segmodel.evaluation.metrics import ConfusionMatrix, mean_iou
+from segmodel.experiments.ceilings import best_blocks, block_counts, ceilings, cell_counts, fitted_labels
 
 
 def brute_force(counts: np.ndarray) -> float:

@@ -8,12 +8,12 @@ import pytest
 from data_tools import SIZE, save_image, save_label
 from PIL import Image
 
-from segmodel import common_cli
+from segmodel.common import cli
 from segmodel.data.__main__ import main
 
 
 def command(*arguments: object) -> int:
-    return common_cli.run("data", main, [str(argument) for argument in arguments])
+    return cli.run("data", main, [str(argument) for argument in arguments])
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from data_tools import SIZE, fails, save_image, save_label
 from PIL import Image
 
-from segmodel.common_labels import voc_palette
+from segmodel.common.labels import voc_palette
 from segmodel.data import DataError, SegmentationData, open_data
 from segmodel.data.images import index_values, read_label
 

@@ -9,7 +9,7 @@ import pytest
 from data_tools import SIZE, fails, save_image, save_label
 from PIL import Image
 
-from segmodel.common_labels import voc_palette
+from segmodel.common.labels import voc_palette
 from segmodel.data import DataError, MixedData, index_data, open_data
 from segmodel.data.ade20k import CLASSES as ADE_CLASSES
 from segmodel.data.cityscapes import CLASSES, IDS, PALETTE

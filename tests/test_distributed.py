@@ -13,12 +13,12 @@ from distributed_tools import SMALL, start, together, train, train_with_fault
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from segmodel import common_distributed
-from segmodel.common_distributed import synchronise_batch_norm
-from segmodel.common_errors import UserError
-from segmodel.model_head import SegmentationHead
-from segmodel.training_objective import hard_pixel_loss
-from segmodel.training_trainer import StopSignal, Trainer
+from segmodel.common import distributed
+from segmodel.common.distributed import synchronise_batch_norm
+from segmodel.common.errors import UserError
+from segmodel.model.head import SegmentationHead
+from segmodel.training.objective import hard_pixel_loss
+from segmodel.training.trainer import StopSignal, Trainer
 
 CPU = torch.device("cpu")
 
@@ -81,7 +81,7 @@ def test_a_signal_that_comes_while_the_processes_agree_waits_for_the_next_time(m
         stop.number = signal.SIGTERM
         return x
 
-    monkeypatch.setattr(common_distributed, "total", late)
+    monkeypatch.setattr(distributed, "total", late)
     assert trainer.agreed(stop) == (False, False)
     assert trainer.agreed(stop, failed=True) == (True, True)
     assert trainer.next_batch(None, stop) is None, "no batch is waited for any more"
@@ -149,7 +149,7 @@ def test_a_batch_that_cannot_be_shared_is_named(tmp_path):
 def whole_and_share() -> tuple[Tensor, slice]:
     """A batch of four on every process, and the two images of this one."""
     whole = torch.randn(4, 3, 5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 3
-    return whole, slice(2 * common_distributed.rank(), 2 * common_distributed.rank() + 2)
+    return whole, slice(2 * distributed.rank(), 2 * distributed.rank() + 2)
 
 
 def normalise(norm: nn.Module, x: Tensor) -> list[Tensor]:
@@ -162,7 +162,7 @@ def normalise(norm: nn.Module, x: Tensor) -> list[Tensor]:
 
 def check_batch_norm() -> list[float]:
     """Largest differences of a shared batch norm from one over the whole batch."""
-    with common_distributed.process_group(CPU, timeout_minutes=1):
+    with distributed.process_group(CPU, timeout_minutes=1):
         whole, share = whole_and_share()
         errors = []
         for momentum in (0.1, None):
@@ -171,7 +171,7 @@ def check_batch_norm() -> list[float]:
             nn.init.normal_(norm.weight)
             own = nn.Sequential(nn.BatchNorm2d(3, momentum=momentum)).double()
             own[0].load_state_dict(norm.state_dict())
-            shared = common_distributed.synchronise_batch_norm(own, CPU)[0]
+            shared = distributed.synchronise_batch_norm(own, CPU)[0]
             for _ in range(2):
                 norm.zero_grad()
                 shared.zero_grad()
@@ -180,8 +180,8 @@ def check_batch_norm() -> list[float]:
                 got = [
                     got_y,
                     got_d_x,
-                    common_distributed.total(d_weight),
-                    common_distributed.total(d_bias),
+                    distributed.total(d_weight),
+                    distributed.total(d_bias),
                     *statistics,
                 ]
                 expected = [y[share], d_x[share], *rest]
@@ -198,7 +198,7 @@ def test_batch_norm_over_processes_is_that_of_the_whole_batch():
 
 def check_mining() -> list[float]:
     """Largest differences of loss and gradients mined over processes from those of the whole batch."""
-    with common_distributed.process_group(CPU, timeout_minutes=1):
+    with distributed.process_group(CPU, timeout_minutes=1):
         scores, share = whole_and_share()
         labels = torch.randint(0, 3, (4, 5, 6), generator=torch.Generator().manual_seed(2))
         labels[0, 1:4] = 255
@@ -214,7 +214,7 @@ def check_mining() -> list[float]:
                     part = hard_pixel_loss(own, truth[share], keep=keep, mining=mining, across=True) / 2
                     part.backward()
                     errors.append((x.grad[share] - own.grad).abs().max().item())
-                    errors.append((common_distributed.total(part.detach()) - loss).abs().item())
+                    errors.append((distributed.total(part.detach()) - loss).abs().item())
         return errors
 
 

@@ -8,20 +8,23 @@ import pytest
 import torch
 from inference_tools import tiny_run
 
-from segmodel import common_cli, evaluate, evaluation_evaluate, evaluation_per_image, tune
-from segmodel.common_errors import UserError
+from segmodel import evaluate as command
+from segmodel import tune
+from segmodel.common import cli
+from segmodel.common.errors import UserError
 from segmodel.data import open_data
-from segmodel.evaluation_boundary import boundary_counts, trimap_counts
-from segmodel.evaluation_metrics import ConfusionMatrix, mean_iou
-from segmodel.experiments_results import run_figures
-from segmodel.inference_views import InferenceConfig, predict_images
+from segmodel.evaluation import evaluate, per_image
+from segmodel.evaluation.boundary import boundary_counts, trimap_counts
+from segmodel.evaluation.metrics import ConfusionMatrix, mean_iou
+from segmodel.experiments.results import run_figures
+from segmodel.inference.views import InferenceConfig, predict_images
 from segmodel.segmodel import SegModel
 
 CPU = ("--device", "cpu", "--precision", "float32")
 
 
 def run(*arguments):
-    return common_cli.run("evaluate", evaluate.main, [*map(str, arguments), *CPU])
+    return cli.run("evaluate", command.main, [*map(str, arguments), *CPU])
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +37,7 @@ def test_figures_are_those_of_the_predictions(runs):
     """Two models, two scales, mirrors: every count from the label maps themselves."""
     models, data = [SegModel.load(path) for path in runs], open_data("scenes:val=3", split="val")
     config = InferenceConfig(scales=(0.5, 1.0), mirror=True, batch_size=2)
-    found = evaluation_evaluate.evaluate_images(
+    found = evaluate.evaluate_images(
         models, data, modes=(False, True), config=config, boundary=0.05, widths=(1, 4), description="test"
     )
     for mode, result in zip((False, True), found, strict=True):
@@ -61,10 +64,10 @@ def test_scores_of_a_model_in_training_leave_it_so_and_a_limit_takes_fewer(runs)
     model, data = SegModel.load(runs[0]), open_data("scenes:val=5", split="val")
     model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    (scores,) = evaluation_evaluate.evaluate(model, data, limit=2, leave=False)
+    (scores,) = evaluate.evaluate(model, data, limit=2, leave=False)
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    two = evaluation_evaluate.evaluate_images([model.eval()], data, limit=2)[0]
+    two = evaluate.evaluate_images([model.eval()], data, limit=2)[0]
     assert two.names == ("val-00000", "val-00004")
     assert two.scores == scores
 
@@ -135,8 +138,8 @@ def test_the_figures_say_what_they_are_of(runs, tmp_path):
 def test_figures_of_an_absent_class_are_null(runs, tmp_path, monkeypatch):
     counts = np.ones((3, 3, 12), np.int64)
     counts[..., 2] = 0
-    found = evaluation_evaluate.Evaluation(("a", "b", "c"), counts, np.array([]), {})
-    monkeypatch.setattr(evaluation_evaluate, "evaluate_images", lambda *_, **__: [found])
+    found = evaluate.Evaluation(("a", "b", "c"), counts, np.array([]), {})
+    monkeypatch.setattr(evaluate, "evaluate_images", lambda *_, **__: [found])
     name, file = open_data("scenes:val=1", split="val").classes[2], tmp_path / "figures.json"
     assert run(runs[0], "--classes", name, "--bootstrap", 20, "--json", file) == 0
     content = json.loads(file.read_text(), parse_constant=pytest.fail)  # NaN is no JSON
@@ -173,8 +176,8 @@ def test_classes_of_other_names_are_compared_with_a_warning_and_in_another_order
     assert run(renamed, "--data", "scenes:val=1") == 0
     assert "class 0 is 'heaven', in scenes 'sky'; classes are compared by number" in capsys.readouterr().err
     swapped = tiny_run(tmp_path / "swapped", classes=(names[1], names[0], *names[2:]))
-    for command, main in (("evaluate", evaluate.main), ("tune", tune.main)):
-        assert common_cli.run(command, main, [str(swapped), "--data", "scenes:val=1,train=1"]) == 2
+    for name, main in (("evaluate", command.main), ("tune", tune.main)):
+        assert cli.run(name, main, [str(swapped), "--data", "scenes:val=1,train=1"]) == 2
         assert "class 0 is 'mountain', in scenes 'sky': the same names in another order" in capsys.readouterr().err
     with pytest.raises(UserError, match="the same names in another order"):
         run_figures(swapped, tmp_path / "kept.npz", open_data("scenes:val=1", split="val"), shown=[],
@@ -183,7 +186,7 @@ def test_classes_of_other_names_are_compared_with_a_warning_and_in_another_order
 
 def test_images_of_one_name_are_not_compared():
     with pytest.raises(UserError, match="expected images of different names, got 'a' twice"):
-        evaluation_per_image.aligned("it", {name: np.zeros((3, 2), np.int64) for name in "ab"}, ["a", "a", "b"])
+        per_image.aligned("it", {name: np.zeros((3, 2), np.int64) for name in "ab"}, ["a", "a", "b"])
 
 
 def test_mistakes_are_one_line(runs, tmp_path, capsys):

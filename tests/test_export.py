@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from segmodel import ModelConfig, SegModel, common_cli, export
+from segmodel import ModelConfig, SegModel, export
+from segmodel.common import cli
 from segmodel.export import (
     ONNX_PACKAGES,
     TOLERANCE,
@@ -106,17 +107,17 @@ def test_the_command_keeps_only_files_that_equal_the_model(model, run_folder, tm
     target = tmp_path / "model.pt2"
     given = [str(run_folder), "--format", "pt2", "--output", str(target)]
     exporting(model)
-    assert common_cli.run("export", main, given) == 0
+    assert cli.run("export", main, given) == 0
     assert "3 x 17 x 33" in capsys.readouterr().out
     content = target.read_bytes()
-    assert common_cli.run("export", main, given) == 2
+    assert cli.run("export", main, given) == 2
     assert "exists already (--overwrite replaces it)" in capsys.readouterr().err
     for run, message in (
         (lambda image: image.new_ones(1, 3, 17, 33), "expected scores (3, 3, 17, 33), got (1, 3, 17, 33)"),
         (lambda image: model(image) + 2e-4, "not kept"),
     ):
         exporting(run)
-        assert common_cli.run("export", main, [*given, "--overwrite"]) == 1
+        assert cli.run("export", main, [*given, "--overwrite"]) == 1
         assert message in capsys.readouterr().err
         assert target.read_bytes() == content
     assert not list(tmp_path.glob("*.partial"))
@@ -125,9 +126,9 @@ def test_the_command_keeps_only_files_that_equal_the_model(model, run_folder, tm
 def test_what_is_missing_is_named(run_folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
     given = [str(run_folder), "--format", "onnx", "--output"]
-    assert common_cli.run("export", main, [*given, str(tmp_path / "m.onnx")]) == 2
+    assert cli.run("export", main, [*given, str(tmp_path / "m.onnx")]) == 2
     assert "needs onnx, onnxscript, onnxruntime: python -m pip install 'segmodel[onnx]'" in capsys.readouterr().err
-    assert common_cli.run("export", main, [*given, str(tmp_path / "no" / "m.onnx")]) == 2
+    assert cli.run("export", main, [*given, str(tmp_path / "no" / "m.onnx")]) == 2
     assert "expected a .onnx file in an existing folder" in capsys.readouterr().err
 
 

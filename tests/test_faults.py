@@ -9,10 +9,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 from soak import STATUS, lost, soak
 
-from segmodel.common_files import write_atomically
-from segmodel.common_pictures import save_label
-from segmodel.model_config import ModelConfig
-from segmodel.model_store import save_checkpoint
+from segmodel.common.files import write_atomically
+from segmodel.common.pictures import save_label
+from segmodel.model.config import ModelConfig
+from segmodel.model.store import save_checkpoint
 from segmodel.segmodel import SegModel
 
 SMALL = ModelConfig(depth=18, width=4, stem_width=4, label_hidden=4, rings=((1, 2),), label_pool=5)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from fuzz import Hang, Target, execute, fuzz, make_targets
 
-from segmodel.common_errors import DataError
+from segmodel.common.errors import DataError
 
 EXECUTIONS = 120  # of each target: some 20 seconds in all
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from segmodel import GuidanceCRF, GuidedFilter
 from segmodel.kernels import guidance_crf, guided_filter
-from segmodel.model_guided_filter import guide_from_image
+from segmodel.model.guided_filter import guide_from_image
 
 
 def test_parameters_start_as_potts() -> None:

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from segmodel.kernels import box_filter
-from segmodel.model_config import VARIANTS, ModelConfig
-from segmodel.model_context_crf import MaxPoolLabelContext, ring_scores
-from segmodel.model_head import SegmentationHead
-from segmodel.model_upsampling import LearnableUpsampling, area_average
+from segmodel.model.config import VARIANTS, ModelConfig
+from segmodel.model.context_crf import MaxPoolLabelContext, ring_scores
+from segmodel.model.head import SegmentationHead
+from segmodel.model.upsampling import LearnableUpsampling, area_average
 from segmodel.segmodel import SegModel
 
 

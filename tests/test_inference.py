@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from inference_tools import local_model, picture, tiny_model
 from torch.nn import functional
 
-from segmodel import common_device, inference_views
-from segmodel.common_device import to_batch
-from segmodel.inference_views import (
+from segmodel.common import device
+from segmodel.common.device import to_batch
+from segmodel.inference import views
+from segmodel.inference.views import (
     InferenceConfig,
     View,
     coarse_scores,
@@ -206,7 +207,7 @@ def test_models_of_different_strides_can_be_fused():
 def test_results_do_not_depend_on_the_blocks(monkeypatch):
     model, image = tiny_model(), picture(41, 50)[None]
     whole = probabilities([model], image, scales=(1.0, 1.5))
-    monkeypatch.setattr(inference_views, "BLOCK", 700)
+    monkeypatch.setattr(views, "BLOCK", 700)
     blocks = list(predict_images([model], image)[0]._blocks())
     assert len(blocks) > 10
     np.testing.assert_allclose(probabilities([model], image, scales=(1.0, 1.5)), whole, rtol=0, atol=1e-6)
@@ -235,7 +236,7 @@ def test_each_part_is_in_its_own_mode_after_evaluation():
     frozen = torch.nn.Sequential(torch.nn.Dropout())
     model = torch.nn.Sequential(Keeping(), frozen).train()
     frozen.eval()
-    with common_device.evaluating(model):
+    with device.evaluating(model):
         assert not any(module.training for module in model.modules())
         model[0].kept = True
     assert not model[0].kept

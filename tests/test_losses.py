@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from segmodel.training_objective import hard_pixel_loss
+from segmodel.training.objective import hard_pixel_loss
 
 
 def scores_with_losses(losses: torch.Tensor) -> torch.Tensor:

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from segmodel import common_cli, memory
-from segmodel.model_backbone import ResNet
-from segmodel.model_config import ModelConfig
+from segmodel import memory
+from segmodel.common import cli
+from segmodel.model.backbone import ResNet
+from segmodel.model.config import ModelConfig
 from segmodel.segmodel import SegModel
-from segmodel.training_optimisation import make_optimizer, training_step
+from segmodel.training.optimisation import make_optimizer, training_step
 
 SMALL = dict(width=4, stem_width=4, rings=((1, 2),), label_pool=5, label_hidden=4)
 
@@ -66,10 +67,10 @@ def test_activation_bytes_of_a_single_convolution_are_its_input_and_the_losses_t
 
 def test_the_command_reports_at_most_half_and_the_peak(capsys):
     arguments = ["--depth", "50", "--crop", "97,97", "--image", "65,130", "--classes", "4"]
-    assert common_cli.run("memory", memory.main, arguments) == 0
+    assert cli.run("memory", memory.main, arguments) == 0
     lines = capsys.readouterr().out.splitlines()
     assert float(lines[2].split("(")[1].split()[0]) <= 0.5
     loaded, peak = (float(line.split()[-2]) for line in lines[4:6])
     assert 100 < loaded <= peak
-    assert common_cli.run("memory", memory.main, ["--crop", "9"]) == 2
+    assert cli.run("memory", memory.main, ["--crop", "9"]) == 2
     assert "--crop" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segmodel.evaluation_metrics import ConfusionMatrix, Interval, bootstrap, mean_iou, pixel_accuracy, scores, table
+from segmodel.evaluation.metrics import ConfusionMatrix, Interval, bootstrap, mean_iou, pixel_accuracy, scores, table
 
 
 @settings(max_examples=50, deadline=None)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from segmodel.data import open_data
 from segmodel.data.cityscapes import CLASSES, IDS
-from segmodel.evaluation_metrics import ConfusionMatrix
+from segmodel.evaluation.metrics import ConfusionMatrix
 
 NAMES = [f"frankfurt_000000_{number:06d}" for number in range(3)]
 

@@ -17,19 +17,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from segmodel import (
-    evaluation_metrics,
-    model_context_crf,
-    model_guidance_crf,
-    model_head,
-    model_upsampling,
-    training_objective,
-    training_optimisation,
-    training_statistics,
-)
+from segmodel.evaluation import metrics
+from segmodel.model import context_crf, guidance_crf, upsampling
+from segmodel.model import head as head_module
 from segmodel.reference import head as oracle
-from segmodel.reference import objective
+from segmodel.reference import objective as equations
 from segmodel.reference.distance_aware_context import Ring
+from segmodel.training import objective, optimisation, statistics
 
 some = settings(max_examples=30, deadline=None, derandomize=True)
 few = settings(max_examples=10, deadline=None, derandomize=True)
@@ -93,7 +87,7 @@ CASES = st.builds(
 class Model(nn.Module):
     """The head with given features, for functions that expect a model of images alone."""
 
-    def __init__(self, head: model_head.SegmentationHead):
+    def __init__(self, head: head_module.SegmentationHead):
         super().__init__()
         self.head = head
         self.features = torch.empty(0)
@@ -104,7 +98,7 @@ class Model(nn.Module):
 
 def build(case: Case) -> Model:
     torch.manual_seed(case.seed)
-    head = model_head.SegmentationHead(
+    head = head_module.SegmentationHead(
         case.features,
         case.labels,
         stride=case.stride,
@@ -218,10 +212,10 @@ def check_scores(case: Case) -> None:
 def check_loss_and_gradients(case: Case) -> None:
     model, (images, labels) = build(case).train(), batch(case)
     model.features.requires_grad_()
-    loss = training_objective.hard_pixel_loss(model(images), labels, keep=case.keep, mining=case.mining)
+    loss = objective.hard_pixel_loss(model(images), labels, keep=case.keep, mining=case.mining)
     loss.backward()
     scores, pullback = oracle_scores(case, model, images, guidance=case.guidance == "joint")
-    expected, scores_gradient = objective.mined_loss(scores, labels.numpy(), fraction=case.keep, mining=case.mining)
+    expected, scores_gradient = equations.mined_loss(scores, labels.numpy(), fraction=case.keep, mining=case.mining)
     features_gradient, gradients = pullback(scores_gradient)
     assert_close(array(loss), np.array(expected))
     assert_close(channels_last(model.features.grad), features_gradient)
@@ -235,20 +229,20 @@ def check_loss_and_gradients(case: Case) -> None:
 def check_training(case: Case, *, steps: int = 5) -> None:
     """Five steps through the function that training calls; parameters and losses after each."""
     model, (images, labels) = build(case).train(), batch(case)
-    optimizer = training_optimisation.make_optimizer(model, rate=0.5, momentum=0.9, weight_decay=0.01)
+    optimizer = optimisation.make_optimizer(model, rate=0.5, momentum=0.9, weight_decay=0.01)
     theta = parameters_of(model)
     fixed = {copied(name, array(p))[0] for name, p in model.named_parameters() if not p.requires_grad}
     velocity = {name: np.zeros_like(value) for name, value in theta.items()}
     for step in range(steps):
         scores, pullback = oracle_scores(case, model, images, guidance=case.guidance == "joint")
-        expected, scores_gradient = objective.mined_loss(scores, labels.numpy(), fraction=case.keep, mining=case.mining)
+        expected, scores_gradient = equations.mined_loss(scores, labels.numpy(), fraction=case.keep, mining=case.mining)
         _, gradients = pullback(scores_gradient)
         gradients = {name: gradients.get(name, np.zeros_like(value)) for name, value in theta.items()}
-        rate = objective.poly_rate(step, steps=steps, base=0.5)
-        updated, velocity = objective.sgd_step(theta, gradients, velocity, rate=rate, weight_decay=0.01)
+        rate = equations.poly_rate(step, steps=steps, base=0.5)
+        updated, velocity = equations.sgd_step(theta, gradients, velocity, rate=rate, weight_decay=0.01)
         theta = {name: theta[name] if name in fixed else updated[name] for name in theta}
-        loss = training_optimisation.training_step(
-            model, optimizer, images, labels, rate=training_optimisation.poly_rate(step, steps, base=0.5),
+        loss = optimisation.training_step(
+            model, optimizer, images, labels, rate=optimisation.poly_rate(step, steps, base=0.5),
             keep=case.keep, mining=case.mining,
         )  # fmt: skip
         assert_close(array(loss), np.array(expected), 1e-8)
@@ -261,26 +255,26 @@ def check_batch_norm(seed: int = 0) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).double()
     batches = [torch.randn(2 + k, 3, 5, 6, dtype=torch.float64) for k in range(3)]
     model(batches[0] * 9)  # statistics to be forgotten
-    training_statistics.recompute_batch_norm(model, model, batches)
-    mean, variance = objective.recomputed_batch_norm([channels_last(model[0](each)) for each in batches])
+    statistics.recompute_batch_norm(model, model, batches)
+    mean, variance = equations.recomputed_batch_norm([channels_last(model[0](each)) for each in batches])
     assert_close(array(model[1].running_mean), mean)
     assert_close(array(model[1].running_var), variance)
 
 
 def check_figures(seed: int = 0, labels: int = 5) -> None:
     rng = np.random.default_rng(seed)
-    matrix, total = evaluation_metrics.ConfusionMatrix(labels), np.zeros((labels, labels), np.int64)
+    matrix, total = metrics.ConfusionMatrix(labels), np.zeros((labels, labels), np.int64)
     for _ in range(3):
         truth, predicted = rng.integers(0, labels - 1, (6, 7)), rng.integers(0, labels - 2, (6, 7))
         truth[rng.random(truth.shape) < 0.2] = 255
         matrix.update(predicted, truth)
-        total += objective.confusion_matrix(truth, predicted, labels)
+        total += equations.confusion_matrix(truth, predicted, labels)
     scores = matrix.scores()
-    np.testing.assert_allclose(scores.iou, objective.intersection_over_union(total), rtol=1e-12)
+    np.testing.assert_allclose(scores.iou, equations.intersection_over_union(total), rtol=1e-12)
     for found, figure in (
-        (scores.miou, objective.mean_iou),
-        (scores.pixel_accuracy, objective.pixel_accuracy),
-        (scores.mean_accuracy, objective.mean_accuracy),
+        (scores.miou, equations.mean_iou),
+        (scores.pixel_accuracy, equations.pixel_accuracy),
+        (scores.mean_accuracy, equations.mean_accuracy),
     ):
         np.testing.assert_allclose(found, figure(total), rtol=1e-12)
 
@@ -413,14 +407,14 @@ def image_by_image(scores: Tensor, labels: Tensor, **options: Any) -> Tensor:
 
 
 torch_sgd = torch.optim.SGD
-threshold_with_ties = training_objective._threshold
-hard_pixel_loss = training_objective.hard_pixel_loss
-optimisation_groups = training_optimisation.parameter_groups
-upsampling_forward = model_upsampling.LearnableUpsampling.forward
+threshold_with_ties = objective._threshold
+hard_pixel_loss = objective.hard_pixel_loss
+optimisation_groups = optimisation.parameter_groups
+upsampling_forward = upsampling.LearnableUpsampling.forward
 RICH = Case()
 TWINS = Case(twins=True, images=3, ignored=0.0, keep=0.4)
 POOLED = Case(label_context="max_pool")
-crf, pool = model_context_crf.kernels.guidance_crf, model_context_crf.kernels.distance_aware_pool
+crf, pool = context_crf.kernels.guidance_crf, context_crf.kernels.distance_aware_pool
 scores_agree, gradients_agree, training_agrees = (
     partial(check, RICH) for check in (check_scores, check_loss_and_gradients, check_training)
 )
@@ -429,32 +423,30 @@ FAULTS: list[tuple[str, Check, Plant]] = [
     (
         "the rings' radii in the wrong order",
         scores_agree,
-        put(
-            model_context_crf.kernels, "distance_aware_pool", swapped(pool, radii=lambda radii: tuple(reversed(radii)))
-        ),
+        put(context_crf.kernels, "distance_aware_pool", swapped(pool, radii=lambda radii: tuple(reversed(radii)))),
     ),
-    ("box means over zero padding", scores_agree, put(model_context_crf.kernels, "distance_aware_pool", padded_counts)),
-    ("PixelShuffle's channel order", scores_agree, put(model_context_crf.kernels, "patch_rearrange", pixel_shuffle)),
+    ("box means over zero padding", scores_agree, put(context_crf.kernels, "distance_aware_pool", padded_counts)),
+    ("PixelShuffle's channel order", scores_agree, put(context_crf.kernels, "patch_rearrange", pixel_shuffle)),
     (
         "the sign of lambda",
         scores_agree,
-        put(model_guidance_crf, "guidance_crf", swapped(crf, weight=lambda weight: -weight)),
+        put(guidance_crf, "guidance_crf", swapped(crf, weight=lambda weight: -weight)),
     ),
     (
         "the compatibility transposed",
         scores_agree,
-        put(model_guidance_crf, "guidance_crf", swapped(crf, compatibility=lambda mu: mu.T)),
+        put(guidance_crf, "guidance_crf", swapped(crf, compatibility=lambda mu: mu.T)),
     ),
     (
         "epsilon added twice",
         scores_agree,
-        put(model_guidance_crf, "guidance_crf", swapped(crf, eps=lambda eps: 2 * eps)),
+        put(guidance_crf, "guidance_crf", swapped(crf, eps=lambda eps: 2 * eps)),
     ),
     (
         "no gradient through the probabilities of Algorithm 1",
         gradients_agree,
         put(
-            model_guidance_crf,
+            guidance_crf,
             "guidance_crf",
             lambda s, guide, **options: s + (crf(s.detach(), guide, **options) - s.detach()),
         ),
@@ -462,13 +454,13 @@ FAULTS: list[tuple[str, Check, Plant]] = [
     (
         "a guide that is sampled, not averaged",
         scores_agree,
-        put(model_head, "area_average", lambda image, factor: image[:, :, ::factor, ::factor]),
+        put(head_module, "area_average", lambda image, factor: image[:, :, ::factor, ::factor]),
     ),
     (
         "up-sampling with aligned corners",
         scores_agree,
         put(
-            model_head,
+            head_module,
             "enlarge",
             lambda x, factor: functional.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=True),
         ),
@@ -476,13 +468,13 @@ FAULTS: list[tuple[str, Check, Plant]] = [
     (
         "the learnable up-sampling shifted by a pixel",
         scores_agree,
-        put(model_upsampling.LearnableUpsampling, "forward", lambda self, x: upsampling_forward(self, x).roll(1, -1)),
+        put(upsampling.LearnableUpsampling, "forward", lambda self, x: upsampling_forward(self, x).roll(1, -1)),
     ),
     (
         "the label context's norm without its small constant",
         lambda: check_scores(POOLED),
         put(
-            model_context_crf.MaxPoolLabelContext,
+            context_crf.MaxPoolLabelContext,
             "forward",
             lambda self, x: self.output(self.hidden(functional.normalize(self.pool(x), dim=1))),
         ),
@@ -490,15 +482,15 @@ FAULTS: list[tuple[str, Check, Plant]] = [
     (
         "ties at the mining threshold dropped",
         lambda: check_loss_and_gradients(TWINS),
-        put(training_objective, "_threshold", strict_threshold),
+        put(objective, "_threshold", strict_threshold),
     ),
-    ("mining image by image", training_agrees, put(training_optimisation, "hard_pixel_loss", image_by_image)),
-    ("decay on biases", training_agrees, put(training_optimisation, "parameter_groups", groups_with_decayed_biases)),
+    ("mining image by image", training_agrees, put(optimisation, "hard_pixel_loss", image_by_image)),
+    ("decay on biases", training_agrees, put(optimisation, "parameter_groups", groups_with_decayed_biases)),
     (
         "Nesterov's momentum",
         training_agrees,
         put(
-            training_optimisation.torch.optim,
+            optimisation.torch.optim,
             "SGD",
             lambda *args, **options: torch_sgd(*args, **options, nesterov=True),
         ),
@@ -506,7 +498,7 @@ FAULTS: list[tuple[str, Check, Plant]] = [
     (
         "a linear schedule",
         training_agrees,
-        put(training_optimisation, "poly_rate", lambda step, total, base: base * (1 - step / total)),
+        put(optimisation, "poly_rate", lambda step, total, base: base * (1 - step / total)),
     ),
     (
         "batch-norm statistics that are not reset",
@@ -516,7 +508,7 @@ FAULTS: list[tuple[str, Check, Plant]] = [
     (
         "absent classes counted with an IoU of zero",
         check_figures,
-        put(evaluation_metrics, "_mean", lambda values: float(np.nan_to_num(values).mean())),
+        put(metrics, "_mean", lambda values: float(np.nan_to_num(values).mean())),
     ),
 ]
 

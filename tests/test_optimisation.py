@@ -1,10 +1,10 @@
 import torch
 from torch import nn
 
-from segmodel.model_config import ModelConfig
+from segmodel.model.config import ModelConfig
 from segmodel.segmodel import SegModel
-from segmodel.training_optimisation import make_optimizer, parameter_groups
-from segmodel.training_statistics import recompute_batch_norm
+from segmodel.training.optimisation import make_optimizer, parameter_groups
+from segmodel.training.statistics import recompute_batch_norm
 
 
 def tiny() -> SegModel:

@@ -6,8 +6,8 @@ from typing import Literal
 
 import pytest
 
-from segmodel.common_errors import UserError
-from segmodel.common_options import add_flags, build, checked, flag_values, option, parsed, read_toml, to_toml
+from segmodel.common.errors import UserError
+from segmodel.common.options import add_flags, build, checked, flag_values, option, parsed, read_toml, to_toml
 
 
 @dataclass(frozen=True)

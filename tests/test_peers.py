@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segmodel import train
-from segmodel.model_config import VARIANTS, ModelConfig
-from segmodel.model_peers import ASPP, PPM, PYRAMID
+from segmodel.model.config import VARIANTS, ModelConfig
+from segmodel.model.peers import ASPP, PPM, PYRAMID
 from segmodel.segmodel import SegModel
 
 

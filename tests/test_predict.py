@@ -5,16 +5,17 @@ import pytest
 from inference_tools import picture, tiny_run
 from PIL import Image
 
-from segmodel import common_cli, predict
+from segmodel import predict
+from segmodel.common import cli
 from segmodel.data.cityscapes import CLASSES, IDS
-from segmodel.inference_views import label_maps
+from segmodel.inference.views import label_maps
 from segmodel.segmodel import SegModel
 
 CPU = ("--device", "cpu", "--precision", "float32")
 
 
 def run(*arguments):
-    return common_cli.run("predict", predict.main, [*map(str, arguments), *CPU])
+    return cli.run("predict", predict.main, [*map(str, arguments), *CPU])
 
 
 @pytest.fixture

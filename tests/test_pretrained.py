@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 
 from segmodel import ModelConfig, SegModel
-from segmodel.model_pretrained import CARD, WEIGHTS
+from segmodel.model.pretrained import CARD, WEIGHTS
 
 SMALL = ModelConfig(depth=18, width=4, stem_width=4, rings=((1, 1),), label_hidden=4, label_pool=3)
 

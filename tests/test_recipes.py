@@ -9,10 +9,10 @@ import torch
 from data_tools import save_image, save_label
 from distributed_tools import train
 
-from segmodel.common_errors import UserError
+from segmodel.common.errors import UserError
 from segmodel.data import KINDS
 from segmodel.segmodel import SegModel
-from segmodel.training_settings import SECTIONS, TrainConfig, make_config, read_recipe, recipe_names
+from segmodel.training.settings import SECTIONS, TrainConfig, make_config, read_recipe, recipe_names
 
 PAPER = ("voc-resnet101", "cityscapes-resnet101", "ade20k-resnet101", "coco-pretrain", "voc-coco-joint")
 CLASSES = {"voc-resnet101": 21, "cityscapes-resnet101": 19, "ade20k-resnet101": 150, "coco-pretrain": 81,
@@ -20,7 +20,7 @@ CLASSES = {"voc-resnet101": 21, "cityscapes-resnet101": 19, "ade20k-resnet101": 
 
 
 def text(name: str) -> str:
-    return (resources.files("segmodel") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+    return (resources.files("segmodel") / "training" / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
 
 
 def test_the_paper_has_its_recipes():

@@ -12,11 +12,11 @@ from PIL import Image
 from torch.nn import functional
 
 import segmodel
-from segmodel import common_cli
+from segmodel.common import cli
 from segmodel.data import open_data
-from segmodel.inference_refinement import Refinement, refine, refine_mask
+from segmodel.inference.refinement import Refinement, refine, refine_mask
 from segmodel.kernels import guidance_crf
-from segmodel.model_upsampling import area_average, enlarge
+from segmodel.model.upsampling import area_average, enlarge
 from segmodel.refine import main
 
 
@@ -173,7 +173,7 @@ def test_pictures_of_more_bits_are_refused_and_masks_of_more_bits_taken():
 
 
 def run(*arguments: object) -> int:
-    return common_cli.run("refine", main, [str(argument) for argument in arguments])
+    return cli.run("refine", main, [str(argument) for argument in arguments])
 
 
 def test_the_command(tmp_path, scene, capsys):

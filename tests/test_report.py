@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from segmodel import common_cli, common_html, report
+from segmodel import report
+from segmodel.common import cli, html
 
 NASTY = "<script>alert('&\"')</script>"
 
@@ -51,15 +52,15 @@ def parse(text: str) -> Balanced:
 
 def test_a_page_is_well_formed_escaped_and_needs_nothing_beside_it():
     blocks = [
-        common_html.heading(NASTY),
-        common_html.paragraph(NASTY),
-        common_html.table([NASTY, "x"], [[NASTY, 1.234], ["b", float("nan")]], caption=NASTY),
-        common_html.picture(np.zeros((4, 5, 3), np.uint8), NASTY),
-        common_html.curves({NASTY: [(0, 1), (1, 2)]}, x_label=NASTY, y_label=NASTY, caption=NASTY),
-        common_html.configuration(NASTY),
-        common_html.configuration({"a": NASTY, "section": {"b": [1, 2]}}),
+        html.heading(NASTY),
+        html.paragraph(NASTY),
+        html.table([NASTY, "x"], [[NASTY, 1.234], ["b", float("nan")]], caption=NASTY),
+        html.picture(np.zeros((4, 5, 3), np.uint8), NASTY),
+        html.curves({NASTY: [(0, 1), (1, 2)]}, x_label=NASTY, y_label=NASTY, caption=NASTY),
+        html.configuration(NASTY),
+        html.configuration({"a": NASTY, "section": {"b": [1, 2]}}),
     ]
-    text = common_html.page(NASTY, blocks)
+    text = html.page(NASTY, blocks)
     parsed = parse(text)
     assert "script" not in [tag for tag, _ in parsed.tags]
     assert parsed.text.count(NASTY) >= 10
@@ -72,15 +73,15 @@ def test_a_page_is_well_formed_escaped_and_needs_nothing_beside_it():
 
 def test_a_picture_is_kept_to_the_last_bit():
     pixels = np.random.default_rng(0).integers(0, 256, (7, 9, 3), np.uint8)
-    data = re.search(r"base64,([^\"]+)", common_html.picture(pixels, ""))[1]
+    data = re.search(r"base64,([^\"]+)", html.picture(pixels, ""))[1]
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))), pixels)
     with pytest.raises(ValueError, match="pixels: expected uint8"):
-        common_html.picture(pixels.astype(np.float32), "")
+        html.picture(pixels.astype(np.float32), "")
 
 
 def test_a_table_checks_its_rows():
     with pytest.raises(ValueError, match="rows: expected 2 cells, got 1"):
-        common_html.table(["a", "b"], [["x"]])
+        html.table(["a", "b"], [["x"]])
 
 
 numbers = st.one_of(st.floats(-1e9, 1e9), st.just(float("nan")), st.just(float("inf")))
@@ -88,7 +89,7 @@ numbers = st.one_of(st.floats(-1e9, 1e9), st.just(float("nan")), st.just(float("
 
 @given(st.lists(st.lists(st.tuples(numbers, numbers), max_size=5), max_size=3))
 def test_curves_are_well_formed_and_inside_their_frame(lists):
-    text = common_html.curves({f"curve {index}": curve for index, curve in enumerate(lists)}, caption="c")
+    text = html.curves({f"curve {index}": curve for index, curve in enumerate(lists)}, caption="c")
     figure = ElementTree.fromstring(text)
     for element in figure.iter():
         if element.get("fill") == "none":
@@ -98,14 +99,14 @@ def test_curves_are_well_formed_and_inside_their_frame(lists):
 
 def test_a_curve_goes_through_its_points_and_has_a_gap_where_one_is_missing():
     points = [(0, 0.0), (10, 1.0), (20, float("nan")), (30, 0.5), (40, 0.0)]
-    figure = ElementTree.fromstring(common_html.curves({"a": points}))
+    figure = ElementTree.fromstring(html.curves({"a": points}))
     path = next(element.get("d") for element in figure.iter() if element.get("fill") == "none")
     assert path == "M58.0 296.0L200.5 12.0M485.5 154.0L628.0 296.0"
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
 def test_ticks_are_few_and_inside(low, span):
-    ticks = common_html._ticks(low, low + span)
+    ticks = html._ticks(low, low + span)
     assert 2 <= len(ticks) <= 11
     assert all(low - 1e-6 * span <= tick <= low + span * (1 + 1e-6) for tick in ticks)
 
@@ -123,19 +124,19 @@ def test_the_report_of_a_run_has_its_curves_tables_pictures_and_settings(tmp_pat
     ]
     file = tmp_path / "metrics.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert common_cli.run("report", report.main, [str(tmp_path)]) == 0  # of a run that goes on
+    assert cli.run("report", report.main, [str(tmp_path)]) == 0  # of a run that goes on
     assert "(not finished)" in (tmp_path / "report.html").read_text()
     lines.append({"kind": "final", "step": 4, "guidance_off": scores, "guidance_on": scores})
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert common_cli.run("report", report.main, [str(tmp_path)]) == 0
+    assert cli.run("report", report.main, [str(tmp_path)]) == 0
     page = parse((tmp_path / "report.html").read_text())
     for words in ("guidance off", "training loss", "<road>", "50.00", 'data = "<b>"', 'torch = "9.9"', "step 4: input"):
         assert words in page.text, words
     widths = [int(attributes["width"]) for tag, attributes in page.tags if tag == "img"]
     assert widths == [1600, 800]
     (tmp_path / "pictures" / "step_000001.png").write_bytes(b"broken")
-    assert common_cli.run("report", report.main, [str(tmp_path)]) == 0
+    assert cli.run("report", report.main, [str(tmp_path)]) == 0
     assert "step_000001.png: cannot be shown (cannot identify" in (tmp_path / "report.html").read_text()
     file.unlink()
-    assert common_cli.run("report", report.main, [str(tmp_path)]) == 2
+    assert cli.run("report", report.main, [str(tmp_path)]) == 2
     assert "expected a run folder" in capsys.readouterr().err

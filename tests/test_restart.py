@@ -20,12 +20,14 @@ import torch
 from distributed_tools import SMALL, start, together, train
 from safetensors.torch import load_file
 
-from segmodel import ModelConfig, SegModel, common_files, training_run_folder, training_trainer
-from segmodel.common_errors import UserError
-from segmodel.common_files import json_text
-from segmodel.model_store import read_checkpoint, save_checkpoint
-from segmodel.training_batches import Timed
-from segmodel.training_run_folder import keep_steps
+from segmodel import ModelConfig, SegModel
+from segmodel.common import files
+from segmodel.common.errors import UserError
+from segmodel.common.files import json_text
+from segmodel.model.store import read_checkpoint, save_checkpoint
+from segmodel.training import run_folder, trainer
+from segmodel.training.batches import Timed
+from segmodel.training.run_folder import keep_steps
 
 TINY = [*SMALL, "--precision", "float32", "--steps", "30", "--validate-every", "5", "--checkpoint-minutes", "0"]
 
@@ -98,10 +100,10 @@ def test_what_a_run_went_back_from_goes_first(tmp_path):
 
 def test_of_two_runs_started_in_one_second_each_has_its_folder(tmp_path):
     folder = tmp_path / "runs" / "2026-01-31_120000"
-    claimed = [training_run_folder.claim(folder, named=False) for _ in range(3)]
+    claimed = [run_folder.claim(folder, named=False) for _ in range(3)]
     assert [found.name for found in claimed] == [folder.name, f"{folder.name}-2", f"{folder.name}-3"]
     with pytest.raises(UserError, match=r"--output: .*: expected an empty or new folder"):
-        training_run_folder.claim(folder, named=True)
+        run_folder.claim(folder, named=True)
 
 
 def test_two_runs_without_a_name_in_one_second(tmp_path, monkeypatch):
@@ -115,14 +117,14 @@ def test_two_runs_without_a_name_in_one_second(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "runs").symlink_to(tmp_path / "absent" / "place")
     with pytest.raises(UserError, match=r"^--output: .*runs/now: cannot be made \(File exists\)$"):
-        training_run_folder.claim(tmp_path / "runs" / "now", named=False)
+        run_folder.claim(tmp_path / "runs" / "now", named=False)
 
 
 def test_a_full_disk_leaves_no_empty_settings(tmp_path, monkeypatch):
     def full(file, text):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(common_files, "write_atomically", full)
+    monkeypatch.setattr(files, "write_atomically", full)
     status, text = train([*TINY, "--output", str(tmp_path / "run")])
     assert status == 2
     assert text.endswith("config.toml: cannot be written (No space left on device)\n")
@@ -228,7 +230,7 @@ def test_torchrun_without_a_folder_or_a_checkpoint(tmp_path, monkeypatch):
 
 
 def test_a_loss_that_is_not_finite_names_the_files_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
-    original, count = training_trainer.training_step, 0
+    original, count = trainer.training_step, 0
 
     def step(model, *given, **options):
         nonlocal count
@@ -238,7 +240,7 @@ def test_a_loss_that_is_not_finite_names_the_files_and_keeps_the_last_checkpoint
                 model.backbone.conv1.weight[0] = float("inf")
         return original(model, *given, **options)
 
-    monkeypatch.setattr(training_trainer, "training_step", step)
+    monkeypatch.setattr(trainer, "training_step", step)
     folder = tmp_path / "run"
     status, text = train([*TINY, "--batch-size", "4", "--output", str(folder)])
     assert status == 1
@@ -271,7 +273,7 @@ def test_json_has_null_where_a_number_is_not_finite(value):
 
 def test_the_wait_for_an_item_is_measured_alone(monkeypatch):
     now = 0.0
-    monkeypatch.setattr("segmodel.training_batches.time.monotonic", lambda: now)
+    monkeypatch.setattr("segmodel.training.batches.time.monotonic", lambda: now)
 
     def slow():
         nonlocal now

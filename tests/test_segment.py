@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from segmodel import ModelConfig, SegModel
-from segmodel.inference_views import label_maps
+from segmodel.inference.views import label_maps
 
 
 @pytest.fixture(scope="module")

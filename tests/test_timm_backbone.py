@@ -7,9 +7,10 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from segmodel import ModelConfig, SegModel, model_timm_backbone
-from segmodel.model_timm_backbone import TimmBackbone
-from segmodel.model_weights import load_initial_weights
+from segmodel import ModelConfig, SegModel
+from segmodel.model import timm_backbone
+from segmodel.model.timm_backbone import TimmBackbone
+from segmodel.model.weights import load_initial_weights
 
 try:
     timm = importlib.import_module("timm")
@@ -22,7 +23,7 @@ def test_without_timm_the_extra_is_named(monkeypatch):
     def absent(name):
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr(model_timm_backbone, "import_module", absent)
+    monkeypatch.setattr(timm_backbone, "import_module", absent)
     with pytest.raises(ValueError, match=r"needs the extra: python -m pip install 'segmodel\[timm\]' \(No module"):
         SegModel(2, ModelConfig(backbone="timm:resnet18"))
 
@@ -54,7 +55,7 @@ class StandIn(torch.nn.Module):
 @pytest.fixture
 def stand_in(monkeypatch):
     monkeypatch.setattr(
-        model_timm_backbone, "_create", lambda name, stride, pretrained: StandIn(32 if name == "fixed" else stride)
+        timm_backbone, "_create", lambda name, stride, pretrained: StandIn(32 if name == "fixed" else stride)
     )
 
 
@@ -116,7 +117,7 @@ def test_models_within_a_wrapper_recompute_and_others_say_that_they_cannot(stand
 def test_the_default_stride_is_not_passed_on(monkeypatch):
     create = Mock(side_effect=lambda name, output_stride=32, **options: StandIn(output_stride))
     monkeypatch.setattr(
-        model_timm_backbone, "import_module", lambda name: SimpleNamespace(is_model=bool, create_model=create)
+        timm_backbone, "import_module", lambda name: SimpleNamespace(is_model=bool, create_model=create)
     )
     for stride, passed in ((16, {"output_stride": 16}), (32, {})):
         TimmBackbone("any", output_stride=stride)

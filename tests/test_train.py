@@ -14,21 +14,15 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from segmodel import (
-    common_cli,
-    evaluate,
-    predict,
-    train,
-    training_journal,
-    training_settings,
-    training_trainer,
-)
-from segmodel.common_errors import UserError
+from segmodel import evaluate, predict, train
+from segmodel.common import cli
+from segmodel.common.errors import UserError
 from segmodel.data import Augmentation, AugmentedData, open_data
-from segmodel.evaluation_metrics import Scores
-from segmodel.model_config import VARIANTS, ModelConfig
+from segmodel.evaluation.metrics import Scores
+from segmodel.model.config import VARIANTS, ModelConfig
 from segmodel.segmodel import SegModel
-from segmodel.training_batches import BatchKeys, load_batches
+from segmodel.training import journal, settings, trainer
+from segmodel.training.batches import BatchKeys, load_batches
 
 TINY = [
     "--data", "scenes:train=12,val=2", "--depth", "18", "--width", "4", "--stem-width", "4", "--label-hidden", "4",
@@ -39,7 +33,7 @@ TINY = [
 
 def run(command, *arguments):
     modules = {"train": train, "evaluate": evaluate, "predict": predict}
-    return common_cli.run(command, modules[command].main, [str(text) for text in arguments])
+    return cli.run(command, modules[command].main, [str(text) for text in arguments])
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +63,7 @@ def test_a_run_leaves_what_it_promises(finished, capsys):
 
 def interrupted(folder: Path, at: int) -> None:
     """A run of the finished one's settings, stopped as by Ctrl-C after ``at`` steps."""
-    original = training_trainer.training_step
+    original = trainer.training_step
     count = 0
 
     def step(*arguments, **options):
@@ -79,11 +73,11 @@ def interrupted(folder: Path, at: int) -> None:
             os.kill(os.getpid(), signal.SIGINT)
         return original(*arguments, **options)
 
-    training_trainer.training_step = step
+    trainer.training_step = step
     try:
         assert run("train", *TINY, "--output", folder) == 130
     finally:
-        training_trainer.training_step = original
+        trainer.training_step = original
 
 
 @pytest.mark.parametrize("at", [2, 3, 7, 9])
@@ -109,7 +103,7 @@ def test_a_run_killed_before_its_report_is_finished_by_resuming(finished, tmp_pa
     def killed(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training_trainer, "write_report", killed)
+    monkeypatch.setattr(trainer, "write_report", killed)
     assert run("train", *TINY, "--output", folder) == 130
     monkeypatch.undo()
     assert run("train", "--resume", folder) == 0
@@ -132,16 +126,16 @@ def test_the_best_is_kept_unless_it_was_judged_on_fewer_images(tmp_path, monkeyp
         part = Scores((0.5,) * 12, next(found), 0.5, 0.5, 0.5)
         return [part, part]
 
-    monkeypatch.setattr(training_trainer, "evaluate", scored)
+    monkeypatch.setattr(trainer, "evaluate", scored)
     options = ["--epochs", "2", "--pictures", "0", "--batch-norm-epochs", "0", "--validate-images", images]
     assert run("train", *TINY, *options, "--output", tmp_path / "run") == 0
     assert json.loads((tmp_path / "run" / "best.json").read_text())["best"] == best
 
 
 def test_sheets_of_large_pictures_are_made_smaller(finished, monkeypatch):
-    monkeypatch.setattr(training_journal, "LONGEST", 33)
+    monkeypatch.setattr(journal, "LONGEST", 33)
     model, data = SegModel.load(finished), open_data("scenes:val=2", split="val")
-    sheet = training_journal.validation_sheet(model, data, palette=data.palette, count=2, dtype=None)
+    sheet = journal.validation_sheet(model, data, palette=data.palette, count=2, dtype=None)
     assert sheet.shape == (2 * 37 + 4, 5 * 37 + 4, 3)
     truth = sheet[4:37, 41:74].reshape(-1, 3)  # the second picture of the first row: labels keep their colours
     assert {tuple(colour) for colour in truth} <= {tuple(colour) for colour in data.palette} | {(255, 255, 255)}
@@ -342,9 +336,9 @@ def test_run_time_faults_have_status_1_and_a_hint(monkeypatch, capsys):
     def broken(arguments):
         raise RuntimeError("disk\nfull")
 
-    assert common_cli.run("train", broken, []) == 1
+    assert cli.run("train", broken, []) == 1
     assert capsys.readouterr().err == "segmodel.train: error: RuntimeError: disk full (--debug shows the trace)\n"
-    assert common_cli.run("train", broken, ["--debug"]) == 1
+    assert cli.run("train", broken, ["--debug"]) == 1
     assert "Traceback" in capsys.readouterr().err
 
 
@@ -352,7 +346,7 @@ def test_a_file_of_settings_alone_lies_over_the_recipe_of_its_data(tmp_path):
     file = tmp_path / "few.toml"
     for text, depth in (("[train]\nseed = 3\n", 18), ('[train]\nseed = 3\ndata = "camvid:CamVid"\n', 101)):
         file.write_text(text)
-        config = training_settings.resolve(train.make_parser().parse_args(["--config", str(file)]))
+        config = settings.resolve(train.make_parser().parse_args(["--config", str(file)]))
         assert (config.model.depth, config.train.seed) == (depth, 3)
 
 
@@ -360,10 +354,10 @@ def test_a_model_to_start_from_lies_over_the_recipe_and_under_what_is_given(fini
     file = tmp_path / "few.toml"
     file.write_text(f"[model]\nguidance_radius = 5\n[train]\ninit_model = {json.dumps(str(finished))}\n")
     arguments = ["--recipe", "voc-resnet101", "--config", str(file), "--variant", "patch", "--guidance-eps", "4"]
-    config = training_settings.resolve(train.make_parser().parse_args(arguments))
+    config = settings.resolve(train.make_parser().parse_args(arguments))
     assert (config.model.width, config.model.rings, config.train.init_weights) == (4, ((1, 2),), "")
     assert (config.model.guidance_radius, config.model.guidance, config.model.guidance_eps) == (5, "off", 4.0)
-    anew = training_settings.resolve(train.make_parser().parse_args([*arguments, "--init-model", ""]))
+    anew = settings.resolve(train.make_parser().parse_args([*arguments, "--init-model", ""]))
     assert (anew.model.width, anew.train.init_model) == (64, "")  # the file's model, taken back
 
 
@@ -372,7 +366,7 @@ def test_a_variant_is_the_papers_model_whatever_head_the_settings_name(tmp_path)
     file.write_text('[model]\nhead = "aspp"\npatch_size = 1\nlabel_context = "none"\nguidance = "off"\n')
     for variant in ("unary", "context", "guide"):
         arguments = ["--data", "voc:VOC", "--config", str(file), "--variant", variant]
-        assert training_settings.resolve(train.make_parser().parse_args(arguments)).model.head == "segmodel"
+        assert settings.resolve(train.make_parser().parse_args(arguments)).model.head == "segmodel"
 
 
 def test_a_variant_has_all_its_parts_whatever_model_it_starts_from(tmp_path):
@@ -383,7 +377,7 @@ def test_a_variant_has_all_its_parts_whatever_model_it_starts_from(tmp_path):
         model.save_pretrained(tmp_path / first)
         for variant in VARIANTS:
             arguments = ["--data", "voc:VOC", "--init-model", str(tmp_path / first), "--variant", variant]
-            config = training_settings.resolve(train.make_parser().parse_args(arguments)).model
+            config = settings.resolve(train.make_parser().parse_args(arguments)).model
             kept = first in ("context", "patch", "guide")
             expected = {"depth": 18, "width": 4, "rings": ((1, 2),) if kept else ModelConfig.rings} | VARIANTS[variant]
             assert config == ModelConfig(**expected), (first, variant)
@@ -391,14 +385,14 @@ def test_a_variant_has_all_its_parts_whatever_model_it_starts_from(tmp_path):
 
 def test_the_recipe_of_the_scenes_is_the_default_and_flags_override_it():
     parser = train.make_parser()
-    assert training_settings.resolve(parser.parse_args([])).model.depth == 18
-    assert training_settings.resolve(parser.parse_args(["--depth", "34"])).model.depth == 34
-    assert training_settings.resolve(parser.parse_args(["--data", "voc:x"])).model.depth == 101
-    unary = training_settings.resolve(parser.parse_args(["--variant", "unary"])).model
+    assert settings.resolve(parser.parse_args([])).model.depth == 18
+    assert settings.resolve(parser.parse_args(["--depth", "34"])).model.depth == 34
+    assert settings.resolve(parser.parse_args(["--data", "voc:x"])).model.depth == 101
+    unary = settings.resolve(parser.parse_args(["--variant", "unary"])).model
     assert (unary.patch_size, unary.rings, unary.label_context, unary.guidance) == (1, (), "none", "off")
 
 
 def test_a_flag_that_a_variant_fixes_is_refused() -> None:
     options = train.make_parser().parse_args(["--variant", "unary", "--rings", "[1,3]"])
     with pytest.raises(UserError, match="--rings: expected not beside --variant unary"):
-        training_settings.resolve(options)
+        settings.resolve(options)

@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from segmodel import common_cli
-from segmodel.common_errors import UserError
+from segmodel.common import cli
+from segmodel.common.errors import UserError
 from segmodel.data import Sample, open_data
-from segmodel.experiments_tuning import report, tune_refinement
-from segmodel.inference_refinement import Refinement, read_settings
+from segmodel.experiments.tuning import report, tune_refinement
+from segmodel.inference.refinement import Refinement, read_settings
 from segmodel.tune import main, scores_of
 
 CLASSES = 12
@@ -93,14 +93,14 @@ def test_the_command_reads_a_folder_of_scores(tmp_path, capsys):
             np.save(tmp_path / f"{data[index].name}.npy", coarse(data[index].label))
     given = [str(tmp_path), "--data", "scenes:train=2,val=2", "--images", "2"]
     target = tmp_path / "tuned.json"
-    assert common_cli.run("tune", main, [*given, "--report", "val", "--output", str(target)]) == 0
+    assert cli.run("tune", main, [*given, "--report", "val", "--output", str(target)]) == 0
     assert "ms an image" in capsys.readouterr().out
     content = json.loads(target.read_text())
     assert content["after"] >= content["before"]
     assert read_settings(target) == content["settings"]
     target.unlink()
     np.save(tmp_path / f"{data[1].name}.npy", coarse(data[1].label) / 3)  # probabilities
-    assert common_cli.run("tune", main, [*given, "--report", "val", "--output", str(target)]) == 2
+    assert cli.run("tune", main, [*given, "--report", "val", "--output", str(target)]) == 2
     assert f"{data[1].name}: scores: expected logits, got probabilities" in capsys.readouterr().err
     assert read_settings(target) == content["settings"], "what was found before is kept"
     mine = tmp_path / "mine"
@@ -112,12 +112,12 @@ def test_the_command_reads_a_folder_of_scores(tmp_path, capsys):
     (mine / "classes.toml").write_text(f'labels = "index"\nclasses = {classes}\n')
     for split in ("train", "val"):
         np.save(mine / f"{split}.npy", np.full((2, 8, 8), -3, np.float32))
-    assert common_cli.run("tune", main, [str(mine), "--data", f"folder:{mine}", "--report", "val"]) == 2
+    assert cli.run("tune", main, [str(mine), "--data", f"folder:{mine}", "--report", "val"]) == 2
     assert f"error: {mine}/labels/val/val.png: label value 2" in capsys.readouterr().err
     for shape in ((3, 4, 4), (12, 0, 4)):
         np.save(tmp_path / f"{data[0].name}.npy", np.zeros(shape, np.float32))
-        assert common_cli.run("tune", main, [*given, "--split", "val"]) == 2
+        assert cli.run("tune", main, [*given, "--split", "val"]) == 2
         assert f"expected scores of 12 classes, got {shape}" in capsys.readouterr().err
     (tmp_path / f"{data[0].name}.npy").unlink()
-    assert common_cli.run("tune", main, [*given, "--split", "val"]) == 2
+    assert cli.run("tune", main, [*given, "--split", "val"]) == 2
     assert "cannot be read as an .npy file" in capsys.readouterr().err

@@ -19,11 +19,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from segmodel import common_cli, common_options
-from segmodel.common_files import output_file
-from segmodel.common_labels import IGNORE
-from segmodel.common_options import UserError
-from segmodel.common_pictures import colourise, overlay, save_picture, sheet
+from segmodel.common import cli, options
+from segmodel.common.files import output_file
+from segmodel.common.labels import IGNORE
+from segmodel.common.options import UserError
+from segmodel.common.pictures import colourise, overlay, save_picture, sheet
 from segmodel.data import Augmentation, AugmentedData, DataError, MixedData, SegmentationData, index_data, open_data
 
 Examined = tuple[str, np.ndarray, tuple[int, int]]  # what is wrong, or "" with pixels of each value and height, width
@@ -31,9 +31,7 @@ _data: SegmentationData  # of a worker process
 
 
 def check(arguments: Sequence[str]) -> int:
-    parser = common_cli.Parser(
-        "data check", "Reads every image and label once and reports what is wrong, and class counts."
-    )
+    parser = cli.Parser("data check", "Reads every image and label once and reports what is wrong, and class counts.")
     parser.add_argument("data", help="data set; python -m segmodel.data --help lists the kinds")
     parser.add_argument("--split", action="append", help="only this part (may be repeated; default: train and val)")
     parser.add_argument("--limit", type=int, default=50, metavar="N", help="print N problems at most (default: 50)")
@@ -155,9 +153,7 @@ def _size_line(sizes: Counter[tuple[int, int]]) -> str:
 
 
 def show(arguments: Sequence[str]) -> int:
-    parser = common_cli.Parser(
-        "data show", "Draws samples and random variants of them, with their labels, on one sheet."
-    )
+    parser = cli.Parser("data show", "Draws samples and random variants of them, with their labels, on one sheet.")
     parser.add_argument("data", help="data set; python -m segmodel.data --help lists the kinds")
     parser.add_argument("--output", required=True, metavar="FILE", help="PNG file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace that file if it is there already")
@@ -166,14 +162,14 @@ def show(arguments: Sequence[str]) -> int:
     parser.add_argument("--variants", type=int, default=2, help="variants of each (default: 2)")
     parser.add_argument("--seed", type=int, default=0, help="of the variants (default: 0)")
     parser.add_argument("--width", type=int, default=320, help="largest width of a picture (default: 320)")
-    common_options.add_flags(parser, {"augmentation": Augmentation})
+    options.add_flags(parser, {"augmentation": Augmentation})
     given = parser.parse_args(arguments)
     for name, least in (("count", 1), ("variants", 0), ("width", 16), ("seed", 0)):
         if getattr(given, name) < least:
             raise UserError(f"--{name}: expected at least {least}, got {getattr(given, name)}")
     output = output_file("--output", given.output, endings=(".png",), overwrite=given.overwrite)
-    values = common_options.flag_values(given, {"augmentation": Augmentation}).get("augmentation", {})
-    augmentation = common_options.build(Augmentation, values)
+    values = options.flag_values(given, {"augmentation": Augmentation}).get("augmentation", {})
+    augmentation = options.build(Augmentation, values)
     data = open_data(given.data, split=given.split)
     augmented = AugmentedData(data, augmentation, seed=given.seed)
     rows, seen = [], set[int]()
@@ -216,10 +212,10 @@ COMMANDS = {"check": check, "show": show}
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = common_cli.Parser("data", __doc__ or "")
+    parser = cli.Parser("data", __doc__ or "")
     parser.add_argument("command", choices=COMMANDS, help="each has a --help of its own")
     return COMMANDS[parser.parse_args(arguments[:1]).command](arguments[1:])
 
 
 if __name__ == "__main__":
-    sys.exit(common_cli.run("data", main))
+    sys.exit(cli.run("data", main))

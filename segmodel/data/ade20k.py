@@ -6,8 +6,8 @@ PATH/images/validation/ADE_val_00000001.jpg     PATH/annotations/validation/ADE_
 
 import numpy as np
 
-from segmodel.common_errors import DataError
-from segmodel.common_labels import voc_palette
+from segmodel.common.errors import DataError
+from segmodel.common.labels import voc_palette
 from segmodel.data.base import FileData
 from segmodel.data.images import index_values
 from segmodel.data.lists import Pair, existing_folder

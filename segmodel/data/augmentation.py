@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from segmodel.common_labels import IGNORE
-from segmodel.common_options import option
+from segmodel.common.labels import IGNORE
+from segmodel.common.options import option
 from segmodel.data.base import Sample, SegmentationData
 
 

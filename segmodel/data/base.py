@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from segmodel.common_errors import DataError
-from segmodel.common_labels import IGNORE
+from segmodel.common.errors import DataError
+from segmodel.common.labels import IGNORE
 from segmodel.data.images import read_image, read_label
 from segmodel.data.lists import Pair, misplaced
 

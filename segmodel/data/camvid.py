@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from segmodel.common_errors import DataError
+from segmodel.common.errors import DataError
 from segmodel.data.base import FileData
 from segmodel.data.images import index_values
 from segmodel.data.lists import existing_folder, read_pairs

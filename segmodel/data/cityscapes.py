@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from segmodel.common_errors import DataError
-from segmodel.common_labels import IGNORE
+from segmodel.common.errors import DataError
+from segmodel.common.labels import IGNORE
 from segmodel.data.base import FileData, MixedData, SegmentationData
 from segmodel.data.images import index_values
 from segmodel.data.lists import Pair, existing_folder, split_options

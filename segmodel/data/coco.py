@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from segmodel.common_errors import DataError, one_line, read_text
-from segmodel.common_labels import IGNORE, voc_palette
+from segmodel.common.errors import DataError, one_line, read_text
+from segmodel.common.labels import IGNORE, voc_palette
 from segmodel.data.base import MAX_CLASSES, MixedData, Sample, SegmentationData
 from segmodel.data.images import read_image
 from segmodel.data.lists import existing_folder, inside, misplaced, split_options

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from segmodel.common_errors import DataError, one_line, read_text
-from segmodel.common_labels import IGNORE
+from segmodel.common.errors import DataError, one_line, read_text
+from segmodel.common.labels import IGNORE
 from segmodel.data.base import MAX_CLASSES, FileData
 from segmodel.data.images import index_values, pictures_below
 from segmodel.data.lists import Pair, existing_folder, read_pairs

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segmodel.common_errors import DataError, limit, one_line
-from segmodel.common_labels import IGNORE
+from segmodel.common.errors import DataError, limit, one_line
+from segmodel.common.labels import IGNORE
 
 _INVALID = 254
 

@@ -22,8 +22,8 @@ import re
 
 import numpy as np
 
-from segmodel.common_errors import DataError
-from segmodel.common_labels import IGNORE
+from segmodel.common.errors import DataError
+from segmodel.common.labels import IGNORE
 from segmodel.data.base import Sample, SegmentationData
 
 SCENES_VERSION = 1

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from segmodel.common_errors import DataError, one_line
-from segmodel.common_labels import voc_palette
+from segmodel.common.errors import DataError, one_line
+from segmodel.common.labels import voc_palette
 from segmodel.data.base import FileData, MixedData, SegmentationData
 from segmodel.data.images import class_values, index_values
 from segmodel.data.lists import Pair, existing_folder, inside, read_lines, split_options

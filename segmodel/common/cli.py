@@ -1,0 +1,70 @@
+"""What all commands share: one-line errors, exit status (0 done, 2 the user's input, 1 run time, 130/143 signals)."""
+
+import argparse
+import difflib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from segmodel.common.errors import DataError, UserError, printable
+
+OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|MemoryError|can't allocate memory")
+"""In the name or text of what torch and NumPy raise."""
+
+
+LESS_MEMORY = {
+    "train": "--accumulate, --checkpoint-activations, a smaller --crop or --batch-size",
+    "evaluate": "--window, smaller --scales or --batch-size",
+    "predict": "--window, smaller --scales or --batch-size",
+}
+"""What takes less memory, by command."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser without abbreviations, whose errors are one line."""
+
+    def __init__(self, command: str, description: str):
+        super().__init__(
+            prog=f"python -m segmodel.{command}",
+            usage="%(prog)s [options]" if command == "train" else None,  # not seventy flags in a paragraph
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self.add_argument("--debug", action="store_true", help="show the trace of an error")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        options, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            flags = [text.partition("=")[0] for text in unknown if text.startswith("--")]
+            near = [name for flag in flags for name in difflib.get_close_matches(flag, self._option_string_actions, 1)]
+            hint = f" (did you mean {', '.join(near)}?)" if near else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return options
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UserError(message)
+
+
+def run(command: str, main: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = None) -> int:
+    """Runs a command's main function and turns exceptions into a line on stderr and an exit status."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        return main(given)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if "--debug" in given:
+            traceback.print_exc()
+        user = isinstance(error, UserError | DataError)
+        text = " ".join(str(error).split()) if user else f"{type(error).__name__}: {' '.join(str(error).split())}"
+        hint = "" if user or "--debug" in given else " (--debug shows the trace)"
+        if command in LESS_MEMORY and OUT_OF_MEMORY.search(text):
+            hint = f"; what takes less memory: {LESS_MEMORY[command]}{hint}"
+        own = os.environ.get("RANK") if os.environ.get("WORLD_SIZE", "1") != "1" else None
+        process = f"process {own}: " if own else ""
+        print(f"segmodel.{command}: error: {process}{printable(text)}{hint}", file=sys.stderr)
+        return 2 if user else 1

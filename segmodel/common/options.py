@@ -1,0 +1,169 @@
+"""Configuration from one source: frozen dataclasses give the flags, their help, and the keys of TOML files.
+
+Values are checked, never coerced, except that a whole number may stand where a float is expected.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import json
+import math
+import tomllib
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from segmodel.common.errors import UserError, read_text
+
+Sections = Mapping[str, type]
+
+
+Values = dict[str, dict[str, Any]]
+
+
+def option(default: Any, help: str, source: str = "") -> Any:
+    """A dataclass field with the text that ``--help`` shows and the place its default comes from."""
+    return dataclasses.field(default=default, metadata={"help": help, "source": source})
+
+
+def checked(value: Any, expected: Any, name: str) -> Any:
+    """``value`` if it is of the annotated type (lists become tuples), else a UserError that names it."""
+    origin, parts = get_origin(expected), get_args(expected)
+    if origin in (Union, types.UnionType):
+        if value is None:
+            return None
+        expected = next(part for part in parts if part is not type(None))
+        return checked(value, expected, name)
+    if origin is Literal:
+        if value not in parts:
+            raise UserError(f"{name}: expected one of {', '.join(map(str, parts))}, got {value!r:.200}")
+        return value
+    if origin is tuple:
+        repeated = len(parts) == 2 and parts[1] is Ellipsis
+        if not isinstance(value, list | tuple) or (not repeated and len(value) != len(parts)):
+            raise UserError(f"{name}: expected {_type_name(expected)}, got {value!r:.200}")
+        kinds = parts[:1] * len(value) if repeated else parts
+        return tuple(checked(item, kind, name) for item, kind in zip(value, kinds, strict=True))
+    if expected is float and type(value) is int and abs(value) < 1 << 53:
+        value = float(value)
+    if type(value) is not expected:
+        raise UserError(f"{name}: expected {_type_name(expected)}, got {value!r:.200}")
+    if expected is float and not math.isfinite(value):
+        raise UserError(f"{name}: expected a finite number, got {value!r:.200}")
+    return value
+
+
+def _type_name(expected: Any) -> str:
+    if get_origin(expected) is not tuple:
+        return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}.get(
+            expected, str(expected)
+        )
+    parts = get_args(expected)
+    if parts[-1] is Ellipsis:
+        return f"a list of {_type_name(parts[0])}"
+    return f"a list of {len(parts)} ({', '.join(_type_name(part) for part in parts)})"
+
+
+def parsed(text: str, expected: Any, name: str) -> Any:
+    """The value of a command-line text: numbers and lists in JSON, the outer brackets of a list left out or not."""
+    if get_origin(expected) in (Union, types.UnionType):
+        expected = next(part for part in get_args(expected) if part is not type(None))
+    if expected is str or get_origin(expected) is Literal:
+        return checked(text, expected, name)
+    if get_origin(expected) is tuple:
+        depth = 2 if get_origin(get_args(expected)[0]) is tuple else 1
+        text = text if text.startswith("[" * depth) or text == "[]" else f"[{text}]"
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise UserError(f"{name}: expected {_type_name(expected)}, got {text!r:.200}") from None
+    return checked(value, expected, name)
+
+
+def add_flags(parser: argparse.ArgumentParser, sections: Sections) -> None:
+    """One flag for each field of each section; absent flags stay out of the parsed namespace."""
+    for title, section in sections.items():
+        group = parser.add_argument_group(f"[{title}]")
+        hints = get_type_hints(section)
+        for item in dataclasses.fields(section):
+            flag = "--" + item.name.replace("_", "-")
+            source = item.metadata.get("source", "")
+            default = json.dumps(item.default) if not isinstance(item.default, str | None) else item.default or "none"
+            text = f"{item.metadata.get('help', '')} (default: {default}{'; ' + source if source else ''})"
+            text = text.replace("%", "%%")
+            if hints[item.name] is bool:
+                group.add_argument(
+                    flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text, dest=item.name
+                )
+                continue
+            choices = get_args(hints[item.name]) if get_origin(hints[item.name]) is Literal else ()
+            metavar = "{" + ",".join(map(str, choices)) + "}" if choices else item.name.upper()
+            group.add_argument(flag, default=argparse.SUPPRESS, help=text, metavar=metavar, dest=item.name)
+
+
+def flag_values(arguments: argparse.Namespace, sections: Sections) -> Values:
+    """The fields given as flags, checked."""
+    given = vars(arguments)
+    values: Values = {}
+    for title, section in sections.items():
+        for name, expected in get_type_hints(section).items():
+            if name in given:
+                flag = "--" + name.replace("_", "-")
+                value = given[name]
+                value = parsed(value, expected, flag) if isinstance(value, str) else checked(value, expected, flag)
+                values.setdefault(title, {})[name] = value
+    return values
+
+
+def read_toml(path: str | Path, sections: Sections) -> Values:
+    """The fields of a TOML file with one table a section, checked; an unknown key is an error."""
+    try:
+        content = tomllib.loads(read_text(path, most="SEGMODEL_MAX_CONFIG_BYTES"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the configuration ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not a TOML file ({error})") from error
+    return check_values(content, sections, str(path))
+
+
+def check_values(content: Mapping[str, Any], sections: Sections, where: str) -> Values:
+    """Checks section and field names and the types of the values; ``where`` opens each message."""
+    values: Values = {}
+    for title, table in content.items():
+        if title not in sections or not isinstance(table, Mapping):
+            raise UserError(f"{where}: unknown section or key {title!r}{_near(title, sections)}")
+        hints = get_type_hints(sections[title])
+        for name, value in table.items():
+            if name not in hints:
+                raise UserError(f"{where}: unknown key {title}.{name}{_near(name, hints)}")
+            values.setdefault(title, {})[name] = checked(value, hints[name], f"{where}: {title}.{name}")
+    return values
+
+
+def _near(name: str, known: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f" (did you mean {near[0]!r}?)" if near else f" (known: {', '.join(known)})"
+
+
+def build(section: type, *layers: Mapping[str, Any]) -> Any:
+    """An instance of a section; later layers override earlier ones."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged.update(layer)
+    try:
+        return section(**merged)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def to_toml(configuration: Mapping[str, Any]) -> str:
+    """The dataclass instances as a TOML file that ``read_toml`` reads back; fields that are None are left out."""
+    lines = []
+    for title, instance in configuration.items():
+        lines.append(f"[{title}]")
+        for name, value in dataclasses.asdict(instance).items():
+            if value is not None:
+                lines.append(f"{name} = {json.dumps(value, ensure_ascii=False)}")
+        lines.append("")
+    return "\n".join(lines)

@@ -1,0 +1,92 @@
+"""Pictures of segmentations: coloured labels, overlays, sheets of several, palette PNG files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from segmodel.common.files import replacing
+
+
+def colourise(label: np.ndarray, palette: np.ndarray) -> np.ndarray:
+    """Labels ``(H, W)`` as colours ``(H, W, 3)`` uint8; ignored pixels are white."""
+    colours = np.full((256, 3), 255, np.uint8)
+    colours[: len(palette)] = palette
+    return colours[label.astype(np.uint8)]
+
+
+def overlay(image: np.ndarray, label: np.ndarray, palette: np.ndarray, *, opacity: float = 0.6) -> np.ndarray:
+    """The image with its labels' colours laid over it, and their boundaries in white."""
+    mixed = (1 - opacity) * image + opacity * colourise(label, palette)
+    mixed[edges(label)] = 255
+    return mixed.round().astype(np.uint8)
+
+
+def edges(label: np.ndarray) -> np.ndarray:
+    """Where a pixel's label differs from the one to its left or above it, ``(H, W)`` bool."""
+    edge = np.zeros(label.shape, bool)
+    edge[:, 1:] |= label[:, 1:] != label[:, :-1]
+    edge[1:] |= label[1:] != label[:-1]
+    return edge
+
+
+def boundaries(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Boundaries ``(H, W, 3)`` on white: black in both, blue in the truth alone, red in the prediction alone."""
+    predicted, true = edges(prediction), edges(truth)
+    drawn = np.full((*truth.shape, 3), 255, np.uint8)
+    drawn[predicted] = (210, 50, 40)
+    drawn[true] = (40, 90, 220)
+    drawn[predicted & true] = 0
+    return drawn
+
+
+def reduced(pixels: np.ndarray, longest: int, *, labels: bool = False) -> np.ndarray:
+    """A picture ``(H, W, 3)``, or labels ``(H, W)``, with a longer side of at most ``longest`` pixels."""
+    height, width = pixels.shape[:2]
+    scale = longest / max(height, width)
+    if scale >= 1:
+        return pixels
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    way = Image.Resampling.NEAREST if labels else Image.Resampling.BOX
+    return np.asarray(Image.fromarray(pixels).resize(size, way))
+
+
+def sheet(rows: Sequence[Sequence[np.ndarray]], *, gap: int = 4) -> np.ndarray:
+    """Pictures in rows and columns on white; each row is as high as its highest picture."""
+    height = [max(picture.shape[0] for picture in row) for row in rows]
+    width = max(sum(picture.shape[1] + gap for picture in row) for row in rows) + gap
+    canvas = np.full((sum(height) + gap * (len(rows) + 1), width, 3), 255, np.uint8)
+    y = gap
+    for row, high in zip(rows, height, strict=True):
+        x = gap
+        for picture in row:
+            canvas[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
+            x += picture.shape[1] + gap
+        y += high + gap
+    return canvas
+
+
+def save_picture(path: Path, pixels: np.ndarray) -> None:
+    """RGB pixels as a PNG file, replaced as a whole."""
+    _save(path, Image.fromarray(pixels))
+
+
+def save_label(path: Path, label: np.ndarray, palette: np.ndarray) -> None:
+    """Labels as an 8-bit PNG with a palette; values are class numbers, 255 is ignored (white)."""
+    picture = Image.fromarray(label.astype(np.uint8), mode="P")
+    colours = np.full((256, 3), 255, np.uint8)
+    colours[: len(palette)] = palette
+    picture.putpalette(colours.tobytes())
+    _save(path, picture)
+
+
+def save_probabilities(path: Path, probabilities: np.ndarray, classes: Sequence[str]) -> None:
+    """``probabilities`` (C, H, W) and ``classes`` (names) as a compressed .npz file, replaced as a whole."""
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, probabilities=probabilities, classes=np.array(classes))
+
+
+def _save(path: Path, picture: Image.Image) -> None:
+    with replacing(path) as partial:
+        picture.save(partial, format="PNG")

@@ -1,0 +1,1 @@
+"""From predictions to figures: mIoU, Boundary IoU, trimaps, intervals."""

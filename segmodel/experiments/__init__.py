@@ -1,0 +1,1 @@
+"""The tables and figures of Sec. 7 as runs, results and times."""

@@ -1,0 +1,134 @@
+"""How well a coarse code can do at best: mIoU on given labels of C x n x n scores a cell at 1/16 (Sec. 3.1, Eq. 6).
+
+n = 1, 2, 4 have a label cell of 16, 8, 4 pixels. No training is involved: the codes are made from the labels.
+
+* blocks: every cell paints its square with one label. The cells choose so that the mIoU of the whole set is best, as
+  far as exchanging the label of one cell at a time can tell.
+* bilinear: scores are enlarged bilinearly, the best is taken at every pixel. The cross-entropy of that is convex in the
+  scores; it is descended from the cells' label histograms on. A lower bound of the best mIoU.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.nn import functional
+from tqdm import tqdm
+
+from segmodel.common.labels import IGNORE
+from segmodel.data import SegmentationData
+from segmodel.evaluation.metrics import ConfusionMatrix, mean_iou
+
+CELLS = (16, 8, 4)
+
+
+STEPS = 40
+
+
+def cell_counts(label: np.ndarray, num_classes: int, *, cell: int) -> np.ndarray:
+    """Pixels of each class in each cell of a label map ``(H, W)``: ``(ceil(H/cell), ceil(W/cell), C)`` int64."""
+    height, width = (-(-side // cell) for side in label.shape)
+    rows, columns = np.indices(label.shape) // cell
+    valid = label != IGNORE
+    flat = ((rows * width + columns) * num_classes)[valid] + label[valid]
+    return np.bincount(flat, minlength=height * width * num_classes).reshape(height, width, num_classes)
+
+
+def block_counts(counts: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Counts ``(3, C)``, as in ``metrics``, of cells ``(cells, C)`` that are painted with ``labels``."""
+    hits = np.bincount(labels, counts[np.arange(len(counts)), labels], counts.shape[1])
+    return np.stack([hits, counts.sum(0), np.bincount(labels, counts.sum(1), counts.shape[1])])
+
+
+def exchange_gains(counts: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """What mIoU times the number of classes gains if one cell takes another label: ``(cells, C)``, exact.
+
+    A cell of N pixels, n of its class, takes n from that class's intersection and N - n from its union, and likewise
+    brings them to the new one.
+    """
+    hits, truth, predicted = block_counts(counts, labels).astype(np.float64)
+    union = truth + predicted - hits
+    iou = hits / np.maximum(union, 1)
+    misses = counts.sum(1, keepdims=True) - counts
+    cells = np.arange(len(counts))
+    left = (hits[labels] - counts[cells, labels]) / np.maximum(union[labels] - misses[cells, labels], 1)
+    gains = (hits + counts) / np.maximum(union + misses, 1) - iou + (left - iou[labels])[:, None]
+    gains[:, truth == 0] = -np.inf
+    gains[cells, labels] = 0
+    return gains
+
+
+def best_blocks(counts: np.ndarray) -> np.ndarray:
+    """Labels of cells whose mIoU over all of them cannot be raised by another label of one cell.
+
+    From the majority vote on, the most promising exchanges are made together, half as many each time that the mIoU
+    does not rise, down to a single one.
+
+    Args:
+        counts: ``(cells, C)``, pixels of each class in each cell.
+
+    Returns:
+        ``(cells,)`` int64.
+    """
+    labels = counts.argmax(1)
+    highest = mean_iou(block_counts(counts, labels))
+    together = len(labels)
+    while together:
+        gains = exchange_gains(counts, labels)
+        order = np.argsort(-gains.max(1), kind="stable")[:together]
+        order = order[gains[order].max(1) > 0]
+        changed = labels.copy()
+        changed[order] = gains[order].argmax(1)
+        score = mean_iou(block_counts(counts, changed))
+        if score > highest:
+            labels, highest = changed, score
+        else:
+            together = min(together, len(order)) // 2
+    return labels
+
+
+def fitted_labels(label: np.ndarray, num_classes: int, *, cell: int, steps: int = STEPS) -> np.ndarray:
+    """The label map ``(H, W)`` of scores on cells, fitted to ``label`` through bilinear enlargement."""
+    present = np.unique(label[label != IGNORE])
+    if not len(present):
+        return np.zeros(label.shape, np.uint8)
+    counts = cell_counts(label, num_classes, cell=cell)[..., present]
+    histogram = (counts + 0.1) / (counts.sum(-1, keepdims=True) + 0.1 * len(present))
+    scores = torch.from_numpy(np.log(histogram)).float().permute(2, 0, 1)[None].requires_grad_()
+    index = np.full(256, IGNORE)
+    index[present] = np.arange(len(present))
+    target = torch.from_numpy(index[label])[None]
+    optimizer = torch.optim.Adam([scores], lr=0.5)
+
+    def enlarged() -> torch.Tensor:
+        whole = functional.interpolate(scores, scale_factor=cell, mode="bilinear", align_corners=False)
+        return whole[:, :, : label.shape[0], : label.shape[1]]
+
+    with torch.enable_grad():
+        for _ in range(steps):
+            optimizer.zero_grad()
+            functional.cross_entropy(enlarged(), target, ignore_index=IGNORE).backward()
+            optimizer.step()
+    return present[enlarged().detach().argmax(1)[0].numpy()].astype(np.uint8)
+
+
+def ceilings(data: SegmentationData, *, cells: Sequence[int] = CELLS) -> dict[int, dict[str, float]]:
+    """mIoU in 0..1 of both codes, ``{cell: {"blocks": ..., "bilinear": ...}}``, over all labels of a set."""
+    classes = len(data.classes)
+    pure = {cell: np.zeros(classes, np.int64) for cell in cells}  # pixels in cells of one class, which never change it
+    mixed: dict[int, list[np.ndarray]] = {cell: [] for cell in cells}
+    matrices = {cell: ConfusionMatrix(classes) for cell in cells}
+    for index in tqdm(range(len(data)), desc="ceilings", unit="image", leave=False, disable=None):
+        label = data[index].label
+        for cell in cells:
+            counts = cell_counts(label, classes, cell=cell).reshape(-1, classes)
+            kinds = (counts > 0).sum(1)
+            pure[cell] += counts[kinds == 1].sum(0)
+            mixed[cell].append(counts[kinds > 1].astype(np.int32))
+            matrices[cell].update(fitted_labels(label, classes, cell=cell), label)
+    result = {}
+    for cell in cells:
+        whole = np.concatenate([np.diag(pure[cell]), *mixed.pop(cell)])
+        blocks = float(mean_iou(block_counts(whole, best_blocks(whole))))
+        result[cell] = {"blocks": blocks, "bilinear": matrices[cell].scores().miou}
+    return result

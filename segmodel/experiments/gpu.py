@@ -1,0 +1,116 @@
+"""Times the operators on a GPU, each in a CUDA graph: kernels alone, without what Python takes to launch them.
+
+What is not ours is timed as it is called, launches included: not everything can be captured.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segmodel.common.environment import peer
+from segmodel.experiments.timing import Call, inputs
+from segmodel.kernels import guidance_crf, guided_filter, prepare_guide
+from segmodel.kernels.guided_filter import composite_filter
+
+SIZES = ((1, 21, 75, 125), (16, 21, 128, 128), (1, 19, 256, 512))  # images, labels, height, width
+
+
+WIDE = 31
+
+
+MEASURED = "guided filter, triton, prepared guide"
+
+
+PLAIN = ", with launches"  # the end of the names of what runs outside a graph
+
+
+def with_gradient(scores: Tensor, guide: Any, backend: str) -> Call:
+    """Forward and backward of the guidance CRF, with gradients of the scores and the weight."""
+    scores, weight = scores.detach().requires_grad_(), torch.tensor(2.0, device=scores.device, requires_grad=True)
+    ones = torch.ones_like(scores)
+    return lambda: torch.autograd.grad(
+        guidance_crf(scores, guide, weight=weight, backend=backend), (scores, weight), ones
+    )
+
+
+def calls(scores: Tensor, guide: Tensor) -> dict[str, Call]:
+    """Both backends, standard operators compiled (a registered operator is opaque to the compiler), and kornia."""
+    prepared = prepare_guide(guide)
+    found: dict[str, Call] = {}
+    for backend in ("triton", "torch"):
+        run: Callable[..., Tensor] = partial(guided_filter, scores, backend=backend)
+        found |= {
+            f"guided filter, {backend}, prepared guide": partial(run, prepared),
+            f"guided filter, {backend}": partial(run, guide),
+            f"guidance CRF, {backend}": partial(guidance_crf, scores, guide, backend=backend),
+            f"guidance CRF with gradient, {backend}": with_gradient(scores, guide, backend),
+        }
+    wide = prepare_guide(guide, radius=WIDE)
+    found[f"guided filter, triton, prepared guide, radius {WIDE}"] = partial(
+        guided_filter, scores, wide, backend="triton"
+    )
+    found["prepare guide, triton"] = partial(prepare_guide, guide, backend="triton")
+    compiled = torch.compile(composite_filter)
+    found[f"guided filter, standard operators compiled, prepared guide{PLAIN}"] = partial(compiled, scores, prepared)
+    kornia = peer("kornia.filters")
+    if kornia is not None:
+        found[f"guided filter, kornia{PLAIN}"] = partial(kornia.guided_blur, guide, scores, 7, 1.0)
+    return found
+
+
+def filter_bytes(scores: Tensor) -> int:
+    """What the Triton filter moves with a prepared guide: 5 + 5 planes a label, 12 + 3 of the guide."""
+    images, labels, height, width = scores.shape
+    return 4 * images * height * width * (10 * labels + 12 + 3)
+
+
+def microseconds(call: Call, *, graph: bool = True) -> dict[str, float]:
+    """Percentiles of the time of a call."""
+    from triton.testing import do_bench, do_bench_cudagraph
+
+    call()  # compiles
+    with torch.cuda.stream(torch.cuda.Stream()):
+        times = (do_bench_cudagraph if graph else do_bench)(call, rep=20, quantiles=[0.2, 0.5, 0.8])
+    return {key: round(1000 * time, 1) for key, time in zip(("p20", "p50", "p80"), times, strict=True)}
+
+
+def copy_rate() -> float:
+    """Bytes a microsecond, read and written, of a copy from the GPU's memory to itself; in a graph it is slower."""
+    source = torch.empty(2**28, device="cuda")
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / microseconds(lambda: target.copy_(source), graph=False)["p50"]
+
+
+def tables() -> dict[str, Any] | str:
+    """Microseconds, and the share of the copy rate that the filter reaches; "not measured" without a GPU."""
+    if not torch.cuda.is_available():
+        return "not measured"
+    rate = copy_rate()
+    report: dict[str, Any] = {"device": torch.cuda.get_device_name(), "copy rate, GB/s": round(rate / 1e3)}
+    for images, *rest in SIZES:
+        scores, guide = (x.cuda().expand(images, -1, -1, -1).contiguous() for x in inputs(*rest))
+        times: dict[str, Any] = {
+            name: microseconds(call, graph=not name.endswith(PLAIN)) for name, call in calls(scores, guide).items()
+        }
+        share = filter_bytes(scores) / times[MEASURED]["p50"] / rate
+        report["x".join(map(str, scores.shape))] = times | {"share of the copy rate": round(share, 4)}
+    return report
+
+
+def print_tables(report: dict[str, Any] | str) -> None:
+    if isinstance(report, str):
+        print(f"\nGPU: {report}")
+        return
+    print(f"\nGPU: {report['device']}, copies {report['copy rate, GB/s']} GB/s; microseconds, peers with launches")
+    for size, rows in report.items():
+        if not isinstance(rows, dict):
+            continue
+        print(f"\n{size:74}{'p20':>9}{'p50':>9}{'p80':>9}{'ratio':>8}")
+        for name, row in rows.items():
+            if isinstance(row, dict):
+                ratio = row["p50"] / rows[MEASURED]["p50"]
+                print(f"{name:74}{row['p20']:9.1f}{row['p50']:9.1f}{row['p80']:9.1f}{ratio:8.2f}")
+        print(f"{MEASURED}: {100 * rows['share of the copy rate']:.0f} % of the copy rate on the bytes that it moves")

@@ -1,0 +1,259 @@
+"""Sharper boundaries for the output of any segmentation model: the guidance CRF on its scores (Sec. 5, 7.2)."""
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from segmodel.common.errors import UserError, read_text
+from segmodel.common.options import build, check_values, checked, option
+from segmodel.data.images import picture_pixels, read_image
+from segmodel.kernels import guidance_crf
+from segmodel.model.guidance_crf import GuidanceCRF
+from segmodel.model.guided_filter import check_range, guide_from_image
+from segmodel.model.upsampling import area_average, enlarge
+
+Array = TypeVar("Array", np.ndarray, Tensor)
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """Settings of an untrained refinement; the defaults are the paper's."""
+
+    stride: int = option(4, "the CRF works on blocks of stride x stride pixels; 1: full size", "Sec. 5")
+    radius: int = option(3, "radius of the guided filter's window, in blocks", "authors' code")
+    eps: float = option(1.0, "epsilon of Eq. 12, for colours in 0..255", "Sec. 5")
+    weight: float = option(2.0, "lambda of Algorithm 1", "authors' code")
+    iterations: int = option(3, "iterations of Algorithm 1", "Sec. 5")
+
+    def __post_init__(self) -> None:
+        for name, low in {"stride": 1, "radius": 0, "weight": 0, "iterations": 0}.items():
+            if not getattr(self, name) >= low:
+                raise ValueError(f"{name}: expected at least {low}, got {getattr(self, name)!r}")
+        if not self.eps > 0:
+            raise ValueError(f"eps: expected more than 0, got {self.eps!r}")
+
+
+def refine(
+    scores: Array,
+    image: object,
+    *,
+    crf: GuidanceCRF | None = None,
+    image_range: tuple[float, float] = (0, 255),
+    **settings: float,
+) -> Array:
+    """Logits that follow the image's edges, at the image's size (Algorithm 1).
+
+    Scores of another resolution than the image's are interpolated bilinearly to it. The guidance CRF runs on blocks of
+    ``stride`` pixels, and what it changes is added back, so that detail of full-size scores is kept; for scores that
+    have the blocks' resolution this is exactly the paper's way. Differentiable for tensors.
+
+    Args:
+        scores: logits, class first: ``(C, h, w)`` or ``(N, C, h, w)``, an array or a tensor, floating point. Two
+            dimensions ``(h, w)`` are a binary mask: see ``refine_mask``.
+        image: RGB. Arrays are channels last, ``(H, W, 3)`` or ``(N, H, W, 3)``; tensors channels first, ``(3, H, W)``
+            or ``(N, 3, H, W)``; grey: ``(H, W)`` or one channel. Or a PIL image, or the path of one.
+        crf: a trained one; its own settings hold, and of ``settings`` only ``stride`` may be given.
+        image_range: the image's black and white.
+        settings: ``stride`` (4; 1: full size), ``radius`` (3), ``eps`` (1.0), ``weight`` (2.0), ``iterations`` (3): the
+            fields of ``Refinement``.
+
+    Returns:
+        ``(C, H, W)`` or ``(N, C, H, W)`` in the kind and dtype of the scores: again logits.
+
+    Raises:
+        ValueError: on a shape, dtype, value range or setting that does not fit.
+    """
+    if getattr(scores, "ndim", None) == 2:
+        return refine_mask(scores, image, crf=crf, image_range=image_range, **settings)
+    own = own_settings(settings, crf)
+    tensor = as_tensor("scores", scores)
+    if tensor.ndim not in (3, 4) or not tensor.is_floating_point() or 0 in tensor.shape:
+        raise ValueError(f"scores: expected floating point (C, h, w) or (N, C, h, w), got {describe(scores)}")
+    batch = tensor if tensor.ndim == 4 else tensor[None]
+    if batch.shape[1] == 1:
+        raise ValueError("scores: expected 2 classes or more, got 1; refine_mask takes the sigmoid of a single channel")
+    check_logits(batch)
+    pixels = image_tensor(image, image_range=image_range, device=batch.device)
+    if batch.shape[1:3] == pixels.shape[2:] != batch.shape[2:]:
+        raise ValueError(f"scores: expected (C, h, w), class first, got {describe(scores)}, which is class last; "
+                         "give scores.transpose(2, 0, 1)")  # fmt: skip
+    refined = _refined(batch, pixels, own, crf, image_range)
+    return _like(refined if tensor.ndim == 4 else refined[0], scores)
+
+
+def refine_mask(
+    mask: Array,
+    image: object,
+    *,
+    crf: GuidanceCRF | None = None,
+    confidence: float = 0.7,
+    image_range: tuple[float, float] = (0, 255),
+    **settings: float,
+) -> Array:
+    """A binary mask that follows the image's edges: ``refine`` for two classes.
+
+    Args:
+        mask: ``(H, W)``, ``(N, H, W)`` or ``(N, 1, H, W)``: probabilities in 0..1, or hard: nothing but 0 and 1 in any
+            dtype, or whole numbers 0 and 255. Probabilities near 0 and 1 are sure of themselves and hardly move.
+        confidence: the probability that a hard mask is given where it is set; more changes less.
+        image, crf, image_range, settings: see ``refine``; a crf has two classes.
+
+    Returns:
+        The mask at the image's size, in its kind and dtype: probabilities stay probabilities, hard masks hard.
+    """
+    tensor = as_tensor("mask", mask)
+    shape = tensor.shape
+    if tensor.ndim not in (2, 3, 4) or (tensor.ndim == 4 and shape[1] != 1) or 0 in shape:
+        raise ValueError(f"mask: expected (H, W), (N, H, W) or (N, 1, H, W), got {describe(mask)}")
+    if not 0.5 < confidence < 1:
+        raise ValueError(f"confidence: expected more than 0.5 and less than 1, got {confidence!r}")
+    low, high = (value.item() for value in tensor.aminmax())
+    binary = not tensor.requires_grad and bool(((tensor == 0) | (tensor == 1)).all())
+    hard = binary or not tensor.is_floating_point()
+    top = (255 if high > 1 else 1) if hard else 1.0
+    values = set(tensor.unique().tolist()) if hard else set()
+    if not values <= {0, top} or not 0 <= low <= high <= top:
+        raise ValueError(f"mask: expected probabilities, or 0 and 1 (or 255) alone, got values {low:g} to {high:g}")
+    wide = tensor.to(torch.promote_types(tensor.dtype, torch.float32)) / top
+    edge = 1 - confidence if hard else 1e-4
+    probability = wide.clamp(edge, 1 - edge).reshape(-1, 1, *shape[-2:])
+    scores = torch.cat([torch.log1p(-probability), torch.log(probability)], dim=1)
+    refined = refine(scores, image, crf=crf, image_range=image_range, **settings).softmax(1)[:, 1]
+    refined = refined.reshape(*shape[:-2], *refined.shape[-2:])
+    return _like((refined >= 0.5) * top if hard else refined, mask)
+
+
+def own_settings(settings: dict[str, float], crf: GuidanceCRF | None) -> Refinement:
+    """Checked settings; beside a trained crf only the stride is one."""
+    known = [item.name for item in fields(Refinement)]
+    allowed = known if crf is None else ["stride"]
+    for name in settings:
+        if name not in allowed:
+            why = " beside a crf, which has its own" if name in known else ""
+            raise ValueError(f"{name}: expected one of {', '.join(allowed)}{why}")
+    hints = get_type_hints(Refinement)
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
+    return build(Refinement, {name: checked(value, hints[name], name) for name, value in plain.items()})
+
+
+def check_logits(scores: Tensor) -> None:
+    """Scores that are not finite cannot be averaged, and probabilities would be refined far too strongly."""
+    values = scores.detach()
+    low, high = (value.item() for value in values.aminmax())
+    if not np.isfinite(low) or not np.isfinite(high):
+        raise ValueError("scores: expected finite numbers, got NaN or infinities")
+    if 0 <= low < high <= 1 and (values.float().sum(1) - 1).abs().max() < 1e-2:
+        raise ValueError("scores: expected logits, got probabilities (0..1, they sum to 1); give their logarithm")
+
+
+def _refined(
+    scores: Tensor, image: Tensor, own: Refinement, crf: GuidanceCRF | None, image_range: tuple[float, float]
+) -> Tensor:
+    """N C h w and N 3 H W -> N C H W."""
+    height, width = image.shape[-2:]
+    if len(scores) != len(image):
+        raise ValueError(f"image: expected as many as scores, {len(scores)}, got {len(image)}")
+    g = own.stride
+    wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    guide = area_average(image.to(wide.dtype), g)
+    if scores.shape[2:] == guide.shape[2:]:
+        return enlarge(_apply(wide, guide, own, crf, image_range), g)[:, :, :height, :width].to(scores.dtype)
+    larger = scores.shape[2] > height or scores.shape[3] > width
+    fine = functional.interpolate(wide, (height, width), mode="bilinear", align_corners=False, antialias=larger)
+    coarse = area_average(fine, g)
+    refined = _apply(coarse, guide, own, crf, image_range)
+    if g > 1:
+        refined = fine + enlarge(refined - coarse, g)[:, :, :height, :width]
+    return refined.to(scores.dtype)
+
+
+def _apply(
+    scores: Tensor, guide: Tensor, own: Refinement, crf: GuidanceCRF | None, image_range: tuple[float, float]
+) -> Tensor:
+    guide = guide_from_image(guide, guide.shape[2:], image_range)
+    if crf is None:
+        return guidance_crf(scores, guide, radius=own.radius, eps=own.eps, weight=own.weight, iterations=own.iterations)
+    if len(crf.compatibility) != scores.shape[1]:
+        raise ValueError(f"crf: expected one of {scores.shape[1]} classes, as the scores have, "
+                         f"got {len(crf.compatibility)}")  # fmt: skip
+    low, high = crf.image_range
+    return crf(scores, guide * ((high - low) / 255) + low)
+
+
+def image_tensor(image: object, *, image_range: tuple[float, float] = (0, 255), device: Any = None) -> Tensor:
+    """Any of the images that ``refine`` takes as a floating point tensor N 3 H W or N 1 H W."""
+    if isinstance(image, str | Path):
+        image = read_image(Path(image))[0]
+    if isinstance(image, Image.Image):
+        image = picture_pixels(image)
+    tensor = as_tensor("image", image)
+    last = isinstance(image, np.ndarray)
+    form = "(H, W), (H, W, 3) or (N, H, W, 3)" if last else "(3, H, W) or (N, 3, H, W)"
+    if tensor.ndim == 2 and last:
+        tensor = tensor[..., None]
+    batch = tensor[None] if tensor.ndim == 3 else tensor
+    if batch.ndim != 4 or batch.shape[-1 if last else 1] not in (1, 3) or 0 in batch.shape:
+        kind = "an array" if last else "a tensor"
+        raise ValueError(f"image: expected {kind} {form}, RGB or grey, got {describe(image)}")
+    batch = batch.permute(0, 3, 1, 2) if last else batch
+    check_range(image_range)
+    low, high = (value.item() for value in batch.detach().aminmax())
+    if not image_range[0] <= low <= high <= image_range[1]:
+        raise ValueError(f"image: expected colours in image_range {image_range}, got {low:g} to {high:g}")
+    if batch.is_floating_point() and image_range[1] > 1 and 0 < high <= 1:
+        raise ValueError(f"image: expected colours up to {image_range[1]:g}, got at most {high:g}; is it 0..1? "
+                         "Then give image_range=(0, 1)")  # fmt: skip
+    return (batch if batch.is_floating_point() else batch.float()).to(device)
+
+
+def as_tensor(name: str, value: object) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.long() if value.dtype in (torch.uint16, torch.uint32, torch.uint64) else value
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fbui" or value.dtype.itemsize > 8:
+        raise ValueError(f"{name}: expected an array or a tensor of numbers, got {describe(value)}")
+    if not value.dtype.isnative or any(step < 0 for step in value.strides) or not value.flags.writeable:
+        value = value.astype(value.dtype.newbyteorder("="), order="C")
+    return torch.from_numpy(value.astype(np.int64) if value.dtype.kind == "u" and value.dtype.itemsize > 1 else value)
+
+
+def describe(value: object) -> str:
+    """Type, dtype and shape, for messages."""
+    if isinstance(value, np.ndarray | Tensor):
+        return f"{value.dtype} {tuple(value.shape)}"
+    return type(value).__name__
+
+
+def _like(result: Tensor, given: Array) -> Array:
+    if isinstance(given, Tensor):
+        return result.to(given.dtype)
+    return result.detach().numpy().astype(given.dtype)
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """The settings that ``segmodel.tune`` wrote to a JSON file."""
+    try:
+        content = json.loads(read_text(path, most="SEGMODEL_MAX_CONFIG_BYTES"))
+        settings = content["settings"]
+        if not isinstance(settings, dict) or not settings:
+            raise ValueError(f"settings: expected a table, got {settings!r:.60}")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"--settings: {path}: expected a file of segmodel.tune ({error})") from error
+    return check_values({"settings": settings}, {"settings": Refinement}, str(path))["settings"]
+
+
+def read_scores(path: Path) -> np.ndarray:
+    """The array of an .npy file; never a pickled object."""
+    try:
+        scores = np.load(path, allow_pickle=False)
+        if not isinstance(scores, np.ndarray):
+            raise ValueError(f"it is {type(scores).__name__}")
+        return scores
+    except Exception as error:  # NumPy's reader raises whatever a broken header leads it to
+        raise UserError(f"{path}: cannot be read as an .npy file of numbers ({error})") from error

@@ -1,0 +1,1 @@
+"""From data to a trained run folder (Sec. 6, 7.1.2)."""

@@ -1,0 +1,35 @@
+"""Batch-norm statistics computed anew at the end of a training (Sec. 7.1.2)."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from segmodel.common.device import evaluating
+
+
+@torch.no_grad()
+def recompute_batch_norm(model: nn.Module, forward: Callable[[Tensor], object], batches: Iterable[Tensor]) -> int:
+    """Replaces every batch norm's running statistics by their plain mean over the given batches (Sec. 7.1.2).
+
+    Weights stay as they are, and nothing is dropped out, as at inference. ``forward`` takes one batch through the
+    model. Returns the number of batches; with none the statistics stay as they were.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    count = 0
+    try:
+        with evaluating(model):
+            for norm in norms:
+                norm.training = True  # not train(): whatever drops at random within a norm stays out
+            for batch in batches:
+                if count == 0:
+                    for norm in norms:
+                        norm.reset_running_stats()
+                        norm.momentum = None  # a cumulative mean
+                forward(batch)
+                count += 1
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+    return count
