@@ -31,15 +31,9 @@ from segmodel.model.store import load_network
 SIZES = ((1, 1, 1), (2, 1, 50), (3, 17, 33), (1, 64, 64), (2, 65, 97), (1, 127, 250), (1, 240, 320), (1, 375, 500),
          (1, 481, 353), (1, 1080, 1920))  # fmt: skip
 """(N, H, W) on which a file is compared with the model."""
-
-
 TOLERANCE = 1e-4
 """Largest difference of a score: some ten float32 roundings of scores up to 50, summed in another order."""
-
-
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-
-
 Runner = Callable[[Tensor], Tensor]
 
 

@@ -13,8 +13,6 @@ from segmodel.common.errors import DataError, UserError, printable
 
 OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|MemoryError|can't allocate memory")
 """In the name or text of what torch and NumPy raise."""
-
-
 LESS_MEMORY = {
     "train": "--accumulate, --checkpoint-activations, a smaller --crop or --batch-size",
     "evaluate": "--window, smaller --scales or --batch-size",

@@ -15,12 +15,8 @@ import numpy as np
 from PIL import Image
 
 Curve = Sequence[tuple[float, float]]
-
-
 COLOURS = ("#3b76c4", "#d0632b", "#3f9a55", "#b0478f", "#8a7a22", "#7a5fc7")
 """One a curve, in turn: told apart on white and on black."""
-
-
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1d20; --faint: #8a8f98; --line: #d9dce1; --paper: #ffffff; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e4e6ea; --faint: #8d939d; --line: #3a3e45; --paper: #16181b; } }

@@ -17,8 +17,6 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from segmodel.common.errors import UserError, read_text
 
 Sections = Mapping[str, type]
-
-
 Values = dict[str, dict[str, Any]]
 
 

@@ -29,8 +29,6 @@ CLASSES = (
     "blanket", "sculpture", "hood", "sconce", "vase", "traffic light", "tray", "ashcan", "fan", "pier", "crt screen",
     "plate", "monitor", "bulletin board", "shower", "radiator", "glass", "clock", "flag",
 )  # fmt: skip
-
-
 FOLDERS = {"train": "training", "val": "validation"}
 
 

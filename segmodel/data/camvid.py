@@ -10,8 +10,6 @@ from segmodel.data.lists import existing_folder, read_pairs
 CLASSES = (
     "Sky", "Building", "Pole", "Road", "Pavement", "Tree", "SignSymbol", "Fence", "Car", "Pedestrian", "Bicyclist",
 )  # fmt: skip
-
-
 PALETTE = np.array(
     [
         (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0),
@@ -19,8 +17,6 @@ PALETTE = np.array(
     ],
     np.uint8,
 )  # fmt: skip
-
-
 UNLABELLED = 11
 
 

@@ -36,17 +36,9 @@ VOC_NAMES = {  # where COCO's name differs from VOC's
     "airplane": "aeroplane", "dining table": "diningtable", "motorcycle": "motorbike", "potted plant": "pottedplant",
     "couch": "sofa", "tv": "tvmonitor",
 }  # fmt: skip
-
-
 YEARS = ("2017", "2014", "")
-
-
 Image = tuple[str, int, int, int]  # file (a text: a hundred thousand paths unpickle slowly), height, width, id
-
-
 _BLANK = re.compile(r"[ \t\r\n]*")
-
-
 _DECODER = json.JSONDecoder()
 
 

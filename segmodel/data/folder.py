@@ -28,8 +28,6 @@ from segmodel.data.images import index_values, pictures_below
 from segmodel.data.lists import Pair, existing_folder, read_pairs
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-
-
 SPLITS = ("train", "val", "test")
 
 

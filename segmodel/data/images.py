@@ -13,17 +13,9 @@ from segmodel.common.errors import DataError, limit, one_line
 from segmodel.common.labels import IGNORE
 
 _INVALID = 254
-
-
 _ORIENTATION = 0x0112  # EXIF
-
-
 _IMAGE_MODES = ("RGB", "L", "P", "1", "RGBA", "LA", "CMYK", "YCbCr")
-
-
 _LABEL_MODES = ("P", "L", "1", "I;16", "I")
-
-
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")  # not EPS: Pillow would start Ghostscript
 
 

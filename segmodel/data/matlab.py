@@ -12,11 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 MATRIX, PACKED = 14, 15  # kinds of elements
-
-
 STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 12: "i8", 13: "u8"}  # kinds that hold whole numbers
-
-
 STRUCT, WHOLE = 2, {8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}  # classes of arrays
 
 

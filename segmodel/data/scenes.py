@@ -27,28 +27,14 @@ from segmodel.common.labels import IGNORE
 from segmodel.data.base import Sample, SegmentationData
 
 SCENES_VERSION = 1
-
-
 SIZE = 128
-
-
 SPLITS = {"train": 0, "val": 1}
-
-
 COUNTS = {"train": 4000, "val": 200}
-
-
 CLASSES = (
     "sky", "mountain", "road", "water", "grass", "tree", "pole", "car", "boat", "hut", "sun", "ball",
 )  # fmt: skip
-
-
 SKY, MOUNTAIN, ROAD, WATER, GRASS, TREE, POLE, CAR, BOAT, HUT, SUN, BALL = range(12)
-
-
 BOX_ON = {ROAD: CAR, WATER: BOAT, GRASS: HUT}
-
-
 PALETTE = np.array(
     [
         (120, 180, 230), (130, 110, 140), (100, 100, 105), (40, 90, 190), (120, 190, 80), (30, 110, 50),
@@ -56,23 +42,11 @@ PALETTE = np.array(
     ],
     np.uint8,
 )  # fmt: skip
-
-
 _ALONG = np.arange(SIZE, dtype=np.float64)
-
-
 _Y, _X = _ALONG[:, None], _ALONG[None, :]
-
-
 _STRIP_Y, _STRIP_X = np.array([[-2], [0], [1]]), np.arange(-16, 17, 4)
-
-
 _BLADE = (np.arange(SIZE)[:, None] + np.arange(SIZE) // 2 * 37 % 11) // 8 * (SIZE // 2) + np.arange(SIZE) // 2
-
-
 _WAVE = np.sin(np.arange(256) * (2 * np.pi / 256))
-
-
 _STUFF = 5  # regions 0..4 are stuff, painted first; each thing gets the next free number
 
 

@@ -17,11 +17,7 @@ CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-
-
 _VALUES = index_values(len(CLASSES))
-
-
 _MAX_MAT = 1 << 20, 1 << 26  # bytes of a MATLAB file, packed and unpacked; SBD's have a few thousand
 
 

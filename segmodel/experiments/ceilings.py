@@ -20,8 +20,6 @@ from segmodel.data import SegmentationData
 from segmodel.evaluation.metrics import ConfusionMatrix, mean_iou
 
 CELLS = (16, 8, 4)
-
-
 STEPS = 40
 
 

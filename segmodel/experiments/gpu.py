@@ -16,14 +16,8 @@ from segmodel.kernels import guidance_crf, guided_filter, prepare_guide
 from segmodel.kernels.guided_filter import composite_filter
 
 SIZES = ((1, 21, 75, 125), (16, 21, 128, 128), (1, 19, 256, 512))  # images, labels, height, width
-
-
 WIDE = 31
-
-
 MEASURED = "guided filter, triton, prepared guide"
-
-
 PLAIN = ", with launches"  # the end of the names of what runs outside a graph
 
 

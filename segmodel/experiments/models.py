@@ -16,21 +16,11 @@ from segmodel.model.upsampling import area_average, enlarge
 
 PAPER = ModelConfig()
 """ResNet-101, the full model of Table 4."""
-
-
 CLASSES = 21
-
-
 SIZE = (300, 500)
 """Height and width of Table 4's image."""
-
-
 SIZES = ((150, 250), (300, 500), (600, 1000))
-
-
 TABLE_4 = ("unary", "context", "patch", "guide")
-
-
 Times = dict[str, dict[str, float | None]]
 
 

@@ -12,11 +12,7 @@ from segmodel.experiments.timing import Call, compare, inputs
 from segmodel.kernels import guidance_crf, guided_filter
 
 FILTER_SIZES = ((21, 75, 125), (21, 300, 500), (19, 256, 512))  # labels, height, width
-
-
 CRF_SIZE = (21, 300, 500)
-
-
 RADII = (3, 1, 7, 15, 31)
 
 

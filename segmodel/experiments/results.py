@@ -33,23 +33,11 @@ from segmodel.model.store import load_network
 
 WIDTHS = (2, 5, 10, 20)
 """Trimaps: pixels at most so far from a true boundary."""
-
-
 UNTRAINED = {"CRF untrained, weight 2, radius 3": (2.0, 3), "CRF untrained, weight 8, radius 6": (8.0, 6)}
-
-
 DENSE = "bilateral dense CRF"
-
-
 AS_IT_IS = "model"
-
-
 FORMAT = 1
-
-
 PARTS = ("confusion", "boundary", "trimap", "seconds")
-
-
 Row = Callable[[Tensor, Tensor], Tensor]
 """Scores of the context CRF ``(1, C, h, w)`` and image ``(1, 3, H, W)`` -> scores ``(1, C, H, W)``."""
 

@@ -28,12 +28,8 @@ from segmodel.training.settings import SECTIONS
 
 STEPS = (("unary", "context"), ("context", "patch"), ("patch", "guide"), ("aspp", "guide"), ("ppm", "guide"))
 """Whose difference is of interest: what each part adds, and the whole against the peers."""
-
-
 SHOWN = 8
 """Images drawn in the sheets, evenly spaced."""
-
-
 WHOLE, CLOSE_UP, ZOOM = 256, 72, 3
 """Sides in pixels: of a whole image at most, of a close-up, and how often that is enlarged."""
 

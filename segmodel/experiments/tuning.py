@@ -15,19 +15,13 @@ from segmodel.evaluation.metrics import ConfusionMatrix, mean_iou
 from segmodel.inference.refinement import Refinement, refine
 
 Metric = Literal["miou", "boundary_iou"]
-
-
 Labelled = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Logits (C, h, w), image (H, W, 3), labels (H, W) with 255 ignored."""
-
-
 VALUES: dict[str, tuple[float, ...]] = {
     "radius": (1, 2, 3, 5, 8, 12),
     "weight": (0.0, 0.5, 1.0, 2.0, 4.0, 8.0),
     "eps": (1.0, 10.0, 100.0, 1000.0),
 }
-
-
 TRIMAP = 5
 """Width of the trimap of the report, in pixels."""
 

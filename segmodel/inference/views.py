@@ -23,8 +23,6 @@ from segmodel.model.network import Network
 from segmodel.model.upsampling import area_average
 
 Item = TypeVar("Item")
-
-
 BLOCK = 2**20
 """Scores of a view interpolated at a time; also pixels of the image averaged into the guide at a time."""
 

@@ -13,12 +13,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-
-
 IMAGE_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 """Mean colour (RGB, 0..255) of ImageNet, as the public ResNet weights expect it."""
-
-
 IMAGE_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 
 

@@ -80,6 +80,4 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "ppm": {"head": "ppm", "patch_size": 1, "rings": (), "label_context": "none", "guidance": "off"},
 }
 """The four configurations of Table 3, as changes to the full model, and two peers to compare with."""
-
-
 assert set(VARIANTS) == set(get_args(Variant))

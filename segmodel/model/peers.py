@@ -11,8 +11,6 @@ from torch.nn import functional
 
 PYRAMID = (1, 2, 3, 6)
 """Bins a side of PSPNet's pooled grids."""
-
-
 DILATIONS = (6, 12, 18)
 """Dilations of DeepLabV3's atrous convolutions at output stride 16; at 8 they are twice these."""
 

@@ -26,8 +26,6 @@ from segmodel.model.store import (
 )
 
 WEIGHTS, CARD = "model.safetensors", "card.json"
-
-
 ABOUT = ("data", "scores", "licence", "training_data", "step", "total_steps")
 """What a card says beyond the model itself, as far as it is known; ``model.card`` holds it."""
 

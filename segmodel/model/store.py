@@ -25,14 +25,8 @@ from segmodel.model.network import Network
 from segmodel.model.weights import LoadReport, copy_fitting
 
 AnyNetwork = TypeVar("AnyNetwork", bound=Network)
-
-
 FORMAT = 1
-
-
 MOMENTUM = "momentum/"
-
-
 CARD: dict[str, tuple[type, ...]] = {
     "model": (dict,), "classes": (list,), "palette": (list,), "data": (str,), "step": (int,),
     "best": (int, float, type(None)), "finished": (bool,), "scaler": (dict, type(None)),

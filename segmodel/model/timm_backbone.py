@@ -8,8 +8,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 PREFIX = "timm:"
-
-
 STRIDES = (8, 16, 32)
 
 

@@ -16,8 +16,6 @@ from segmodel.model.network import Network
 
 COLUMNS = "input, truth, guidance off, on, boundaries: black in both, blue in the truth alone, red predicted alone"
 """What a row of a sheet shows."""
-
-
 LONGEST = 640
 """Pixels of the longer side of a picture in a sheet: Pillow refuses to open sheets of 180 million pixels."""
 
