@@ -127,7 +127,7 @@ def test_torchrun_starts_again_from_the_checkpoint(alone, tmp_path):
     script.write_text(FAULTY)
     arguments = [*SMALL, "--checkpoint-minutes", "0", "--output", str(folder)]
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1"]
-    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    paths = os.pathsep.join(str(Path(__file__).parents[level]) for level in (1, 2))
     done = subprocess.run(
         [sys.executable, *launch, str(script), *arguments],
         env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,

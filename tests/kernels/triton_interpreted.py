@@ -1,6 +1,6 @@
 """Every Triton kernel against the float64 oracle: ``triton_interpreted.py NAME EXAMPLES``.
 
-Run by tests/test_kernels_triton.py with TRITON_INTERPRET=1, and without it on a GPU. Maps stay under 9 x 9 x 4: an
+Run by tests/kernels/test_triton.py with TRITON_INTERPRET=1, and without it on a GPU. Maps stay under 9 x 9 x 4: an
 interpreted program takes tens of milliseconds.
 """
 

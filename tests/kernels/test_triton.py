@@ -1,7 +1,7 @@
 """The Triton kernels: which backend is chosen, every kernel in Triton's interpreter, and compiled without a GPU.
 
 Interpreting and compiling exclude each other in one process, and both differ from the process of the tests: each runs
-as a script of its own (tests/triton_interpreted.py, tests/triton_compiled.py).
+as a script of its own (triton_interpreted.py, triton_compiled.py).
 """
 
 import json
@@ -19,14 +19,15 @@ from segmodel.kernels import backend, guidance_crf, guided_filter
 
 pytest.importorskip("triton", reason="Triton exists for Linux only, and this machine has none")
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 TABLE = HERE / "triton_resources.json"
 
 
 def run(script: str, *arguments: str, **environment: str) -> str:
     finished = subprocess.run(
         [sys.executable, str(HERE / script), *arguments],
-        cwd=HERE.parent,
-        env={**os.environ, "PYTHONPATH": f"{HERE.parent}{os.pathsep}{HERE}", **environment},
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, HERE.parent))), **environment},
         capture_output=True,
         text=True,
     )
