@@ -64,10 +64,11 @@ def _enter(variables: Mapping[str, Any], queue: Any, target: Callable[..., Any],
 def train(arguments: Sequence[str]) -> tuple[int, str]:
     """Exit status and error output of the train command."""
     from segmodel.common import cli
+    from segmodel.train import main
 
     errors = io.StringIO()
     with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
-        status = cli.run("train", train.main, arguments)
+        status = cli.run("train", main, arguments)
     return status, errors.getvalue()
 
 

@@ -51,9 +51,9 @@ PATIENCE = 300  # seconds for one session: on two busy cores importing torch and
 
 def train_with(fault: str, after: int, number: float, arguments: Sequence[str]) -> tuple[int, str]:
     """Training in a process of its own, which some faults strike from inside, before the step after so many."""
-    from segmodel.training import optimisation
+    from segmodel.training import trainer
 
-    original, count = optimisation.training_step, 0
+    original, count = trainer.training_step, 0
 
     def step(model: Any, *given: Any, **options: Any) -> Any:
         nonlocal count
@@ -65,7 +65,7 @@ def train_with(fault: str, after: int, number: float, arguments: Sequence[str]) 
         count += 1
         return original(model, *given, **options)
 
-    optimisation.training_step = step
+    trainer.training_step = step
     return train(arguments)
 
 

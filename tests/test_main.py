@@ -49,7 +49,7 @@ def test_the_list_needs_no_torch():
 def test_without_a_terminal_there_are_no_colours_and_no_bars(tmp_path, variables):
     np.save(tmp_path / "scene 0.npy", np.zeros(3, np.float32))
     code = (
-        "import sys\nfrom segmodel import cli\nfrom segmodel.tune import main\n"
+        "import sys\nfrom segmodel.common import cli\nfrom segmodel.tune import main\n"
         "sys.exit(cli.run('tune', main, sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, str(tmp_path), "--data", "scenes:train=1,val=1", "--images", "1"]
