@@ -24,6 +24,7 @@ from segmodel.common.environment import versions
 from segmodel.common.errors import UserError
 from segmodel.common.files import json_text, output_file, write_output
 from segmodel.data import DataError, Sample, SegmentationData, open_data
+from segmodel.data.base import evenly_spaced
 from segmodel.evaluation.evaluate import check_classes
 from segmodel.experiments.tuning import TRIMAP, Labelled, Metric, report, tune_refinement
 from segmodel.inference.refinement import Refinement, as_tensor, check_logits, read_scores
@@ -57,15 +58,11 @@ def scores_of(source: str, device: str, data: SegmentationData) -> Callable[[Sam
     return scores
 
 
-def _evenly(data: SegmentationData, limit: int) -> list[int]:
-    return np.linspace(0, len(data) - 1, min(limit or len(data), len(data))).astype(int).tolist()
-
-
 def labelled(
     data: SegmentationData, limit: int, scores: Callable[[Sample], np.ndarray], name: str
 ) -> Iterator[Labelled]:
     """Evenly spaced samples (0: all) with their scores."""
-    for index in tqdm(_evenly(data, limit), desc=name, unit="image", disable=None):
+    for index in tqdm(evenly_spaced(len(data), limit), desc=name, unit="image", disable=None):
         sample = data[index]
         logits = scores(sample)
         if logits.ndim != 3 or 0 in logits.shape or len(logits) != len(data.classes):
@@ -138,7 +135,7 @@ def main(arguments: Sequence[str]) -> int:
             raise
         except ValueError as error:
             raise UserError(f"{options.scores}: {error}") from error
-        count = len(_evenly(held_out, options.report_images))
+        count = len(evenly_spaced(len(held_out), options.report_images))
         print(f"\n{options.data}, {options.report}, {count} images:\n{table(result)}")
         content["report"] = {"split": options.report, "images": count, **result}
         keep()

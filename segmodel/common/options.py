@@ -8,9 +8,10 @@ import dataclasses
 import difflib
 import json
 import math
+import operator
 import tomllib
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -20,9 +21,43 @@ Sections = Mapping[str, type]
 Values = dict[str, dict[str, Any]]
 
 
-def option(default: Any, help: str, source: str = "") -> Any:
-    """A dataclass field with the text that ``--help`` shows and the place its default comes from."""
-    return dataclasses.field(default=default, metadata={"help": help, "source": source})
+def option(default: Any, help: str, source: str = "", **bounds: float) -> Any:
+    """A field of a ``Section``: its default, the text of ``--help``, where the default comes from, and its bounds.
+
+    ``bounds``: any of ``at_least``, ``above``, ``at_most``, ``below``; of a list they hold for every number in it.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "source": source, "bounds": bounds})
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A group of settings: a frozen dataclass whose values are checked, type and bounds, when an instance is made.
+
+    Raises:
+        UserError: a value of another type or out of its bounds; the message names the field.
+    """
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for item in dataclasses.fields(self):
+            value = checked(getattr(self, item.name), hints[item.name], item.name)
+            object.__setattr__(self, item.name, value)
+            _check_bounds(item.name, value, item.metadata["bounds"])
+
+
+WITHIN: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
+    "at_least": ("at least", operator.ge), "above": ("more than", operator.gt),
+    "at_most": ("at most", operator.le), "below": ("less than", operator.lt),
+}  # fmt: skip
+"""Name of a bound -> its words, and the comparison that holds between a value within it and the bound."""
+
+
+def _check_bounds(name: str, value: Any, bounds: Mapping[str, float]) -> None:
+    for kind, bound in bounds.items():
+        words, holds = WITHIN[kind]
+        for number in value if isinstance(value, tuple) else (value,):
+            if number is not None and not holds(number, bound):
+                raise UserError(f"{name}: expected {words} {bound:g}, got {value}")
 
 
 def checked(value: Any, expected: Any, name: str) -> Any:
@@ -69,6 +104,8 @@ def parsed(text: str, expected: Any, name: str) -> Any:
         expected = next(part for part in get_args(expected) if part is not type(None))
     if expected is str or get_origin(expected) is Literal:
         return checked(text, expected, name)
+    if get_args(expected)[:1] == (str,) and get_origin(expected) is tuple:
+        return tuple(part.strip() for part in text.split(",")) if text else ()
     if get_origin(expected) is tuple:
         depth = 2 if get_origin(get_args(expected)[0]) is tuple else 1
         text = text if text.startswith("[" * depth) or text == "[]" else f"[{text}]"
@@ -112,6 +149,20 @@ def flag_values(arguments: argparse.Namespace, sections: Sections) -> Values:
                 value = parsed(value, expected, flag) if isinstance(value, str) else checked(value, expected, flag)
                 values.setdefault(title, {})[name] = value
     return values
+
+
+def from_flags(arguments: argparse.Namespace, section: type) -> Any:
+    """The instance of one section that the flags of ``add_flags`` describe.
+
+    Raises:
+        UserError: a value that does not fit; the message names the flag.
+    """
+    values = flag_values(arguments, {"": section}).get("", {})
+    try:
+        return section(**values)
+    except ValueError as error:
+        name, _, rest = str(error).partition(":")
+        raise UserError(f"--{name.replace('_', '-')}:{rest}" if name in values else str(error)) from error
 
 
 def read_toml(path: str | Path, sections: Sections) -> Values:

@@ -25,6 +25,7 @@ from segmodel.common.labels import IGNORE
 from segmodel.common.options import UserError
 from segmodel.common.pictures import colourise, overlay, save_picture, sheet
 from segmodel.data import Augmentation, AugmentedData, DataError, MixedData, SegmentationData, index_data, open_data
+from segmodel.data.base import evenly_spaced
 
 Examined = tuple[str, np.ndarray, tuple[int, int]]  # what is wrong, or "" with pixels of each value and height, width
 _data: SegmentationData  # of a worker process
@@ -173,7 +174,7 @@ def show(arguments: Sequence[str]) -> int:
     data = open_data(given.data, split=given.split)
     augmented = AugmentedData(data, augmentation, seed=given.seed)
     rows, seen = [], set[int]()
-    for index in np.linspace(0, len(data) - 1, min(given.count, len(data))).astype(int).tolist():
+    for index in evenly_spaced(len(data), given.count):
         samples = [data[index], *(augmented[epoch, index] for epoch in range(given.variants))]
         seen.update(*(np.unique(sample.label).tolist() for sample in samples))
         drawn = [(sample.image, overlay(sample.image, sample.label, data.palette)) for sample in samples]

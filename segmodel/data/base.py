@@ -98,6 +98,11 @@ class FileData(SegmentationData):
         return {index: f"{where[index]}: {wrong[index]}".removeprefix(": ") for index in sorted(wrong)}
 
 
+def evenly_spaced(length: int, count: int) -> list[int]:
+    """``count`` different numbers of 0..length - 1, evenly spaced, both ends among them; all of them for 0."""
+    return np.linspace(0, length - 1, min(count or length, length)).astype(int).tolist()
+
+
 class MixedData(SegmentationData):
     """Data sets of the same classes one after the other; a part that is named twice is seen twice as often."""
 

@@ -16,6 +16,7 @@ from segmodel.common.device import evaluating
 from segmodel.common.errors import UserError
 from segmodel.common.files import json_text
 from segmodel.data import SegmentationData
+from segmodel.data.base import evenly_spaced
 from segmodel.evaluation.boundary import boundary_counts, trimap_counts
 from segmodel.evaluation.metrics import ConfusionMatrix, Scores, scores
 from segmodel.inference.views import InferenceConfig, predict_images, same_size_batches
@@ -64,8 +65,7 @@ def evaluate_images(
     Several processes share the images; each gets the results of its own.
     """
     config = config or InferenceConfig()
-    chosen = np.linspace(0, len(data) - 1, min(limit or len(data), len(data))).astype(int).tolist()
-    chosen = chosen[distributed.rank() :: distributed.world_size()]
+    chosen = evenly_spaced(len(data), limit)[distributed.rank() :: distributed.world_size()]
     quiet = None if distributed.is_writer() else True
     classes = len(data.classes)
     names: list[str] = []

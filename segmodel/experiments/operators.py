@@ -4,10 +4,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from segmodel.common.environment import peer
+from segmodel.experiments.dense_crf import dense_crf_scores, installed
 from segmodel.experiments.timing import Call, compare, inputs
 from segmodel.kernels import guidance_crf, guided_filter
 
@@ -43,20 +43,10 @@ def crf_calls(labels: int, height: int, width: int) -> dict[str, Call]:
         "segmodel, full size": lambda: guidance_crf(scores, guide),
         "segmodel, full size, 1 iteration": lambda: guidance_crf(scores, guide, iterations=1),
     }
-    dense = peer("pydensecrf.densecrf")
-    if dense is not None:
-        energy = np.ascontiguousarray(-scores[0].log_softmax(0).reshape(labels, -1).numpy())
-        picture = np.ascontiguousarray(guide[0].permute(1, 2, 0).to(torch.uint8).numpy())
-
-        def pydensecrf(iterations: int) -> None:
-            crf = dense.DenseCRF2D(width, height, labels)
-            crf.setUnaryEnergy(energy)
-            crf.addPairwiseGaussian(sxy=3, compat=3)
-            crf.addPairwiseBilateral(sxy=80, srgb=13, rgbim=picture, compat=10)
-            crf.inference(iterations)
-
-        calls["pydensecrf, full size, 10 iterations"] = lambda: pydensecrf(10)
-        calls["pydensecrf, full size, 1 iteration"] = lambda: pydensecrf(1)
+    if installed():
+        for count in (10, 1):
+            name = f"pydensecrf, full size, {count} iteration{'s' * (count > 1)}"
+            calls[name] = partial(dense_crf_scores, scores, guide, iterations=count)
     return calls
 
 

@@ -5,13 +5,11 @@ guidance: none, an untrained guidance CRF (Sec. 7.2: added at inference), the bi
 """
 
 import hashlib
-import importlib
 import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,6 +24,7 @@ from segmodel.data.coco import CocoData
 from segmodel.evaluation.boundary import boundary_counts, trimap_counts
 from segmodel.evaluation.evaluate import check_classes
 from segmodel.evaluation.metrics import ConfusionMatrix
+from segmodel.experiments.dense_crf import dense_crf_scores, installed
 from segmodel.model.guidance_crf import GuidanceCRF
 from segmodel.model.head import SegmentationHead
 from segmodel.model.network import Network
@@ -64,26 +63,6 @@ class Figures:
         return np.stack([hits, self.confusion.sum(2), self.confusion.sum(1)], axis=1)
 
 
-def dense_crf() -> ModuleType | None:
-    """pydensecrf, where it is installed."""
-    try:
-        return importlib.import_module("pydensecrf.densecrf")
-    except ImportError:
-        return None
-
-
-def dense_crf_scores(module: ModuleType, scores: Tensor, image: Tensor, *, iterations: int = 10) -> Tensor:
-    """Bilateral dense CRF (Krähenbühl and Koltun, NIPS 2011), at full size, with DeepLab's kernels: log marginals."""
-    labels, height, width = scores.shape[1:]
-    crf = module.DenseCRF2D(width, height, labels)
-    crf.setUnaryEnergy(np.ascontiguousarray(-scores[0].float().log_softmax(0).reshape(labels, -1).cpu().numpy()))
-    crf.addPairwiseGaussian(sxy=3, compat=3)
-    picture = np.ascontiguousarray(image[0].permute(1, 2, 0).to(torch.uint8).cpu().numpy())
-    crf.addPairwiseBilateral(sxy=80, srgb=13, rgbim=picture, compat=10)
-    marginals = np.asarray(crf.inference(iterations), np.float32).reshape(1, labels, height, width)
-    return torch.from_numpy(marginals).log()
-
-
 def rows_of(model: Network, *, dense: bool) -> dict[str, Row]:
     """The model as it is, and what else is tried on its scores.
 
@@ -98,9 +77,8 @@ def rows_of(model: Network, *, dense: bool) -> dict[str, Row]:
     if head.patch_size > 1:
         for name, (weight, radius) in UNTRAINED.items():
             rows[name] = _with_crf(head, GuidanceCRF(model.num_classes, weight=weight, radius=radius))
-        module = dense_crf() if dense else None
-        if module is not None:
-            rows[DENSE] = lambda s, i: dense_crf_scores(module, head.refine(s, i, guidance=False), i)
+        if dense and installed():
+            rows[DENSE] = lambda s, i: dense_crf_scores(head.refine(s, i, guidance=False), i)
     return rows
 
 
@@ -189,7 +167,7 @@ def run_figures(
     checkpoint = folder / "last.safetensors"
     mark = fingerprint(checkpoint, data, shown, dtype)
     found = read_figures(kept, mark)
-    dense = dense and dense_crf() is not None
+    dense = dense and bool(installed())
     model = load_network(checkpoint, Network)
     check_classes(checkpoint, model.classes, data)
     if found is not None and found.keys() >= rows_of(model, dense=dense).keys():

@@ -18,6 +18,7 @@ from segmodel.common.files import json_text, write_atomically
 from segmodel.common.options import to_toml
 from segmodel.common.tables import Table
 from segmodel.data import SegmentationData, open_data
+from segmodel.data.base import evenly_spaced
 from segmodel.evaluation.evaluate import class_numbers
 from segmodel.evaluation.metrics import bootstrap, mean_iou
 from segmodel.experiments.ceilings import ceilings
@@ -237,7 +238,7 @@ def write_report(runs: Sequence[Run], notes: Sequence[str], options: argparse.Na
     output, train = options.output, runs[0].config.train
     data = open_data(train.data, split="val")
     classes = class_numbers(options.classes, data.classes)
-    shown = np.unique(np.linspace(0, len(data) - 1, SHOWN).astype(int)).tolist()
+    shown = evenly_spaced(len(data), SHOWN)
     device = choose_device(train.device)
     dtype = autocast_dtype(train.precision, device)
     figures = {

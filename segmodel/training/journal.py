@@ -11,6 +11,7 @@ from segmodel.common.device import evaluating
 from segmodel.common.errors import UserError
 from segmodel.common.files import json_text
 from segmodel.data import SegmentationData
+from segmodel.data.base import evenly_spaced
 from segmodel.inference.views import label_maps
 from segmodel.model.network import Network
 
@@ -66,8 +67,8 @@ def validation_sheet(
 ) -> np.ndarray:
     """``COLUMNS`` of evenly spaced images, a row each; large ones are made smaller, and labels thinned out."""
     rows = []
-    for index in np.linspace(0, len(data) - 1, count).astype(int):
-        sample = data[int(index)]
+    for index in evenly_spaced(len(data), count):
+        sample = data[index]
         with evaluating(model):
             labels = sample.label, *label_maps(model, sample.image, modes=(False, True), dtype=dtype)
         truth, off, on = (pictures.reduced(label, LONGEST, labels=True) for label in labels)
