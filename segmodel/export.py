@@ -81,7 +81,7 @@ def _without_assertions(program: ExportedProgram) -> None:
 
 def card(model: Network) -> dict[str, str]:
     """What a file says about its model, as texts."""
-    from segmodel.model.pretrained import normalisation
+    from segmodel.model.store import normalisation
 
     return {
         "classes": json.dumps(model.classes),

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from segmodel.common import cli
 from segmodel.common.errors import UserError
-from segmodel.model.backbone import LAYERS
 from segmodel.model.config import ModelConfig
 from segmodel.model.network import Network
+from segmodel.model.resnet import LAYERS
 from segmodel.training.objective import hard_pixel_loss
 
 

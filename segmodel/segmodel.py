@@ -1,7 +1,6 @@
 """SegModel: the paper's network, and its way from and to pictures and files."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,7 @@ from segmodel.common.errors import UserError
 from segmodel.data.images import has_picture_name, picture_endings, picture_pixels, read_image
 from segmodel.inference.views import label_maps
 from segmodel.model.network import Network
-from segmodel.model.pretrained import from_pretrained, save_pretrained
-from segmodel.model.store import load_network
+from segmodel.model.store import load_network, save_pretrained
 
 
 class SegModel(Network):
@@ -22,12 +20,13 @@ class SegModel(Network):
 
     @classmethod
     def load(cls, path: str | Path) -> "SegModel":
-        """The model of a run folder (its best checkpoint, else its last) or of a checkpoint file, ready for inference.
+        """The model of a run folder (its best checkpoint, else its last), a model folder or a checkpoint file.
 
-        ``model.classes`` and ``model.palette`` hold what it was trained on.
+        It is in evaluation mode, nothing in the file is executed, and ``model.classes`` and ``model.palette`` hold what
+        it was trained on.
 
         Raises:
-            ValueError: no checkpoint there, or not one of segmodel's.
+            ValueError: no checkpoint there, not one of segmodel's, or a card.json that says something else.
         """
         return load_network(path, cls)
 
@@ -45,7 +44,11 @@ class SegModel(Network):
         Raises:
             ValueError: not such an image, an unreadable file, or a folder without pictures.
         """
-        return segment(self, image, guidance=guidance)
+        if isinstance(image, list | tuple):
+            return [self._labels(item, guidance) for item in image]
+        if isinstance(image, str | Path) and os.path.isdir(image):
+            return {file: self._labels(file, guidance) for file in pictures_in(Path(image))}
+        return self._labels(image, guidance)
 
     def save_pretrained(self, folder: str | Path, **about: Any) -> None:
         """Writes model.safetensors and card.json, for ``from_pretrained`` and for others to read.
@@ -61,18 +64,17 @@ class SegModel(Network):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "SegModel":
-        """The model of a folder of ``save_pretrained``, bit for bit, ready for inference; nothing is executed.
+        """The model of a folder of ``save_pretrained``, bit for bit, ready for inference: the same as ``load``."""
+        return cls.load(folder)
 
-        Raises:
-            ValueError: a file that is missing or unreadable, or a card that does not fit the weights.
-        """
-        return from_pretrained(folder, cls)
+    def _labels(self, image: Any, guidance: bool | None) -> np.ndarray:
+        picture = pixels(image)
+        with evaluating(self):
+            dtype = autocast_dtype("auto", self.image_mean.device)
+            return label_maps(self, picture, modes=[guidance], dtype=dtype)[0]
 
 
-Picture = np.ndarray | Image.Image | str | Path
-
-
-def pixels(image: Picture) -> np.ndarray:
+def pixels(image: Any) -> np.ndarray:
     """``(H, W, 3)`` uint8, RGB, of an array, a PIL image or a file.
 
     Raises:
@@ -90,18 +92,6 @@ def pixels(image: Picture) -> np.ndarray:
     return np.repeat(image[..., None], 3, axis=2) if grey else image
 
 
-def segment(
-    model: Network, image: Picture | Sequence[Picture], *, guidance: bool | None = None
-) -> np.ndarray | list[np.ndarray] | dict[Path, np.ndarray]:
-    """See ``SegModel.segment``."""
-    if isinstance(image, list | tuple):
-        return [_labels(model, pixels(item), guidance) for item in image]
-    if isinstance(image, str | Path) and os.path.isdir(image):
-        files = pictures_in(Path(image))
-        return {file: _labels(model, pixels(file), guidance) for file in files}
-    return _labels(model, pixels(image), guidance)  # type: ignore[arg-type]
-
-
 def pictures_in(folder: Path) -> list[Path]:
     """The picture files of a folder, sorted; not those of folders in it."""
     known = picture_endings()
@@ -109,9 +99,3 @@ def pictures_in(folder: Path) -> list[Path]:
     if not files:
         raise UserError(f"{folder}: no picture in this folder")
     return files
-
-
-def _labels(model: Network, image: np.ndarray, guidance: bool | None) -> np.ndarray:
-    with evaluating(model):
-        dtype = autocast_dtype("auto", next(model.parameters()).device)
-        return label_maps(model, image, modes=[guidance], dtype=dtype)[0]

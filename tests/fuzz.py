@@ -38,10 +38,9 @@ from segmodel.data import open_data
 from segmodel.data.folder import read_classes
 from segmodel.data.images import index_values, read_image, read_label
 from segmodel.inference.refinement import read_scores, read_settings
-from segmodel.model.backbone import ResNet
 from segmodel.model.network import Network
+from segmodel.model.resnet import ResNet
 from segmodel.model.store import build_network, read_checkpoint
-from segmodel.model.weights import load_initial_weights
 from segmodel.training.settings import SECTIONS, make_config
 
 SECONDS = 30
@@ -186,7 +185,7 @@ def make_targets(folder: Path) -> dict[str, Target]:
     torch.save(tensors, folder / "seed.pth")
     torch.save({"state_dict": tensors}, folder / "old.pth", _use_new_zipfile_serialization=False)
     weights = tuple((folder / name).read_bytes() for name in ("seed.pth", "old.pth"))
-    into = lambda path: load_initial_weights(backbone, path)  # noqa: E731
+    into = backbone.load_weights
     array = BytesIO()
     np.save(array, np.zeros((2, 3, 4), np.float32))
     lists = (

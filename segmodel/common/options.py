@@ -11,7 +11,7 @@ import math
 import operator
 import tomllib
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -21,12 +21,15 @@ Sections = Mapping[str, type]
 Values = dict[str, dict[str, Any]]
 
 
-def option(default: Any, help: str, source: str = "", **bounds: float) -> Any:
+def option(default: Any, help: str, source: str = "", *, choices: Sequence[str] = (), **bounds: float) -> Any:
     """A field of a ``Section``: its default, the text of ``--help``, where the default comes from, and its bounds.
 
-    ``bounds``: any of ``at_least``, ``above``, ``at_most``, ``below``; of a list they hold for every number in it.
+    Args:
+        choices: the texts that it may be; a ``Literal`` annotation is the same.
+        bounds: any of ``at_least``, ``above``, ``at_most``, ``below``; of a list they hold for every number in it.
     """
-    return dataclasses.field(default=default, metadata={"help": help, "source": source, "bounds": bounds})
+    about = {"help": help, "source": source, "choices": tuple(choices), "bounds": bounds}
+    return dataclasses.field(default=default, metadata=about)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Section:
         for item in dataclasses.fields(self):
             value = checked(getattr(self, item.name), hints[item.name], item.name)
             object.__setattr__(self, item.name, value)
+            _check_choice(item.name, value, item.metadata["choices"])
             _check_bounds(item.name, value, item.metadata["bounds"])
 
 
@@ -50,6 +54,11 @@ WITHIN: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
     "at_most": ("at most", operator.le), "below": ("less than", operator.lt),
 }  # fmt: skip
 """Name of a bound -> its words, and the comparison that holds between a value within it and the bound."""
+
+
+def _check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
+    if choices and value not in choices:
+        raise UserError(f"{name}: expected one of {', '.join(map(str, choices))}, got {value!r:.200}")
 
 
 def _check_bounds(name: str, value: Any, bounds: Mapping[str, float]) -> None:
@@ -69,8 +78,7 @@ def checked(value: Any, expected: Any, name: str) -> Any:
         expected = next(part for part in parts if part is not type(None))
         return checked(value, expected, name)
     if origin is Literal:
-        if value not in parts:
-            raise UserError(f"{name}: expected one of {', '.join(map(str, parts))}, got {value!r:.200}")
+        _check_choice(name, value, parts)
         return value
     if origin is tuple:
         repeated = len(parts) == 2 and parts[1] is Ellipsis
@@ -132,7 +140,9 @@ def add_flags(parser: argparse.ArgumentParser, sections: Sections) -> None:
                     flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text, dest=item.name
                 )
                 continue
-            choices = get_args(hints[item.name]) if get_origin(hints[item.name]) is Literal else ()
+            choices = (
+                get_args(hints[item.name]) if get_origin(hints[item.name]) is Literal else item.metadata["choices"]
+            )
             metavar = "{" + ",".join(map(str, choices)) + "}" if choices else item.name.upper()
             group.add_argument(flag, default=argparse.SUPPRESS, help=text, metavar=metavar, dest=item.name)
 

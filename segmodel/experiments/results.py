@@ -70,22 +70,22 @@ def rows_of(model: Network, *, dense: bool) -> dict[str, Row]:
     none.
     """
     head = model.head
-    rows: dict[str, Row] = {AS_IT_IS: lambda s, i: head.refine(s, i, guidance=head.guidance != "off")}
+    rows: dict[str, Row] = {AS_IT_IS: lambda s, i: head.refine(s, i, head.guided(None))}
     if head.guidance != "off":
-        rows["guidance off"] = lambda s, i: head.refine(s, i, guidance=False)
+        rows["guidance off"] = lambda s, i: head.refine(s, i, None)
         return rows
     if head.patch_size > 1:
         for name, (weight, radius) in UNTRAINED.items():
             rows[name] = _with_crf(head, GuidanceCRF(model.num_classes, weight=weight, radius=radius))
         if dense and installed():
-            rows[DENSE] = lambda s, i: dense_crf_scores(head.refine(s, i, guidance=False), i)
+            rows[DENSE] = lambda s, i: dense_crf_scores(head.refine(s, i, None), i)
     return rows
 
 
 def _with_crf(head: SegmentationHead, crf: GuidanceCRF) -> Row:
     def row(scores: Tensor, image: Tensor) -> Tensor:
         head.crf = crf.to(scores.device)
-        return head.refine(scores, image, guidance=True)
+        return head.refine(scores, image, head.crf)
 
     return row
 

@@ -1,10 +1,17 @@
 """The context CRF: rings of feature context and the label message (Sec. 4, Eq. 7-10)."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from segmodel import kernels
+from segmodel.model.context_head import ContextHead
+from segmodel.model.patch_prediction import PatchPrediction
+
+if TYPE_CHECKING:
+    from segmodel.model.config import ModelConfig
 
 Rings = tuple[tuple[int, int], ...]
 """One (radius, dilation) a ring, in cells: the mean over a box of that radius, sampled at that distance."""
@@ -23,25 +30,24 @@ def zero(conv: nn.Module) -> None:
         nn.init.zeros_(parameter)
 
 
-class FeatureContext(nn.Module):
-    """Centre and rings of feature context: C x n x n scores a coarse cell (Sec. 3.2, Sec. 4.1, the f of Eq. 10).
+class FeatureContext(ContextHead):
+    """Patch prediction with feature context: a centre and rings (Sec. 3.2, Sec. 4.1, the f of Eq. 10).
 
-    Forward: features ``(N, D, h, w)`` -> ``(N, n * n * C, h, w)``; ``rings=()`` leaves the centre, a plain classifier.
-    The rings start at zero: their sum over nine times as many weights each would drown the centre's first steps.
+    ``rings=()`` leaves the centre, a plain classifier of patches. The rings start at zero: their sum over nine times as
+    many weights each would drown the centre's first steps.
 
     A ring is a dilated 3x3 convolution of box means. Means over places commute with a mix of channels, so that the
     mix comes first, and with few classes the means have fewer channels to go over: see ``ring_scores``.
     """
 
-    def __init__(self, channels: int, num_classes: int, *, patch_size: int, rings: Rings):
-        super().__init__()
-        self.shapes = rings
-        outputs = patch_size * patch_size * num_classes
-        self.centre = nn.Conv2d(channels, outputs, 1)
-        self.rings = ring_convolutions(channels, outputs, rings)
-        zero(self.centre)
-        if not self.centre.weight.is_meta:
-            nn.init.normal_(self.centre.weight, std=0.01)
+    patches = True
+
+    def __init__(self, channels: int, num_classes: int, config: "ModelConfig"):
+        super().__init__(channels, num_classes, config)
+        self.shapes = config.rings
+        self.centre = PatchPrediction(channels, num_classes, config.patch_size)
+        self.rings = ring_convolutions(channels, self.centre.out_channels, config.rings)
+        self.centre.initialise()
         for conv in self.rings:
             zero(conv)
 
@@ -87,8 +93,9 @@ class MaxPoolLabelContext(nn.Module):
     Forward: scores ``(N, C, h, w)`` -> message ``(N, C, h, w)``. The last layer starts at zero: no message yet.
     """
 
-    def __init__(self, num_classes: int, *, hidden: int, pool: int):
+    def __init__(self, num_classes: int, config: "ModelConfig"):
         super().__init__()
+        hidden, pool = config.label_hidden, config.label_pool
         # the maximum over a square is that over columns of that over rows: 2 x 25 comparisons instead of 625
         self.pool = nn.Sequential(
             nn.MaxPool2d((1, pool), stride=1, padding=(0, pool // 2)),
@@ -110,8 +117,10 @@ class BoxRingLabelContext(nn.Module):
     Forward: scores ``(N, C, h, w)`` -> message ``(N, C, h, w)``. The last layer starts at zero: no message yet.
     """
 
-    def __init__(self, num_classes: int, *, hidden: int, rings: Rings):
+    def __init__(self, num_classes: int, config: "ModelConfig"):
         super().__init__()
+        n, hidden = config.patch_size, config.label_hidden
+        rings = tuple((radius * n, dilation * n) for radius, dilation in config.rings)  # in label cells
         self.radii = tuple(radius for radius, _ in rings)
         self.rings = ring_convolutions(num_classes, hidden, rings)
         self.bias = nn.Parameter(torch.zeros(hidden))
@@ -124,3 +133,7 @@ class BoxRingLabelContext(nn.Module):
         for conv, area in zip(self.rings, pooled, strict=True):
             hidden = hidden + conv(area)
         return self.output(hidden)
+
+
+LABEL_CONTEXTS = {"max_pool": MaxPoolLabelContext, "box_rings": BoxRingLabelContext}
+"""By ``ModelConfig.label_context``, which may be "none" too."""

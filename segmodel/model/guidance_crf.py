@@ -1,9 +1,13 @@
 """The guidance CRF as a module for any model's scores (Algorithm 1)."""
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from segmodel.model.config import ModelConfig
 
 from segmodel.kernels import backend, guidance_crf
 from segmodel.model.guided_filter import check_settings, guide_from_image
@@ -51,6 +55,14 @@ class GuidanceCRF(nn.Module):
         potts = 1.0 - torch.eye(num_classes)
         self.compatibility = nn.Parameter(potts, requires_grad=learn_compatibility)
         self.weight = nn.Parameter(torch.tensor(float(weight)), requires_grad=learn_weight)
+
+    @classmethod
+    def configured(cls, num_classes: int, config: "ModelConfig") -> "GuidanceCRF":
+        """The guidance CRF that a configuration describes, untrained; its parameters learn if guidance is "joint"."""
+        joint = config.guidance == "joint" and config.guidance_iterations > 0
+        return cls(num_classes, radius=config.guidance_radius, eps=config.guidance_eps, weight=config.guidance_weight,
+                   iterations=config.guidance_iterations, learn_weight=joint,
+                   learn_compatibility=joint and config.learn_compatibility)  # fmt: skip
 
     def forward(self, scores: Tensor, image: Tensor) -> Tensor:
         backend.check_map("scores", scores)

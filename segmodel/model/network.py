@@ -7,24 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from segmodel.common.labels import IGNORE
-from segmodel.model.backbone import IMAGE_MEAN, IMAGE_STD, ResNet
 from segmodel.model.config import ModelConfig
 from segmodel.model.head import SegmentationHead
-from segmodel.model.timm_backbone import PREFIX, TimmBackbone
-
-
-def make_backbone(config: ModelConfig) -> ResNet | TimmBackbone:
-    """The backbone that a configuration names, without weights."""
-    if config.backbone.startswith(PREFIX):
-        return TimmBackbone(config.backbone.removeprefix(PREFIX), output_stride=config.output_stride)
-    return ResNet(
-        config.depth,
-        output_stride=config.output_stride,
-        width=config.width,
-        stem_width=config.stem_width,
-        stride_in_1x1=config.stride_in_1x1,
-        preactivation=config.preactivation,
-    )
+from segmodel.model.registry import backbone_class
 
 
 class Network(nn.Module):
@@ -45,41 +30,17 @@ class Network(nn.Module):
 
     def __init__(self, num_classes: int, config: ModelConfig | None = None):
         super().__init__()
-        config = config or ModelConfig()
         if not hasattr(num_classes, "__index__") or not 1 <= num_classes <= IGNORE:
-            raise ValueError(
-                f"num_classes: expected an integer from 1 to {IGNORE} (which marks ignored pixels), got {num_classes!r}"
-            )
-        num_classes = int(num_classes)
-        self.config = config
-        self.num_classes = num_classes
-        self.backbone = make_backbone(config)
-        self.head = SegmentationHead(
-            self.backbone.channels,
-            num_classes,
-            kind=config.head,
-            stride=config.output_stride,
-            patch_size=config.patch_size,
-            rings=config.rings,
-            label_context=config.label_context,
-            label_steps=config.label_steps,
-            label_hidden=config.label_hidden,
-            label_pool=config.label_pool,
-            upsampling=config.upsampling,
-            guidance=config.guidance,
-            guidance_radius=config.guidance_radius,
-            guidance_eps=config.guidance_eps,
-            guidance_weight=config.guidance_weight,
-            guidance_iterations=config.guidance_iterations,
-            learn_compatibility=config.learn_compatibility,
-        )
+            raise ValueError(f"num_classes: expected an integer from 1 to {IGNORE} (which marks ignored pixels), "
+                             f"got {num_classes!r}")  # fmt: skip
+        self.config, self.num_classes = config or ModelConfig(), int(num_classes)
+        self.backbone = backbone_class(self.config.backbone).configured(self.config)
+        self.head = SegmentationHead(self.backbone.channels, self.num_classes, self.config)
         self.classes: tuple[str, ...] = ()
         self.palette = np.empty((0, 3), np.uint8)
         self.card: dict[str, Any] = {}
-        timm = isinstance(self.backbone, TimmBackbone)
-        mean, std = (self.backbone.mean, self.backbone.std) if timm else (IMAGE_MEAN, IMAGE_STD)  # type: ignore[union-attr]
-        self.register_buffer("image_mean", torch.tensor(mean)[:, None, None], persistent=False)
-        self.register_buffer("image_std", torch.tensor(std)[:, None, None], persistent=False)
+        for name, colour in (("image_mean", self.backbone.mean), ("image_std", self.backbone.std)):
+            self.register_buffer(name, torch.tensor(colour)[:, None, None], persistent=False)
 
     def features(self, image: Tensor) -> Tensor:
         """Backbone features ``(N, D, ceil(H / stride), ceil(W / stride))`` of an image in 0..255."""

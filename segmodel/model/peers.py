@@ -1,13 +1,20 @@
-"""Context heads of two other papers, to compare with on equal terms: the same backbone, training and metrics.
+"""The heads of two other papers, to compare with on equal terms: the same backbone, training and metrics.
 
-Both predict C scores a cell from features ``(N, D, h, w)``, and the head enlarges them as it does the paper's. Their
-widths are the published ones at D = 2048 and shrink with D. Neither has the published models' extras (a second loss
-inside the backbone, larger crops).
+Their widths are the published ones at D = 2048 and shrink with D. Neither has the published models' extras (a second
+loss inside the backbone, larger crops).
 """
+
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from segmodel.model.context_head import ContextHead
+from segmodel.model.patch_prediction import PatchPrediction
+
+if TYPE_CHECKING:
+    from segmodel.model.config import ModelConfig
 
 PYRAMID = (1, 2, 3, 6)
 """Bins a side of PSPNet's pooled grids."""
@@ -28,23 +35,21 @@ def _pooled(inputs: int, outputs: int, bins: int) -> nn.Sequential:
 
 
 def _classifier(channels: int, num_classes: int) -> nn.Conv2d:
-    conv = nn.Conv2d(channels, num_classes, 1)
-    if not conv.weight.is_meta:
-        nn.init.normal_(conv.weight, std=0.01)
-    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
-    return conv
+    classifier = PatchPrediction(channels, num_classes, patch_size=1)
+    classifier.initialise()
+    return classifier
 
 
-class ASPP(nn.Module):
+class ASPP(ContextHead):
     """Atrous spatial pyramid pooling (Chen et al., Rethinking Atrous Convolution, 2017, Sec. 3.3).
 
     A 1x1 convolution, three dilated 3x3 convolutions and the mean of the image, joined, then 3x3 and a classifier.
     """
 
-    def __init__(self, channels: int, num_classes: int, *, stride: int = 16):
-        super().__init__()
+    def __init__(self, channels: int, num_classes: int, config: "ModelConfig"):
+        super().__init__(channels, num_classes, config)
         hidden = max(1, channels // 8)
-        dilations = [max(1, d * 16 // stride) for d in DILATIONS]
+        dilations = [max(1, d * 16 // config.output_stride) for d in DILATIONS]
         self.branches = nn.ModuleList(
             [_block(channels, hidden)] + [_block(channels, hidden, kernel=3, dilation=d) for d in dilations]
         )
@@ -58,14 +63,16 @@ class ASPP(nn.Module):
         return self.classifier(self.join(torch.cat(parts, 1)))
 
 
-class PPM(nn.Module):
+class PPM(ContextHead):
     """Pyramid pooling module (Zhao et al., Pyramid Scene Parsing Network, CVPR 2017, Sec. 3.2).
 
     Means over grids of 1, 2, 3 and 6 bins a side, enlarged and joined to the features, then 3x3 and a classifier.
     """
 
-    def __init__(self, channels: int, num_classes: int, *, stride: int = 16):
-        super().__init__()
+    exportable = False  # the cells of its grids depend on the image's size
+
+    def __init__(self, channels: int, num_classes: int, config: "ModelConfig"):
+        super().__init__(channels, num_classes, config)
         part = max(1, channels // len(PYRAMID))
         self.levels = nn.ModuleList(_pooled(channels, part, bins) for bins in PYRAMID)
         hidden = max(1, channels // 4)
@@ -79,6 +86,3 @@ class PPM(nn.Module):
             for level in self.levels
         ]
         return self.classifier(self.join(torch.cat([features, *parts], 1)))
-
-
-PEERS = {"aspp": ASPP, "ppm": PPM}

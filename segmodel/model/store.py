@@ -1,12 +1,14 @@
-"""Checkpoints: one safetensors file that holds everything, and a JSON file beside it for people.
+"""Networks in files: one format for a run's checkpoints and for the folders that are given to others.
 
-Weights carry the model's parameter names; training state (momentum) is kept under ``momentum/NAME``. What describes
-them (configuration, classes, step, scores, versions) is JSON in the file's header, so that one atomic rename replaces
-a checkpoint as a whole; nothing in it is ever executed.
+A checkpoint is one safetensors file. Weights carry the network's parameter names; training state (momentum) is kept
+under ``momentum/NAME``. What describes them (configuration, classes, step, scores, versions) is a *card*: JSON in the
+file's header, so that one atomic rename replaces a checkpoint as a whole, and a copy beside it for people. Nothing in
+it is ever executed.
 """
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,10 +16,10 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from segmodel.common.environment import versions
-from segmodel.common.errors import UserError
+from segmodel.common.errors import UserError, read_text
 from segmodel.common.files import json_text, replacing, write_atomically
 from segmodel.common.options import build, check_values
 from segmodel.model.config import ModelConfig
@@ -31,42 +33,24 @@ CARD: dict[str, tuple[type, ...]] = {
     "model": (dict,), "classes": (list,), "palette": (list,), "data": (str,), "step": (int,),
     "best": (int, float, type(None)), "finished": (bool,), "scaler": (dict, type(None)),
 }  # fmt: skip
-"""Types of the card's values, those that are there; ``build_model`` needs the first three."""
-
-
-def momentum_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's momentum by parameter name."""
-    state = optimizer.state
-    return {
-        MOMENTUM + name: state[parameter]["momentum_buffer"]
-        for name, parameter in model.named_parameters()
-        if parameter in state and state[parameter].get("momentum_buffer") is not None
-    }
-
-
-def restore_momentum(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """The inverse of ``momentum_tensors``."""
-    for name, parameter in model.named_parameters():
-        saved = tensors.get(MOMENTUM + name)
-        if saved is not None:
-            if saved.shape != parameter.shape:
-                raise UserError(f"{MOMENTUM}{name}: expected {tuple(parameter.shape)}, got {tuple(saved.shape)}")
-            # cloned as the parameter lies in memory: sums in another order would not resume to the last bit
-            optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(saved)
-
-
-def without_momentum(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The model's own tensors of a checkpoint."""
-    return {name: value for name, value in tensors.items() if not name.startswith(MOMENTUM)}
+"""Types of a card's values, where they are there; ``build_network`` needs the first three."""
+ABOUT = ("data", "scores", "licence", "training_data", "step", "total_steps")
+"""What a card may say beyond the network itself; ``Network.card`` holds it."""
+OWN = {"format", "model", "classes", "palette", "input", "weights", "versions", "best", "finished", "scaler"}
+"""What ``Network.card`` leaves out."""
+SHARED, COPY = "model.safetensors", "card.json"
+"""Names of the two files in a folder of ``save_pretrained``."""
 
 
 def save_checkpoint(
-    path: Path, model: Network, card: Mapping[str, Any], *, optimizer: torch.optim.Optimizer | None = None
+    path: Path, model: Network, card: Mapping[str, Any], *, momentum: Mapping[str, Tensor] | None = None
 ) -> None:
-    """Writes ``path`` (.safetensors) and the card beside it (.json); with the optimiser, training can go on from it."""
-    tensors = dict(model.state_dict())
-    if optimizer is not None:
-        tensors.update(momentum_tensors(model, optimizer))
+    """Writes a checkpoint ``path`` (.safetensors) and its card beside it (.json).
+
+    Args:
+        momentum: by parameter name; with it training can go on from the file.
+    """
+    tensors = dict(model.state_dict()) | {MOMENTUM + name: value for name, value in (momentum or {}).items()}
     full = {"format": FORMAT, **card, "versions": versions()}
     with replacing(path) as partial:
         # not safetensors' own writing of files: killed, it would leave a hidden one of the checkpoint's size
@@ -75,17 +59,50 @@ def save_checkpoint(
     write_atomically(path.with_suffix(".json"), json_text(full, indent=1) + "\n")
 
 
+def save_pretrained(model: Network, folder: str | Path, **about: Any) -> None:
+    """See ``SegModel.save_pretrained``."""
+    folder = Path(folder)
+    if len(model.classes) != model.num_classes or np.shape(model.palette) != (model.num_classes, 3):
+        raise ValueError(f"model.classes, model.palette: expected those of {model.num_classes} classes, got "
+                         f"{len(model.classes)} and {len(model.palette)}")  # fmt: skip
+    for name, value in about.items():
+        if name not in ABOUT:
+            raise ValueError(f"{name}: expected one of {', '.join(ABOUT)}")
+        try:
+            json_text(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name}: expected what JSON can hold ({error})") from error
+    described = {"model": asdict(model.config), "classes": list(model.classes), "input": normalisation(model),
+                 "palette": np.asarray(model.palette).tolist(), "weights": SHARED}  # fmt: skip
+    card = json.loads(json_text({**described, **model.card, **about}))
+    check_types(folder, card)  # what loading would refuse
+    described_classes(folder, card)
+    check_weights(folder, model.num_classes, model.config, model.state_dict())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_checkpoint(folder / SHARED, model, card)
+        (folder / SHARED).with_suffix(".json").replace(folder / COPY)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
+
+
+def normalisation(model: Network) -> dict[str, Any]:
+    """How a network takes an image, for its card; it normalises the colours itself."""
+    mean, std = ([round(x, 6) for x in value.flatten().tolist()] for value in (model.image_mean, model.image_std))
+    return {"layout": "N, 3, H, W", "channels": "RGB", "range": [0, 255], "mean": mean, "std": std,
+            "normalised": "inside the model"}  # fmt: skip
+
+
 def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint file that a path means: itself, or the best, else the last, of a run folder."""
+    """The checkpoint file that a path means: itself; of a run folder the best, else the last; a model folder's own."""
     path = Path(path)
-    names = ("best.safetensors", "last.safetensors", "model.safetensors")
+    names = ("best.safetensors", "last.safetensors", SHARED)
     candidates = [path / name for name in names] if path.is_dir() else [path]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    raise UserError(
-        f"{path}: expected a run folder or a checkpoint file, found {'none in it' if path.is_dir() else 'nothing'}"
-    )
+    found = "none in it" if path.is_dir() else "nothing"
+    raise UserError(f"{path}: expected a run folder or a checkpoint file, found {found}")
 
 
 def read_checkpoint(path: str | Path, *, weights: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -95,7 +112,8 @@ def read_checkpoint(path: str | Path, *, weights: bool = True) -> tuple[dict[str
     would give the header of one checkpoint and the data of the next.
 
     Raises:
-        UserError: unreadable, truncated, not written by segmodel, or a card with values of other types.
+        UserError: unreadable, truncated, not written by segmodel, a card with values of other types, or another one in
+            the copy beside it.
     """
     try:
         if weights:
@@ -113,7 +131,35 @@ def read_checkpoint(path: str | Path, *, weights: bool = True) -> tuple[dict[str
         found = card.get("format") if isinstance(card, dict) else "none"
         raise UserError(f"{path}: expected a segmodel checkpoint of format {FORMAT}, got format {found}")
     check_types(path, card)
+    _check_copy(Path(path), card)
     return card, tensors
+
+
+def _check_copy(path: Path, card: Mapping[str, Any]) -> None:
+    """The card beside the weights of a model folder says what the header says, if it is there."""
+    copy = path.with_name(COPY)
+    if path.name != SHARED or not copy.exists():
+        return
+    try:
+        beside = json.loads(read_text(copy, most="SEGMODEL_MAX_CONFIG_BYTES"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{copy}: not a readable card ({error})") from error
+    other = beside if isinstance(beside, dict) else {}
+    differing = sorted(name for name in card.keys() | other.keys() if card.get(name) != other.get(name))
+    if differing:
+        raise UserError(
+            f"{copy}: differs from the card in {SHARED} ({', '.join(differing)}); save_pretrained writes both"
+        )
+
+
+def momentum_in(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The momentum in a checkpoint's tensors, by parameter name."""
+    return {name.removeprefix(MOMENTUM): value for name, value in tensors.items() if name.startswith(MOMENTUM)}
+
+
+def without_momentum(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The network's own tensors of a checkpoint."""
+    return {name: value for name, value in tensors.items() if not name.startswith(MOMENTUM)}
 
 
 def check_types(path: str | Path, card: Mapping[str, Any]) -> None:
@@ -160,8 +206,10 @@ def build_network(
     model.to(next(value.dtype for value in weights.values() if value.is_floating_point()))
     model.load_state_dict(weights)
     model.classes, model.palette = classes, palette
-    own = {"format", "model", "classes", "palette", "input", "weights", "versions", "best", "finished", "scaler"}
-    model.card = {name: value for name, value in card.items() if name not in own}
+    model.card = {name: value for name, value in card.items() if name not in OWN}
+    expected = json.loads(json_text(normalisation(model)))
+    if card.get("input", expected) != expected:
+        raise UserError(f"{path}: card: input: expected {expected}, got {card['input']!r:.200}")
     return model.eval()
 
 

@@ -2,16 +2,21 @@
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-PREFIX = "timm:"
+from segmodel.model.backbone import Backbone
+
+if TYPE_CHECKING:
+    from segmodel.model.config import ModelConfig
+
 STRIDES = (8, 16, 32)
 
 
-class TimmBackbone(nn.Module):
+class TimmBackbone(Backbone):
     """The last features of a timm model, at ``output_stride``, without weights.
 
     Forward: normalised image ``(N, 3, H, W)`` -> ``(N, channels, ceil(H / output_stride), ceil(W / output_stride))``.
@@ -20,6 +25,9 @@ class TimmBackbone(nn.Module):
     Raises:
         ValueError: timm is not installed, has no model of this name, or the model has no features of this stride.
     """
+
+    form = "timm:NAME"
+    leaves_unused = True  # some models: those of stages behind the last features
 
     def __init__(self, name: str, *, output_stride: int):
         super().__init__()
@@ -37,7 +45,11 @@ class TimmBackbone(nn.Module):
         self.mean = tuple(255 * value for value in expected["mean"])
         self.std = tuple(255 * value for value in expected["std"])
 
-    @property
+    @classmethod
+    def configured(cls, config: "ModelConfig") -> "TimmBackbone":
+        return cls(config.backbone.partition(":")[2], output_stride=config.output_stride)
+
+    @property  # type: ignore[override]
     def recompute(self) -> bool:
         """Whether activations are computed anew in the backward pass (timm's gradient checkpointing).
 
@@ -66,13 +78,13 @@ class TimmBackbone(nn.Module):
             features = features.permute(0, 3, 1, 2)
         return features
 
-    def download(self) -> dict[str, Tensor]:
-        """timm's own pre-trained weights, under this module's names; needs the network."""
-        tensors = _create(self.name, self.stride, pretrained=True).state_dict()
-        return {f"body.{name}": value for name, value in tensors.items()}
-
-    def named_as_here(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Tensors of a timm weight file under this module's names: timm writes ``stages.0`` as ``stages_0`` here."""
+    def read_weights(self, path: str | Path) -> dict[str, Tensor]:
+        """The tensors of a timm weight file; of "timm" those that timm itself downloads for this model."""
+        if str(path) == "timm":
+            tensors: Mapping[str, Tensor] = _create(self.name, self.stride, pretrained=True).state_dict()
+        else:
+            tensors = super().read_weights(path)
+        # timm writes stages.0 in files, and stages_0 where features are asked for
         own = {name.removeprefix("body.").replace(".", "_"): name for name in self.state_dict()}
         return {own.get(name.removeprefix("body.").replace(".", "_"), name): value for name, value in tensors.items()}
 

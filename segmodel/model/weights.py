@@ -7,8 +7,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from segmodel.model.timm_backbone import TimmBackbone
-
 
 @dataclass(frozen=True)
 class LoadReport:
@@ -40,7 +38,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load
 
-            content: object = load(path.read_bytes())  # opened once, see read_checkpoint
+            content: object = load(path.read_bytes())  # opened once, see store.read_checkpoint
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # every reader has its own exceptions; the user needs one line
@@ -55,21 +53,6 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     for prefix in ("module.", "backbone."):
         tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     return tensors
-
-
-def load_initial_weights(backbone: nn.Module, path: str | Path) -> LoadReport:
-    """Copies the tensors of a weight file whose names and shapes fit the backbone.
-
-    For a timm backbone the names are timm's, and ``path`` "timm" downloads the weights that timm has for it.
-
-    Raises:
-        ValueError: unreadable file, a name that fits with a shape that does not, NaN or infinity, or nothing that fits.
-    """
-    if isinstance(backbone, TimmBackbone):
-        tensors = backbone.download() if str(path) == "timm" else backbone.named_as_here(read_weights(path))
-    else:
-        tensors = read_weights(path)
-    return copy_fitting(backbone, tensors, path)
 
 
 def copy_fitting(

@@ -1,11 +1,13 @@
 """One training step and what surrounds it: parameter groups and the poly rate (Sec. 6, 7.1.2)."""
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from segmodel.common.errors import UserError
 from segmodel.training.objective import hard_pixel_loss
 
 
@@ -42,7 +44,7 @@ def parameter_groups(model: nn.Module, *, weight_decay: float = 1e-4, head_rate:
 
 
 def parameter_kind(name: str, parameter: Tensor) -> str:
-    """The kind of a parameter of a SegModel, see ``parameter_groups``."""
+    """The kind of a network's parameter, see ``parameter_groups``."""
     if name.endswith("bias"):
         return "biases"
     if name.startswith("head.up."):
@@ -58,6 +60,27 @@ def make_optimizer(
     """SGD with momentum over ``parameter_groups``."""
     groups = parameter_groups(model, weight_decay=weight_decay, head_rate=head_rate)
     return torch.optim.SGD(groups, lr=rate, momentum=momentum)
+
+
+def momentum_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's momentum by parameter name, for a checkpoint."""
+    state = optimizer.state
+    return {
+        name: state[parameter]["momentum_buffer"]
+        for name, parameter in model.named_parameters()
+        if parameter in state and state[parameter].get("momentum_buffer") is not None
+    }
+
+
+def restore_momentum(model: nn.Module, optimizer: torch.optim.Optimizer, momentum: Mapping[str, Tensor]) -> None:
+    """The inverse of ``momentum_of``."""
+    for name, parameter in model.named_parameters():
+        saved = momentum.get(name)
+        if saved is not None:
+            if saved.shape != parameter.shape:
+                raise UserError(f"momentum/{name}: expected {tuple(parameter.shape)}, got {tuple(saved.shape)}")
+            # cloned as the parameter lies in memory: sums in another order would not resume to the last bit
+            optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(saved)
 
 
 def poly_rate(step: int, total: int, *, base: float, power: float = 0.9) -> float:

@@ -7,14 +7,14 @@ from typing import Any, Literal
 
 from segmodel.common.device import Precision
 from segmodel.common.errors import UserError
-from segmodel.common.options import add_flags, build, flag_values, option, read_toml
+from segmodel.common.options import Section, add_flags, build, flag_values, option, read_toml
 from segmodel.data import Augmentation
 from segmodel.model.config import VARIANTS, ModelConfig
 from segmodel.model.store import described_model
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Section):
     """What to train on and how; the defaults are the paper's."""
 
     data: str = option("scenes", "data set, such as voc:PATH; python -m segmodel.data --help lists them")
@@ -26,54 +26,52 @@ class TrainConfig:
     init_model: str = option(
         "", "a run, or a checkpoint of one, to start from: its architecture and the weights that fit"
     )
-    seed: int = option(0, "seed of weights, order and augmentation")
-    epochs: int = option(36, "passes over the training set", "Sec. 7.3")
-    steps: int = option(0, "stop after so many steps instead (0: epochs decide)")
-    batch_size: int = option(16, "images a step, of all processes together", "Sec. 7.1.2")
-    accumulate: int = option(1, "parts of a batch, one after the other; mining and batch norm see a part at a time")
-    rate: float = option(0.01, "initial learning rate", "Sec. 7.1.2")
-    head_rate: float = option(1.0, "rate of the head's weights and biases over the backbone's (10: common elsewhere)")
-    power: float = option(0.9, "power of the poly schedule", "works cited in Sec. 7.1.2")
-    momentum: float = option(0.9, "momentum of SGD", "Sec. 7.1.2")
-    weight_decay: float = option(1e-4, "weight decay (lambda of Eq. 17)", "Sec. 7.1.2")
-    keep: float = option(0.5, "share of the pixels kept, those with the larger loss", "Sec. 7.1.2")
+    seed: int = option(0, "seed of weights, order and augmentation", at_least=0, at_most=2**63 - 1)
+    epochs: int = option(36, "passes over the training set", "Sec. 7.3", at_least=1)
+    steps: int = option(0, "stop after so many steps instead (0: epochs decide)", at_least=0)
+    batch_size: int = option(16, "images a step, of all processes together", "Sec. 7.1.2", at_least=1)
+    accumulate: int = option(
+        1, "parts of a batch, one after the other; mining and batch norm see a part at a time", at_least=1
+    )
+    rate: float = option(0.01, "initial learning rate", "Sec. 7.1.2", at_least=0)
+    head_rate: float = option(
+        1.0, "rate of the head's weights and biases over the backbone's (10: common elsewhere)", at_least=0
+    )
+    power: float = option(0.9, "power of the poly schedule", "works cited in Sec. 7.1.2", at_least=0)
+    momentum: float = option(0.9, "momentum of SGD", "Sec. 7.1.2", at_least=0, at_most=1)
+    weight_decay: float = option(1e-4, "weight decay (lambda of Eq. 17)", "Sec. 7.1.2", at_least=0)
+    keep: float = option(0.5, "share of the pixels kept, those with the larger loss", "Sec. 7.1.2", above=0, at_most=1)
     mining: Literal["pixel", "block"] = option("pixel", "decide for each pixel (text) or each 4x4 block (code)")
     mining_scope: Literal["global", "process"] = option("global", "mine over the whole batch, or in each process alone")
-    mining_from: float = option(0.0, "share of the training before mining starts (short trainings: 0.3 is better)")
-    joint_from: float = option(0.0, "share of the training before the guidance CRF joins (from scratch: 0.6 is better)")
-    batch_norm_epochs: float = option(1.0, "passes for batch-norm statistics at the end", "Sec. 7.1.2: several")
-    validate_every: int = option(1, "epochs between validations (0: only at the end)")
-    validate_images: int = option(0, "validation images used during training (0: all)")
-    pictures: int = option(6, "validation images drawn at each validation, at most 40")
-    checkpoint_minutes: float = option(10.0, "minutes between checkpoints beside those at validations")
-    keep_last: int = option(1, "newest checkpoints kept: last, and more than 1 as copies step_NUMBER beside it")
+    mining_from: float = option(
+        0.0, "share of the training before mining starts (short trainings: 0.3 is better)", at_least=0, at_most=1
+    )
+    joint_from: float = option(
+        0.0, "share of the training before the guidance CRF joins (from scratch: 0.6 is better)", at_least=0, at_most=1
+    )
+    batch_norm_epochs: float = option(
+        1.0, "passes for batch-norm statistics at the end", "Sec. 7.1.2: several", at_least=0
+    )
+    validate_every: int = option(1, "epochs between validations (0: only at the end)", at_least=0)
+    validate_images: int = option(0, "validation images used during training (0: all)", at_least=0)
+    pictures: int = option(6, "validation images drawn at each validation, at most 40", at_least=0, at_most=40)
+    checkpoint_minutes: float = option(10.0, "minutes between checkpoints beside those at validations", at_least=0)
+    keep_last: int = option(
+        1, "newest checkpoints kept: last, and more than 1 as copies step_NUMBER beside it", at_least=1
+    )
     tensorboard: bool = option(False, "write for TensorBoard too (extra [tensorboard])")
     precision: Precision = option("auto", "dtype of the convolutions; auto: bfloat16 where it is fast")
-    workers: int = option(-1, "loader processes (-1: one for each core but one, at most 8)")
+    workers: int = option(-1, "loader processes (-1: one for each core but one, at most 8)", at_least=-1)
     device: str = option("auto", "cpu, cuda, ...; auto: a GPU where there is one")
     compile: bool = option(False, "train with torch.compile")
     checkpoint_activations: bool = option(False, "keep less memory: the backbone's blocks run twice", "Sec. 7.1.2")
     deterministic: bool = option(False, "the same bits each time on a GPU too, slower")
-    timeout_minutes: float = option(10.0, "minutes that a process waits for another one before it fails")
+    timeout_minutes: float = option(10.0, "minutes that a process waits for another one before it fails", above=0)
 
     def __post_init__(self) -> None:
-        at_least = {"epochs": 1, "batch_size": 1, "workers": -1, "accumulate": 1, "keep_last": 1} | dict.fromkeys(
-            ("steps", "validate_every", "validate_images", "pictures", "batch_norm_epochs", "rate", "head_rate",
-             "momentum", "weight_decay", "seed", "joint_from", "mining_from", "checkpoint_minutes",
-             "power"), 0)  # fmt: skip
-        for name, low in at_least.items():
-            if getattr(self, name) < low:
-                raise ValueError(f"{name}: expected at least {low}, got {getattr(self, name)}")
-        at_most = {"pictures": 40, "joint_from": 1, "mining_from": 1, "momentum": 1, "seed": 2**63 - 1}
-        for name, high in at_most.items():
-            if getattr(self, name) > high:
-                raise ValueError(f"{name}: expected at most {high}, got {getattr(self, name)}")
+        super().__post_init__()
         if self.init_model and self.init_weights:
             raise ValueError("init_model: expected not beside init_weights")
-        if not 0 < self.keep <= 1:
-            raise ValueError(f"keep: expected more than 0 and at most 1, got {self.keep}")
-        if not self.timeout_minutes > 0:
-            raise ValueError(f"timeout_minutes: expected more than 0, got {self.timeout_minutes}")
 
 
 SECTIONS = {"model": ModelConfig, "augmentation": Augmentation, "train": TrainConfig}

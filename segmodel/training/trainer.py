@@ -24,12 +24,10 @@ from segmodel.data import AugmentedData, DataError, open_data
 from segmodel.evaluation.evaluate import evaluate, result_json
 from segmodel.evaluation.metrics import Scores, table
 from segmodel.model.network import Network
-from segmodel.model.store import build_network, load_initial_model, read_checkpoint, restore_momentum, save_checkpoint
-from segmodel.model.timm_backbone import TimmBackbone
-from segmodel.model.weights import load_initial_weights
+from segmodel.model.store import build_network, load_initial_model, momentum_in, read_checkpoint, save_checkpoint
 from segmodel.training import journal, report
 from segmodel.training.batches import Batch, BatchKeys, Timed, load_batches, steps_per_epoch
-from segmodel.training.optimisation import make_optimizer, poly_rate, training_step
+from segmodel.training.optimisation import make_optimizer, momentum_of, poly_rate, restore_momentum, training_step
 from segmodel.training.run_folder import keep_steps
 from segmodel.training.settings import Config
 from segmodel.training.statistics import recompute_batch_norm
@@ -93,7 +91,7 @@ class Trainer:
         try:
             self.model = Network(len(self.data.classes), self.config.model)
             if train.init_weights:
-                loaded = load_initial_weights(self.model.backbone, train.init_weights)
+                loaded = self.model.backbone.load_weights(train.init_weights)
                 say(f"{train.init_weights}: {loaded}")
             if train.init_model:
                 say(f"{train.init_model}: {load_initial_model(self.model, train.init_model)}")
@@ -120,7 +118,7 @@ class Trainer:
             self.model.backbone.recompute = train.checkpoint_activations
         except ValueError as error:
             raise UserError(str(error)) from error
-        partly = train.joint_from > 0 or isinstance(self.model.backbone, TimmBackbone)
+        partly = train.joint_from > 0 or self.model.backbone.leaves_unused
         trained = distributed.parallel(self.model, unused=partly)
         self.trained: nn.Module = torch.compile(trained) if train.compile else trained  # type: ignore[assignment]
 
@@ -134,7 +132,7 @@ class Trainer:
             raise UserError(f"{file}: trained on other classes than {self.config.train.data} has")
         self.model = build_network(file, card, tensors, Network)
         self._place()
-        restore_momentum(self.model, self.optimizer, tensors)
+        restore_momentum(self.model, self.optimizer, momentum_in(tensors))
         self.step, self.best, self.finished = card["step"], card["best"], card["finished"]
         if self.scaler is not None and card.get("scaler"):
             self.scaler.load_state_dict(card["scaler"])
@@ -175,9 +173,9 @@ class Trainer:
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
             "scores": result_json(scores, self.data.classes) if scores else None,
         }
-        optimizer = self.optimizer if name == "last" else None
+        momentum = momentum_of(self.model, self.optimizer) if name == "last" else {}
         file = self.folder / f"{name}.safetensors"
-        save_checkpoint(file, self.model, card, optimizer=optimizer)
+        save_checkpoint(file, self.model, card, momentum=momentum)
         if name == "last" and self.config.train.keep_last > 1:
             keep_steps(file, self.step, self.config.train.keep_last)
 

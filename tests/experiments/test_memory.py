@@ -5,8 +5,8 @@ import torch
 
 from segmodel import memory
 from segmodel.common import cli
-from segmodel.model.backbone import ResNet
 from segmodel.model.config import ModelConfig
+from segmodel.model.resnet import ResNet
 from segmodel.segmodel import SegModel
 from segmodel.training.optimisation import make_optimizer, training_step
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from segmodel.model.backbone import LAYERS, ResNet
-from segmodel.model.weights import load_initial_weights, read_weights
+from segmodel.model.resnet import LAYERS, ResNet
+from segmodel.model.weights import read_weights
 
 
 def small(depth: int = 50, **options) -> ResNet:
@@ -99,7 +99,7 @@ def test_convolutions_start_with_the_variance_of_what_they_give():
 
 GRADIENTS = """
 import torch
-from segmodel.backbone import ResNet
+from segmodel.model.resnet import ResNet
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
@@ -167,7 +167,7 @@ def test_weights_load_from_both_formats_with_a_report(tmp_path):
     source, target = small(18), small(18)
     state = {name: value.contiguous() for name, value in source.state_dict().items()}
     save_file({**state, "fc.weight": torch.zeros(3, 3)}, tmp_path / "weights.safetensors")
-    report = load_initial_weights(target, tmp_path / "weights.safetensors")
+    report = target.load_weights(tmp_path / "weights.safetensors")
     assert set(report.loaded) == set(state)
     assert report.new == ()
     assert report.unused == ("fc.weight",)
@@ -175,7 +175,7 @@ def test_weights_load_from_both_formats_with_a_report(tmp_path):
     partial = {f"module.{name}": value for name, value in state.items() if not name.startswith("layer4")}
     torch.save({"state_dict": partial}, tmp_path / "weights.pth")
     other = small(18)
-    report = load_initial_weights(other, tmp_path / "weights.pth")
+    report = other.load_weights(tmp_path / "weights.pth")
     assert report.new
     assert all(name.startswith("layer4") for name in report.new)
     torch.testing.assert_close(other.conv1.weight, source.conv1.weight)
@@ -198,10 +198,10 @@ def test_weight_files_that_do_not_fit_are_errors(tmp_path):
         read_weights(tmp_path / "text.pth")
     save_file({"other": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match=r"no tensor fits this model \(first names: other\)"):
-        load_initial_weights(small(18), tmp_path / "other.safetensors")
+        small(18).load_weights(tmp_path / "other.safetensors")
     save_file({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "wide.safetensors")
     with pytest.raises(ValueError, match=r"conv1.weight: expected shape \(4, 3, 7, 7\), got \(64, 3, 7, 7\)"):
-        load_initial_weights(small(18), tmp_path / "wide.safetensors")
+        small(18).load_weights(tmp_path / "wide.safetensors")
 
 
 def test_pickled_code_in_a_weight_file_is_not_executed(tmp_path):

@@ -35,7 +35,7 @@ def test_initial_upsampling_is_bilinear_interpolation(factor, height, width, lab
 def test_separable_max_pool_is_the_square_one(pool, height, width):
     torch.manual_seed(pool + height)
     scores = torch.randn(1, 2, height, width)
-    separable = MaxPoolLabelContext(2, hidden=1, pool=pool).pool
+    separable = MaxPoolLabelContext(2, ModelConfig(label_hidden=1, label_pool=pool)).pool
     expected = functional.max_pool2d(scores, pool, stride=1, padding=pool // 2)
     assert torch.equal(separable(scores), expected)
 
@@ -60,7 +60,7 @@ def test_ring_scores_are_the_dilated_convolution_of_box_means(radius, dilation, 
 
 
 def test_label_messages_start_at_zero():
-    head = SegmentationHead(8, 3, label_context="box_rings", label_steps=2)
+    head = SegmentationHead(8, 3, ModelConfig(label_context="box_rings", label_steps=2))
     scores = torch.randn(1, 3, 6, 6)
     assert all(torch.equal(message(scores), torch.zeros_like(scores)) for message in head.label_context)
 
@@ -128,11 +128,11 @@ def test_an_image_of_half_precision_guides_as_the_same_one_of_single_precision()
 
 def test_strides_that_would_shift_the_scores_are_refused():
     for options, message in (
-        ({"stride": 12, "patch_size": 1}, "factor: expected an even number, got 3"),
-        ({"stride": 20, "patch_size": 2}, "stride / patch_size up to 4 or a multiple"),
+        ({"output_stride": 12, "patch_size": 1}, "factor: expected an even number, got 3"),
+        ({"output_stride": 20, "patch_size": 2}, "stride / patch_size up to 4 or a multiple"),
     ):
         with pytest.raises(ValueError, match=message):
-            SegmentationHead(4, 2, **options)
+            SegmentationHead(4, 2, ModelConfig(**options))
 
 
 def test_guidance_follows_its_configuration():
@@ -162,7 +162,7 @@ def test_wrong_images_and_options_are_named():
         ({"guidance": "on"}, "guidance: expected one of joint, inference, off, got 'on'"),
         ({"depth": "18"}, "depth: expected a whole number, got '18'"),
         ({"rings": ((1, 0),)}, "rings: expected up to 16 pairs"),
-        ({"guidance_eps": 0.0}, "guidance_eps: expected a finite number above 0"),
+        ({"guidance_eps": 0.0}, "guidance_eps: expected more than 0"),
         ({"patch_size": 0}, "patch_size: expected at least 1"),
         ({"rings": (), "label_context": "box_rings"}, "rings: expected at least one with label_context box_rings"),
     ):

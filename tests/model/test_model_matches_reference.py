@@ -20,6 +20,7 @@ from torch.nn import functional
 from segmodel.evaluation import metrics
 from segmodel.model import context_crf, guidance_crf, upsampling
 from segmodel.model import head as head_module
+from segmodel.model.config import ModelConfig
 from segmodel.reference import head as oracle
 from segmodel.reference import objective as equations
 from segmodel.reference.distance_aware_context import Ring
@@ -98,10 +99,8 @@ class Model(nn.Module):
 
 def build(case: Case) -> Model:
     torch.manual_seed(case.seed)
-    head = head_module.SegmentationHead(
-        case.features,
-        case.labels,
-        stride=case.stride,
+    config = ModelConfig(
+        output_stride=case.stride,
         patch_size=case.patch_size,
         rings=case.rings,
         label_context=case.label_context,
@@ -113,7 +112,8 @@ def build(case: Case) -> Model:
         guidance_radius=case.radius,
         guidance_eps=case.eps,
         guidance_iterations=case.iterations,
-    ).double()
+    )
+    head = head_module.SegmentationHead(case.features, case.labels, config).double()
     head.crf.border = case.border
     for parameter in head.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)

@@ -14,7 +14,7 @@ from segmodel.segmodel import SegModel
 @pytest.mark.parametrize("head", [ASPP, PPM])
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (4, 4), (9, 7)])
 def test_scores_have_the_features_size_in_both_modes(head: type, size: tuple[int, int]) -> None:
-    module = head(16, 5)
+    module = head(16, 5, ModelConfig())
     features = torch.randn(2, 16, *size, requires_grad=True)
     for mode in (True, False):
         scores = module.train(mode)(features)
@@ -25,7 +25,7 @@ def test_scores_have_the_features_size_in_both_modes(head: type, size: tuple[int
 
 
 def test_published_widths_at_2048_channels() -> None:
-    aspp, ppm = ASPP(2048, 21), PPM(2048, 21)
+    aspp, ppm = ASPP(2048, 21, ModelConfig()), PPM(2048, 21, ModelConfig())
     assert [branch[0].out_channels for branch in aspp.branches] == [256] * 4
     assert [branch[0].dilation[0] for branch in aspp.branches] == [1, 6, 12, 18]
     assert aspp.join[0][0].in_channels == 5 * 256
@@ -53,7 +53,7 @@ def dropouts(head: nn.Module) -> list[tuple[type, float]]:
 
 def test_aspp_computes_what_its_paper_says() -> None:
     torch.manual_seed(0)
-    head, x = ASPP(16, 5), torch.randn(2, 16, 9, 7)
+    head, x = ASPP(16, 5, ModelConfig()), torch.randn(2, 16, 9, 7)
     head(x)  # for running statistics that are not those of the start
     scores = head.eval()(x)
     parts = [block(branch, x, dilation) for branch, dilation in zip(head.branches, (1, 6, 12, 18), strict=True)]
@@ -70,7 +70,7 @@ def test_aspp_sees_as_far_at_every_stride(stride: int, dilations: list[int]) -> 
 
 def test_ppm_computes_what_its_paper_says() -> None:
     torch.manual_seed(0)
-    head, x = PPM(16, 5), torch.randn(2, 16, 9, 7)
+    head, x = PPM(16, 5, ModelConfig()), torch.randn(2, 16, 9, 7)
     head(x)
     scores = head.eval()(x)
     parts = [x, image_mean(head.levels[0], x)]

@@ -10,7 +10,6 @@ import torch
 from segmodel import ModelConfig, SegModel
 from segmodel.model import timm_backbone
 from segmodel.model.timm_backbone import TimmBackbone
-from segmodel.model.weights import load_initial_weights
 
 try:
     timm = importlib.import_module("timm")
@@ -132,11 +131,11 @@ def test_another_stride_is_an_error(stand_in):
 def test_weight_files_have_timms_names(stand_in, tmp_path):
     backbone, source = TimmBackbone("stand_in", output_stride=16), StandIn(16)
     torch.save({"stages.0.weight": source.stages_0.weight.detach(), "head.fc.bias": torch.ones(2)}, tmp_path / "w.pth")
-    report = load_initial_weights(backbone, tmp_path / "w.pth")
+    report = backbone.load_weights(tmp_path / "w.pth")
     assert report.loaded == ("body.stages_0.weight",)
     assert report.unused == ("head.fc.bias",)
     assert torch.equal(backbone.body.stages_0.weight, source.stages_0.weight)
-    assert len(load_initial_weights(backbone, "timm").loaded) == 2
+    assert len(backbone.load_weights("timm").loaded) == 2
 
 
 @needs_timm

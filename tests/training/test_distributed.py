@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from segmodel.common import distributed
 from segmodel.common.distributed import synchronise_batch_norm
 from segmodel.common.errors import UserError
+from segmodel.model.config import ModelConfig
 from segmodel.model.head import SegmentationHead
 from segmodel.training.objective import hard_pixel_loss
 from segmodel.training.trainer import StopSignal, Trainer
@@ -90,7 +91,7 @@ def test_a_signal_that_comes_while_the_processes_agree_waits_for_the_next_time(m
 def test_no_parameter_of_the_crf_is_trained_without_iterations():
     """A parameter without a gradient would keep several processes waiting for it."""
     for iterations in (0, 1):
-        head = SegmentationHead(4, 2, guidance_iterations=iterations)
+        head = SegmentationHead(4, 2, ModelConfig(guidance_iterations=iterations))
         assert {parameter.requires_grad for parameter in head.crf.parameters()} == {iterations > 0}
 
 

@@ -21,8 +21,9 @@ from segmodel.data import Augmentation, AugmentedData, open_data
 from segmodel.evaluation.metrics import Scores
 from segmodel.model.config import VARIANTS, ModelConfig
 from segmodel.segmodel import SegModel
-from segmodel.training import journal, settings, trainer
+from segmodel.training import journal, report, trainer
 from segmodel.training.batches import BatchKeys, load_batches
+from segmodel.training.settings import resolve
 
 TINY = [
     "--data", "scenes:train=12,val=2", "--depth", "18", "--width", "4", "--stem-width", "4", "--label-hidden", "4",
@@ -103,7 +104,7 @@ def test_a_run_killed_before_its_report_is_finished_by_resuming(finished, tmp_pa
     def killed(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(trainer, "write_report", killed)
+    monkeypatch.setattr(report, "write_report", killed)
     assert run("train", *TINY, "--output", folder) == 130
     monkeypatch.undo()
     assert run("train", "--resume", folder) == 0
@@ -346,7 +347,7 @@ def test_a_file_of_settings_alone_lies_over_the_recipe_of_its_data(tmp_path):
     file = tmp_path / "few.toml"
     for text, depth in (("[train]\nseed = 3\n", 18), ('[train]\nseed = 3\ndata = "camvid:CamVid"\n', 101)):
         file.write_text(text)
-        config = settings.resolve(train.make_parser().parse_args(["--config", str(file)]))
+        config = resolve(train.make_parser().parse_args(["--config", str(file)]))
         assert (config.model.depth, config.train.seed) == (depth, 3)
 
 
@@ -354,10 +355,10 @@ def test_a_model_to_start_from_lies_over_the_recipe_and_under_what_is_given(fini
     file = tmp_path / "few.toml"
     file.write_text(f"[model]\nguidance_radius = 5\n[train]\ninit_model = {json.dumps(str(finished))}\n")
     arguments = ["--recipe", "voc-resnet101", "--config", str(file), "--variant", "patch", "--guidance-eps", "4"]
-    config = settings.resolve(train.make_parser().parse_args(arguments))
+    config = resolve(train.make_parser().parse_args(arguments))
     assert (config.model.width, config.model.rings, config.train.init_weights) == (4, ((1, 2),), "")
     assert (config.model.guidance_radius, config.model.guidance, config.model.guidance_eps) == (5, "off", 4.0)
-    anew = settings.resolve(train.make_parser().parse_args([*arguments, "--init-model", ""]))
+    anew = resolve(train.make_parser().parse_args([*arguments, "--init-model", ""]))
     assert (anew.model.width, anew.train.init_model) == (64, "")  # the file's model, taken back
 
 
@@ -366,7 +367,7 @@ def test_a_variant_is_the_papers_model_whatever_head_the_settings_name(tmp_path)
     file.write_text('[model]\nhead = "aspp"\npatch_size = 1\nlabel_context = "none"\nguidance = "off"\n')
     for variant in ("unary", "context", "guide"):
         arguments = ["--data", "voc:VOC", "--config", str(file), "--variant", variant]
-        assert settings.resolve(train.make_parser().parse_args(arguments)).model.head == "segmodel"
+        assert resolve(train.make_parser().parse_args(arguments)).model.head == "segmodel"
 
 
 def test_a_variant_has_all_its_parts_whatever_model_it_starts_from(tmp_path):
@@ -377,7 +378,7 @@ def test_a_variant_has_all_its_parts_whatever_model_it_starts_from(tmp_path):
         model.save_pretrained(tmp_path / first)
         for variant in VARIANTS:
             arguments = ["--data", "voc:VOC", "--init-model", str(tmp_path / first), "--variant", variant]
-            config = settings.resolve(train.make_parser().parse_args(arguments)).model
+            config = resolve(train.make_parser().parse_args(arguments)).model
             kept = first in ("context", "patch", "guide")
             expected = {"depth": 18, "width": 4, "rings": ((1, 2),) if kept else ModelConfig.rings} | VARIANTS[variant]
             assert config == ModelConfig(**expected), (first, variant)
@@ -385,14 +386,14 @@ def test_a_variant_has_all_its_parts_whatever_model_it_starts_from(tmp_path):
 
 def test_the_recipe_of_the_scenes_is_the_default_and_flags_override_it():
     parser = train.make_parser()
-    assert settings.resolve(parser.parse_args([])).model.depth == 18
-    assert settings.resolve(parser.parse_args(["--depth", "34"])).model.depth == 34
-    assert settings.resolve(parser.parse_args(["--data", "voc:x"])).model.depth == 101
-    unary = settings.resolve(parser.parse_args(["--variant", "unary"])).model
+    assert resolve(parser.parse_args([])).model.depth == 18
+    assert resolve(parser.parse_args(["--depth", "34"])).model.depth == 34
+    assert resolve(parser.parse_args(["--data", "voc:x"])).model.depth == 101
+    unary = resolve(parser.parse_args(["--variant", "unary"])).model
     assert (unary.patch_size, unary.rings, unary.label_context, unary.guidance) == (1, (), "none", "off")
 
 
 def test_a_flag_that_a_variant_fixes_is_refused() -> None:
     options = train.make_parser().parse_args(["--variant", "unary", "--rings", "[1,3]"])
     with pytest.raises(UserError, match="--rings: expected not beside --variant unary"):
-        settings.resolve(options)
+        resolve(options)

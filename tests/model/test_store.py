@@ -8,7 +8,8 @@ import torch
 from safetensors import safe_open
 
 from segmodel import ModelConfig, SegModel
-from segmodel.model.pretrained import CARD, WEIGHTS
+from segmodel.model.store import COPY as CARD
+from segmodel.model.store import SHARED as WEIGHTS
 
 SMALL = ModelConfig(depth=18, width=4, stem_width=4, rings=((1, 1),), label_hidden=4, label_pool=3)
 
@@ -59,15 +60,21 @@ def test_the_card_says_what_others_need(model, tmp_path):
 
 @pytest.mark.parametrize("broken", [WEIGHTS, CARD])
 def test_missing_and_broken_files_are_named(model, tmp_path, broken):
-    with pytest.raises(ValueError, match=f"found no {WEIGHTS}"):
+    with pytest.raises(ValueError, match="expected a run folder or a checkpoint file, found none in it"):
         SegModel.from_pretrained(tmp_path)
     model.save_pretrained(tmp_path)
     content = (tmp_path / broken).read_bytes()
     (tmp_path / broken).write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=f"{broken}: not a readable"):
         SegModel.from_pretrained(tmp_path)
-    (tmp_path / broken).unlink()
-    with pytest.raises(ValueError, match=f"found no {broken}"):
+
+
+def test_the_weights_file_alone_is_the_model(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    (tmp_path / CARD).unlink()
+    assert SegModel.load(tmp_path).card == SegModel.load(tmp_path / WEIGHTS).card == model.card
+    (tmp_path / WEIGHTS).unlink()
+    with pytest.raises(ValueError, match="found none in it"):
         SegModel.from_pretrained(tmp_path)
 
 
@@ -76,8 +83,9 @@ def test_a_card_that_was_changed_is_an_error(model, tmp_path):
     card = json.loads((tmp_path / CARD).read_text())
     for changed in ({**card, "classes": ["a", "b", "c"]}, [], {**card, "more": 1}):
         (tmp_path / CARD).write_text(json.dumps(changed))
-        with pytest.raises(ValueError, match=r"differs from the card in model.safetensors \("):
-            SegModel.from_pretrained(tmp_path)
+        for load in (SegModel.from_pretrained, SegModel.load):
+            with pytest.raises(ValueError, match=r"differs from the card in model.safetensors \("):
+                load(tmp_path)
 
 
 def test_a_model_without_classes_and_unknown_names_are_errors(model, tmp_path):
