@@ -4,6 +4,7 @@ Public names load on first use (PEP 562), so that ``import segmodel.reference`` 
 ``import segmodel.kernels`` no model.
 """
 
+import os
 import sys
 from importlib import import_module
 from types import ModuleType
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from segmodel.model.guidance_crf import GuidanceCRF as GuidanceCRF
     from segmodel.model.guided_filter import GuidedFilter as GuidedFilter
     from segmodel.segmodel import SegModel as SegModel
+
+if not all(os.path.isdir(os.path.join(__path__[0], room)) for room in ("kernels", "reference")):
+    raise ImportError("segmodel/kernels and segmodel/reference must be links to ../kernels and ../reference, and are "
+                      "text files here: run git config core.symlinks true, then git checkout -- segmodel")  # fmt: skip
 
 __version__ = "0.1.0"
 _HOME = {

@@ -1,44 +1,49 @@
-"""What there is: the commands of this package, one line each."""
+"""``segmodel COMMAND ...`` is ``python -m segmodel.COMMAND ...``; without a command it lists them."""
 
-import ast
+import runpy
 import sys
-from importlib import resources
 
 from segmodel import __version__
 
 COMMANDS = {
-    "train": "train", "evaluate": "evaluate", "predict": "predict", "data": "data/__main__", "refine": "refine",
-    "tune": "tune", "export": "export", "ablate": "ablate", "benchmark": "benchmark", "memory": "memory",
-    "throughput": "throughput", "batch_norm": "batch_norm", "report": "report", "reference": "reference/__main__",
-}  # fmt: skip
-"""Module name -> the source file with its description."""
-
-
-def first_line(file: str) -> str:
-    """The first line of a module's docstring, read without importing it (torch takes seconds)."""
-    source = resources.files("segmodel").joinpath(*f"{file}.py".split("/")).read_text(encoding="utf-8")
-    text = ast.get_docstring(ast.parse(source)) or ""
-    return text.split("\n")[0].split(": python -m")[0].split(": ``python -m")[0].rstrip(".")
+    "train": "Trains a model",
+    "evaluate": "Figures of a trained model, or of an ensemble, on a data set",
+    "predict": "Segments pictures",
+    "data": "A look at a data set before a model is trained on it",
+    "refine": "Sharper boundaries for the output of any segmentation model",
+    "tune": "Finds the settings of refine for a model's scores",
+    "export": "Exports a model to one ONNX or PyTorch file, and checks it",
+    "ablate": "Trains the variants of Table 3 and two peers, and compares them",
+    "benchmark": "Times operators, model and loader, and measures memory",
+    "batch_norm": "Recomputes the batch-norm statistics of a finished run",
+    "report": "Writes the report of a run",
+    "reference": "Prints the paper in NumPy as one HTML page",
+}
 
 
 def listing() -> str:
+    """The commands, a line each."""
     width = max(map(len, COMMANDS))
-    lines = [f"  python -m segmodel.{name:<{width}}  {first_line(file)}" for name, file in COMMANDS.items()]
+    lines = [f"  python -m segmodel.{name:<{width}}  {text}" for name, text in COMMANDS.items()]
     return "\n".join([f"segmodel {__version__}", "", *lines, "", "Each command explains itself with --help."])
 
 
-def main(arguments: list[str]) -> int:
-    if arguments == ["--version"]:
+def main() -> int:
+    """Runs the command that ``sys.argv`` names; the exit status."""
+    name, arguments = (sys.argv[1:2] or [""])[0], sys.argv[2:]
+    if name in COMMANDS:
+        sys.argv = [f"segmodel {name}", *arguments]
+        runpy.run_module(f"segmodel.{name}", run_name="__main__", alter_sys=True)
+    elif name == "--version" and not arguments:
         print(f"segmodel {__version__}")
-    elif arguments in ([], ["--help"], ["-h"]):
+    elif name in ("", "--help", "-h"):
         print(listing())
     else:
-        given = " ".join(arguments if arguments[0] == "--version" else arguments[:1])
-        hint = f"python -m segmodel.{arguments[0]} ..." if arguments[0] in COMMANDS else "--help lists the commands"
-        print(f"segmodel: error: expected --version or nothing, got {given!r:.60} ({hint})", file=sys.stderr)
+        given = " ".join(sys.argv[1:])
+        print(f"segmodel: error: expected a command, got {given!r:.60} (--help lists them)", file=sys.stderr)
         return 2
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -4,24 +4,23 @@ import os
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import segmodel
-from segmodel.__main__ import COMMANDS, listing, main
+from segmodel.__main__ import COMMANDS, listing
 
 
 def test_every_module_that_is_a_command_is_listed_with_one_line():
     package = Path(segmodel.__file__).parent
-    found = set()
-    for file in [*package.glob("*.py"), *package.glob("*/__main__.py")]:
-        if '__name__ == "__main__"' in file.read_text(encoding="utf-8") and file.name != "__main__.py":
-            found.add(file.stem)
-        elif file.name == "__main__.py" and file.parent != package:
-            found.add(file.parent.name)
-    assert found - {"kernels"} == set(COMMANDS)
+    files = [*package.glob("*.py"), *package.glob("*/__main__.py")]
+    texts = {file: file.read_text(encoding="utf-8") for file in files if file != package / "__main__.py"}
+    commands = [file for file, text in texts.items() if '__name__ == "__main__"' in text and "cli.moved" not in text]
+    found = {file.parent.name if file.name == "__main__.py" else file.stem for file in commands}
+    assert found == set(COMMANDS)
     lines = listing().split("\n")[2:-2]
     assert len(lines) == len(COMMANDS)
     for line in lines:
@@ -29,20 +28,55 @@ def test_every_module_that_is_a_command_is_listed_with_one_line():
         assert len(line) <= 150
 
 
-def test_version_and_errors(capsys):
-    assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"segmodel {segmodel.__version__}\n"
-    assert main(["train"]) == 2
-    assert "(python -m segmodel.train ...)" in capsys.readouterr().err
-    assert main(["fly"]) == 2
-    assert "'fly' (--help lists the commands)" in capsys.readouterr().err
+def run(*arguments: str, folder: Path = Path(__file__).parents[1], **variables: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "segmodel", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env={**os.environ, **variables})
+
+
+def test_version_list_and_errors():
+    assert run("--version").stdout == f"segmodel {segmodel.__version__}\n"
+    assert run().stdout == run("--help").stdout == listing() + "\n"
+    done = run("fly", "away")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "expected a command, got 'fly away' (--help lists them)" in done.stderr
+
+
+def test_a_command_is_the_module_of_its_name(tmp_path):
+    done = run("predict", "nothing", "--output", str(tmp_path))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("segmodel.predict: error: ")
+    assert "usage: python -m segmodel.data" in run("data", "--help").stdout
+    assert "usage: python -m segmodel.reference" in run("reference", "--help").stdout
 
 
 def test_the_list_needs_no_torch():
-    code = "import sys; sys.modules['torch'] = None\nfrom segmodel.__main__ import main\nsys.exit(main([]))"
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.argv = ['segmodel']\nfrom segmodel.__main__ import main\nmain()"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert done.returncode == 0, done.stderr
     assert "python -m segmodel.train" in done.stdout
+
+
+def test_links_that_became_text_files_are_named_in_one_line(tmp_path):
+    package = tmp_path / "segmodel"
+    package.mkdir()
+    (package / "__init__.py").write_bytes(Path(segmodel.__file__).read_bytes())
+    (package / "kernels").write_text("../kernels")
+    done = run(folder=tmp_path)
+    assert done.returncode == 1
+    assert "must be links to ../kernels and ../reference" in done.stderr.strip().splitlines()[-1]
+
+
+def test_a_folder_called_segmodel_does_not_hide_the_package(tmp_path):
+    """A clone in its parent folder, or a folder of results."""
+    try:
+        metadata.distribution("segmodel")
+    except metadata.PackageNotFoundError:
+        pytest.skip("segmodel is not installed here")
+    (tmp_path / "segmodel" / "runs").mkdir(parents=True)
+    done = run("--version", folder=tmp_path, PYTHONPATH="")
+    assert done.stdout == f"segmodel {segmodel.__version__}\n", done.stderr
 
 
 @pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1", "FORCE_COLOR": ""}])

@@ -47,6 +47,12 @@ class Parser(argparse.ArgumentParser):
         raise UserError(message)
 
 
+def moved(old: str, new: str) -> int:
+    """Says that the command of the module ``old`` has become ``new``; the exit status."""
+    print(f"segmodel.{old}: error: this is python -m segmodel.{new} now", file=sys.stderr)
+    return 2
+
+
 def run(command: str, main: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = None) -> int:
     """Runs a command's main function and turns exceptions into a line on stderr and an exit status."""
     given = sys.argv[1:] if arguments is None else list(arguments)
