@@ -5,9 +5,9 @@ import textwrap
 from collections.abc import Callable
 
 import pytest
-import test_kernels_box_filter as box_tests
-import test_kernels_guidance_crf as crf_tests
-import test_kernels_guided_filter as filter_tests
+from tests.kernels import test_box_filter as box_tests
+from tests.kernels import test_guidance_crf as crf_tests
+from tests.kernels import test_guided_filter as filter_tests
 import torch
 from kernels_tools import Case
 
