@@ -26,8 +26,8 @@ from .arrays import (
     softmax,
     softmax_adjoint,
 )
-from .distance_aware_context import FEATURE_RINGS, Ring
-from .mean_field import guidance_crf, guidance_crf_gradients
+from .context_crf import FEATURE_RINGS, Ring
+from .guidance_crf import guidance_crf, guidance_crf_gradients
 from .patch_prediction import patch_rearrange, patch_rearrange_inverse
 
 Parameters = Mapping[str, Array]

@@ -21,13 +21,13 @@ FIGURES: dict[str, tuple[tuple[Callable[[], str], str], ...]] = {
         ),
         (figures.ambiguous_targets, "Points (d) and (e): a smaller cell is asked fewer ambiguous questions."),
     ),
-    "distance_aware_context": (
+    "context_crf": (
         (figures.rings_and_areas, "Fig. 3: the further from the cell (black), the larger the area of one mean."),
     ),
     "guided_filter": (
         (figures.rows_of_w, "Rows of W for one pixel (dark): it listens on its own side of the edge only."),
     ),
-    "mean_field": (
+    "guidance_crf": (
         (figures.coarse_and_refined, "What Algorithm 1 does to a coarse map."),
         (
             figures.functional_per_iteration,

@@ -46,7 +46,7 @@ def test_nothing_is_imported_under_a_second_name():
     )
     loaded = modules_after(everything)
     assert not {name for name in loaded if name.split(".")[0] in ("kernels", "reference")}
-    assert {"segmodel.kernels.guidance_crf", "segmodel.reference.mean_field"} <= loaded
+    assert {"segmodel.kernels.guidance_crf", "segmodel.reference.guidance_crf"} <= loaded
 
 
 def test_the_wheel_holds_segmodel_alone_and_its_recipes():
@@ -56,5 +56,5 @@ def test_the_wheel_holds_segmodel_alone_and_its_recipes():
     tops = {str(file).split("/")[0] for file in installed}
     assert tops == {"segmodel"}
     names = {str(file) for file in installed}
-    assert {"segmodel/kernels/guidance_crf.py", "segmodel/reference/mean_field.py"} <= names
+    assert {"segmodel/kernels/guidance_crf.py", "segmodel/reference/guidance_crf.py"} <= names
     assert {"segmodel/training/recipes/scenes.toml", "segmodel/py.typed"} <= names
