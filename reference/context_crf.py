@@ -5,14 +5,32 @@ averaged over 5 x 5 cells each, eight boxes at distance 12 over 9 x 9: the furth
 cell. One box mean and one 3 x 3 convolution with holes compute a whole ring.
 
 The authors' far ring reaches 12 + 4 cells to each side, a field of 33 x 33 where the paper says 28 x 28.
+
+From ``ContextConfig`` on, the same once more as steps of the whole model (Fig. 4): each returns its value and its
+*pullback*, a function that turns the gradient of the value into the gradients of what went in.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from .arrays import Array, as_map, box_mean, convolution, require, softmax
+from .arrays import (
+    Array,
+    Gradients,
+    Parameters,
+    Pullback,
+    as_map,
+    box_mean,
+    box_mean_adjoint,
+    convolution,
+    convolution_gradients,
+    require,
+    softmax,
+    softmax_adjoint,
+)
+from .patch_prediction import patch_rearrange, patch_rearrange_inverse
 
 
 class Ring(NamedTuple):
@@ -165,3 +183,151 @@ def label_message_max_pool(
     """
     pooled = normalised_max_pool(scores, size=pool)
     return (convolution(pooled, hidden_kernel) + hidden_bias) @ output_weight + output_bias
+
+
+@dataclass(frozen=True)
+class ContextConfig:
+    """The options of feature and label context; defaults are those of the authors' full model."""
+
+    patch_size: int = 2  # n (Sec. 3.2); 1 is the plain classifier
+    rings: tuple[Ring, ...] = FEATURE_RINGS  # () switches feature context off
+    label_context: str = "max_pool"  # the code; "box_rings" is the text; "none"
+    label_steps: int = 1  # mean-field steps, own weights each
+    label_pool: int = 25
+
+    def __post_init__(self) -> None:
+        contexts = ("max_pool", "box_rings", "none")
+        require(self.label_context in contexts, "label_context", f"one of {contexts}", self.label_context)
+
+
+def linear(x: Array, parameters: Parameters, name: str) -> tuple[Array, Pullback]:
+    """Return x weight + bias, a 1 x 1 convolution; parameters ``NAME.weight`` (D, E) and ``NAME.bias`` (E,)."""
+    weight = parameters[f"{name}.weight"]
+
+    def pullback(gradient: Array) -> tuple[Array, Gradients]:
+        weight_gradient = np.einsum("yxd,yxe->de", x, gradient)
+        gradients = {f"{name}.weight": weight_gradient, f"{name}.bias": gradient.sum(axis=(0, 1))}
+        return gradient @ weight.T, gradients
+
+    return x @ weight + parameters[f"{name}.bias"], pullback
+
+
+def ring_sum(x: Array, parameters: Parameters, rings: Mapping[str, Ring]) -> tuple[Array, Pullback]:
+    """Return the sum of ring messages (Sec. 4.1); ``rings`` maps a kernel's name to its ring, (k, k, D, E) each."""
+    areas = {name: box_mean(x, radius=ring.radius) for name, ring in rings.items()}
+    total = np.zeros((*x.shape[:2], 1))  # grows to E channels with the first ring
+    for name, ring in rings.items():
+        total = total + convolution(areas[name], parameters[name], dilation=ring.dilation)
+
+    def pullback(gradient: Array) -> tuple[Array, Gradients]:
+        x_gradient, gradients = np.zeros_like(x), {}
+        for name, ring in rings.items():
+            area_gradient, gradients[name] = convolution_gradients(
+                areas[name], parameters[name], gradient, dilation=ring.dilation
+            )
+            x_gradient += box_mean_adjoint(area_gradient, radius=ring.radius)
+        return x_gradient, gradients
+
+    return total, pullback
+
+
+def feature_context(features: Array, parameters: Parameters, config: ContextConfig) -> tuple[Array, Pullback]:
+    """Return the scores s_0 (n h, n w, C): centre plus rings, summed, then laid out in space (Eq. 3, Sec. 3.2, 4.1).
+
+    Parameters: ``centre.weight`` (D, n n C), ``centre.bias`` (n n C,), ``ring.R.weight`` (3, 3, D, n n C).
+    """
+    rings = {f"ring.{index}.weight": ring for index, ring in enumerate(config.rings)}
+    centre, centre_pullback = linear(features, parameters, "centre")
+    context, context_pullback = ring_sum(features, parameters, rings)
+
+    def pullback(gradient: Array) -> tuple[Array, Gradients]:
+        gradient = patch_rearrange_inverse(gradient, patch_size=config.patch_size)
+        (a, a_gradients), (b, b_gradients) = centre_pullback(gradient), context_pullback(gradient)
+        return a + b, a_gradients | b_gradients
+
+    return patch_rearrange(centre + context, patch_size=config.patch_size), pullback
+
+
+def max_pool(x: Array, *, size: int) -> tuple[Array, Pullback]:
+    """Return the maximum over size x size windows, stride 1; the gradient goes to each window's first maximum."""
+    (height, width, channels), reach = x.shape, size // 2
+    padded = np.pad(x, ((reach, reach), (reach, reach), (0, 0)), constant_values=-np.inf)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(0, 1))
+    winner = windows.reshape(height, width, channels, size**2).argmax(axis=3)
+    rows, columns, depth = np.indices(x.shape)
+    source = rows + winner // size - reach, columns + winner % size - reach, depth
+
+    def pullback(gradient: Array) -> tuple[Array, Gradients]:
+        x_gradient = np.zeros_like(x)
+        np.add.at(x_gradient, source, gradient)
+        return x_gradient, {}
+
+    return x[source], pullback
+
+
+def normalise(x: Array) -> tuple[Array, Pullback]:
+    """Return x divided by its length over the channels, 1e-5 under the root (authors' code)."""
+    length = np.sqrt((x**2).sum(axis=2, keepdims=True) + 1e-5)
+    unit = x / length
+
+    def pullback(gradient: Array) -> tuple[Array, Gradients]:
+        return (gradient - unit * (unit * gradient).sum(axis=2, keepdims=True)) / length, {}
+
+    return unit, pullback
+
+
+def probabilities(scores: Array) -> tuple[Array, Pullback]:
+    """Return the softmax of the scores: the estimated probability map of Eq. 10."""
+    p = softmax(scores)
+    return p, lambda gradient: (softmax_adjoint(p, gradient), {})
+
+
+def label_message(scores: Array, parameters: Parameters, config: ContextConfig, step: int) -> tuple[Array, Pullback]:
+    """Return the message -U of Eq. 10 of one mean-field step, in either reading.
+
+    Parameters: ``label.T.hidden.weight`` (7, 7, C, hidden) for "max_pool", ``label.T.ring.R.weight``
+    (3, 3, C, hidden) for "box_rings", whose radii and dilations are the feature rings' times n; for both
+    ``label.T.hidden.bias``, ``label.T.output.weight`` (hidden, C) and ``label.T.output.bias``.
+    """
+    name = f"label.{step}"
+    if config.label_context == "max_pool":
+        pooled, pool_pullback = max_pool(scores, size=config.label_pool)
+        context, context_pullback = normalise(pooled)
+        rings = {f"{name}.hidden.weight": Ring(radius=0, dilation=1)}  # a plain convolution
+    else:
+        context, context_pullback = probabilities(scores)
+        pool_pullback = None
+        rings = {f"{name}.ring.{i}.weight": ring.scaled(config.patch_size) for i, ring in enumerate(config.rings)}
+    hidden, hidden_pullback = ring_sum(context, parameters, rings)
+    message, output_pullback = linear(hidden + parameters[f"{name}.hidden.bias"], parameters, f"{name}.output")
+
+    def pullback(gradient: Array) -> tuple[Array, Gradients]:
+        gradient, output_gradients = output_pullback(gradient)
+        bias_gradient = {f"{name}.hidden.bias": gradient.sum(axis=(0, 1))}
+        gradient, hidden_gradients = hidden_pullback(gradient)
+        gradient, _ = context_pullback(gradient)
+        if pool_pullback is not None:
+            gradient, _ = pool_pullback(gradient)
+        return gradient, output_gradients | bias_gradient | hidden_gradients
+
+    return message, pullback
+
+
+def context_crf(scores: Array, parameters: Parameters, config: ContextConfig) -> tuple[Array, Pullback]:
+    r"""Return the decoupled scores :math:`s_T`, :math:`s_t = s_0 - U_t[\hat{p}(s_{t-1})]` (Eq. 4, 9)."""
+    steps = 0 if config.label_context == "none" else config.label_steps
+    estimate, pullbacks = scores, []
+    for step in range(steps):
+        message, message_pullback = label_message(estimate, parameters, config, step)
+        pullbacks.append(message_pullback)
+        estimate = scores + message
+
+    def pullback(gradient: Array) -> tuple[Array, Gradients]:
+        scores_gradient, gradients = np.zeros_like(scores), {}
+        for message_pullback in reversed(pullbacks):
+            scores_gradient += gradient
+            gradient, step_gradients = message_pullback(gradient)
+            gradients.update(step_gradients)
+        return scores_gradient + gradient, gradients
+
+    return estimate, pullback

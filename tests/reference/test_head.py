@@ -11,8 +11,13 @@ from reference_tools import check_gradient, few, some
 from segmodel.reference.arrays import bilinear_upsample
 from segmodel.reference.context_crf import (
     Ring,
+    context_crf,
+    feature_context,
+    label_message,
     label_message_box_rings,
     label_message_max_pool,
+    max_pool,
+    normalise,
     normalised_max_pool,
     ring_message_by_definition,
 )
@@ -21,13 +26,8 @@ from segmodel.reference.head import (
     HeadConfig,
     area_average,
     bilinear_kernel,
-    context_crf,
-    feature_context,
     head,
-    label_message,
     learnable_upsampling,
-    max_pool,
-    normalise,
 )
 from segmodel.reference.patch_prediction import patch_rearrange_by_loops
 
