@@ -29,7 +29,9 @@ def test_public_names_load_on_first_use_and_unknown_ones_are_errors():
     for name in segmodel.__all__:
         assert getattr(segmodel, name) is not None
     assert set(segmodel.__all__) <= set(dir(segmodel))
-    code = "import segmodel; print(segmodel.kernels.guided_filter.__name__, segmodel.reference.CONTENTS['Eq. 12'])"
+    code = (
+        "import segmodel; print(segmodel.kernels.guided_filter.__name__, segmodel.reference.CONTENTS['Eq. 12'].oracle)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "guided_filter guided_filter.dense_weights\n", done.stderr
     with pytest.raises(AttributeError, match="has no attribute 'Segmodel'"):
