@@ -12,11 +12,11 @@ def live_stages() -> list[tuple[str, str, str]]:
     Imported by name and only here: the reference itself must work where torch does not exist.
     """
     try:
-        torch, model_module = import_module("torch"), import_module("segmodel.model")
+        torch, nn, product = (import_module(name) for name in ("torch", "torch.nn", "segmodel.segmodel"))
     except ImportError as error:
         print(f"Fig. 4 is left out: {error}", file=sys.stderr)
         return []
-    model = model_module.SegModel(21).eval()
+    model = product.SegModel(21).eval()
     stages = [("image", "300 x 500, RGB in 0..255", "1 x 3 x 300 x 500")]
 
     def note(name: str):  # type: ignore[no-untyped-def]
@@ -27,9 +27,10 @@ def live_stages() -> list[tuple[str, str, str]]:
 
         return hook
 
-    parts = {"FCN features": model.backbone, "feature context": model.head.feature_context}
-    parts |= {f"label context {k + 1}": step for k, step in enumerate(model.head.label_context)}
-    parts |= {"learnable up-sampling": model.head.up, "guidance CRF": model.head.crf}
+    parts = {"backbone": model.backbone}
+    for name, part in model.head.named_children():
+        steps = enumerate(part) if isinstance(part, nn.ModuleList) else ()
+        parts |= {f"head.{name}.{k}": step for k, step in steps} or {f"head.{name}": part}
     for name, part in parts.items():
         part.register_forward_hook(note(name))
     with torch.no_grad():

@@ -7,6 +7,8 @@ Boxes, convolutions and bilinear up-sampling are linear, so each comes with its 
 :math:`\langle A x, y \rangle = \langle x, A^T y \rangle`, which is all that back-propagation needs.
 """
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -14,6 +16,10 @@ Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 IGNORE_LABEL = 255
+
+Parameters = Mapping[str, Array]  # of the whole model, flat
+Gradients = dict[str, Array]  # under the parameters' names
+Pullback = Callable[[Array], tuple[Array, Gradients]]  # gradient of a value -> those of the input and the parameters
 
 
 def as_map(name: str, value: ArrayLike) -> Array:

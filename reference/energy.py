@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from .arrays import Array, softmax
-from .distance_aware_context import Clique
+from .context_crf import Clique
 
 Labelling = tuple[int, ...]
 Energy = Callable[[Labelling], float]

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from .arrays import Array, Labels, bilinear_upsample, one_hot, softmax
 from .bilinear_target import ambiguous_share, attainable_iou, coarse_targets, fit_scores
-from .distance_aware_context import FEATURE_RINGS, ring_boxes
+from .context_crf import FEATURE_RINGS, ring_boxes
+from .guidance_crf import guidance_crf, guidance_crf_steps, guidance_functional, potts
 from .guided_filter import guided_filter_adjoint
-from .mean_field import guidance_crf, guidance_crf_steps, guidance_functional, potts
 
 INK, SOFT, COLOURS = "#333", "#999", ("#3b6fb6", "#d1603d", "#4f9d69", "#8e6bb0")
 

@@ -1,13 +1,12 @@
 r"""The whole model after the backbone (Fig. 4), forward and backward.
 
 Features at 1/s -> scores at n/s (Eq. 3, 10) -> label context (Eq. 4, 9) -> learnable up-sampling to 1/g (Eq. 5) ->
-guidance CRF (Algorithm 1) -> fixed bilinear up-sampling to the image. Every step below returns its value and its
-*pullback*: a function that turns the gradient of the value into the gradients of what went in, written right under it.
+guidance CRF (Algorithm 1) -> fixed bilinear up-sampling to the image. Every step returns its value and its *pullback*,
+written right under it: a function that turns the gradient of the value into the gradients of what went in.
 
 Parameters are a flat dict of float64 arrays (convolutions (k, k, in, out)); gradients come back under the same names.
 """
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,36 +14,23 @@ import numpy as np
 
 from .arrays import (
     Array,
+    Gradients,
+    Parameters,
+    Pullback,
     as_map,
     bilinear_upsample,
     bilinear_upsample_adjoint,
-    box_mean,
-    box_mean_adjoint,
-    convolution,
-    convolution_gradients,
     require,
-    softmax,
-    softmax_adjoint,
 )
-from .distance_aware_context import FEATURE_RINGS, Ring
-from .mean_field import guidance_crf, guidance_crf_gradients
-from .patch_prediction import patch_rearrange, patch_rearrange_inverse
-
-Parameters = Mapping[str, Array]
-Gradients = dict[str, Array]
-Pullback = Callable[[Array], tuple[Array, Gradients]]
+from .context_crf import ContextConfig, context_crf, feature_context
+from .guidance_crf import guidance_crf, guidance_crf_gradients
 
 
 @dataclass(frozen=True)
-class HeadConfig:
-    """What the head does; defaults are the authors' full model, but for its borders."""
+class HeadConfig(ContextConfig):
+    """The options of the whole head; defaults are the authors' full model, but for its borders."""
 
     stride: int = 16  # s, image pixels a feature cell (Sec. 7.1.2)
-    patch_size: int = 2  # n (Sec. 3.2); 1 is the plain classifier
-    rings: tuple[Ring, ...] = FEATURE_RINGS  # () switches feature context off
-    label_context: str = "max_pool"  # the code; "box_rings" is the text; "none"
-    label_steps: int = 1  # mean-field steps, own weights each
-    label_pool: int = 25
     guidance: bool = True
     radius: int = 3
     epsilon: float = 1.0
@@ -52,8 +38,7 @@ class HeadConfig:
     border: str = "clipped"
 
     def __post_init__(self) -> None:
-        contexts = ("max_pool", "box_rings", "none")
-        require(self.label_context in contexts, "label_context", f"one of {contexts}", self.label_context)
+        super().__post_init__()
         require(self.stride % self.patch_size == 0, "patch_size", f"a divisor of {self.stride}", self.patch_size)
         whole = self.stride % (self.patch_size * self.guidance_stride) == 0
         require(whole, "stride", "stride / patch_size up to 4 or a multiple of it", self.stride / self.patch_size)
@@ -68,139 +53,6 @@ class HeadConfig:
     def factor(self) -> int:
         """f = s / n / g: the learnable up-sampling."""
         return self.stride // self.patch_size // self.guidance_stride
-
-
-def linear(x: Array, parameters: Parameters, name: str) -> tuple[Array, Pullback]:
-    """Return x weight + bias, a 1 x 1 convolution; parameters ``NAME.weight`` (D, E) and ``NAME.bias`` (E,)."""
-    weight = parameters[f"{name}.weight"]
-
-    def pullback(gradient: Array) -> tuple[Array, Gradients]:
-        weight_gradient = np.einsum("yxd,yxe->de", x, gradient)
-        gradients = {f"{name}.weight": weight_gradient, f"{name}.bias": gradient.sum(axis=(0, 1))}
-        return gradient @ weight.T, gradients
-
-    return x @ weight + parameters[f"{name}.bias"], pullback
-
-
-def ring_sum(x: Array, parameters: Parameters, rings: Mapping[str, Ring]) -> tuple[Array, Pullback]:
-    """Return the sum of ring messages (Sec. 4.1); ``rings`` maps a kernel's name to its ring, (k, k, D, E) each."""
-    areas = {name: box_mean(x, radius=ring.radius) for name, ring in rings.items()}
-    total = np.zeros((*x.shape[:2], 1))  # grows to E channels with the first ring
-    for name, ring in rings.items():
-        total = total + convolution(areas[name], parameters[name], dilation=ring.dilation)
-
-    def pullback(gradient: Array) -> tuple[Array, Gradients]:
-        x_gradient, gradients = np.zeros_like(x), {}
-        for name, ring in rings.items():
-            area_gradient, gradients[name] = convolution_gradients(
-                areas[name], parameters[name], gradient, dilation=ring.dilation
-            )
-            x_gradient += box_mean_adjoint(area_gradient, radius=ring.radius)
-        return x_gradient, gradients
-
-    return total, pullback
-
-
-def feature_context(features: Array, parameters: Parameters, config: HeadConfig) -> tuple[Array, Pullback]:
-    """Return the scores s_0 (n h, n w, C): centre plus rings, summed, then laid out in space (Eq. 3, Sec. 3.2, 4.1).
-
-    Parameters: ``centre.weight`` (D, n n C), ``centre.bias`` (n n C,), ``ring.R.weight`` (3, 3, D, n n C).
-    """
-    rings = {f"ring.{index}.weight": ring for index, ring in enumerate(config.rings)}
-    centre, centre_pullback = linear(features, parameters, "centre")
-    context, context_pullback = ring_sum(features, parameters, rings)
-
-    def pullback(gradient: Array) -> tuple[Array, Gradients]:
-        gradient = patch_rearrange_inverse(gradient, patch_size=config.patch_size)
-        (a, a_gradients), (b, b_gradients) = centre_pullback(gradient), context_pullback(gradient)
-        return a + b, a_gradients | b_gradients
-
-    return patch_rearrange(centre + context, patch_size=config.patch_size), pullback
-
-
-def max_pool(x: Array, *, size: int) -> tuple[Array, Pullback]:
-    """Return the maximum over size x size windows, stride 1; the gradient goes to each window's first maximum."""
-    (height, width, channels), reach = x.shape, size // 2
-    padded = np.pad(x, ((reach, reach), (reach, reach), (0, 0)), constant_values=-np.inf)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(0, 1))
-    winner = windows.reshape(height, width, channels, size**2).argmax(axis=3)
-    rows, columns, depth = np.indices(x.shape)
-    source = rows + winner // size - reach, columns + winner % size - reach, depth
-
-    def pullback(gradient: Array) -> tuple[Array, Gradients]:
-        x_gradient = np.zeros_like(x)
-        np.add.at(x_gradient, source, gradient)
-        return x_gradient, {}
-
-    return x[source], pullback
-
-
-def normalise(x: Array) -> tuple[Array, Pullback]:
-    """Return x divided by its length over the channels, 1e-5 under the root (authors' code)."""
-    length = np.sqrt((x**2).sum(axis=2, keepdims=True) + 1e-5)
-    unit = x / length
-
-    def pullback(gradient: Array) -> tuple[Array, Gradients]:
-        return (gradient - unit * (unit * gradient).sum(axis=2, keepdims=True)) / length, {}
-
-    return unit, pullback
-
-
-def probabilities(scores: Array) -> tuple[Array, Pullback]:
-    """Return the softmax of the scores: the estimated probability map of Eq. 10."""
-    p = softmax(scores)
-    return p, lambda gradient: (softmax_adjoint(p, gradient), {})
-
-
-def label_message(scores: Array, parameters: Parameters, config: HeadConfig, step: int) -> tuple[Array, Pullback]:
-    """Return the message -U of Eq. 10 of one mean-field step, in either reading.
-
-    Parameters: ``label.T.hidden.weight`` (7, 7, C, hidden) for "max_pool", ``label.T.ring.R.weight``
-    (3, 3, C, hidden) for "box_rings", whose radii and dilations are the feature rings' times n; for both
-    ``label.T.hidden.bias``, ``label.T.output.weight`` (hidden, C) and ``label.T.output.bias``.
-    """
-    name = f"label.{step}"
-    if config.label_context == "max_pool":
-        pooled, pool_pullback = max_pool(scores, size=config.label_pool)
-        context, context_pullback = normalise(pooled)
-        rings = {f"{name}.hidden.weight": Ring(radius=0, dilation=1)}  # a plain convolution
-    else:
-        context, context_pullback = probabilities(scores)
-        pool_pullback = None
-        rings = {f"{name}.ring.{i}.weight": ring.scaled(config.patch_size) for i, ring in enumerate(config.rings)}
-    hidden, hidden_pullback = ring_sum(context, parameters, rings)
-    message, output_pullback = linear(hidden + parameters[f"{name}.hidden.bias"], parameters, f"{name}.output")
-
-    def pullback(gradient: Array) -> tuple[Array, Gradients]:
-        gradient, output_gradients = output_pullback(gradient)
-        bias_gradient = {f"{name}.hidden.bias": gradient.sum(axis=(0, 1))}
-        gradient, hidden_gradients = hidden_pullback(gradient)
-        gradient, _ = context_pullback(gradient)
-        if pool_pullback is not None:
-            gradient, _ = pool_pullback(gradient)
-        return gradient, output_gradients | bias_gradient | hidden_gradients
-
-    return message, pullback
-
-
-def context_crf(scores: Array, parameters: Parameters, config: HeadConfig) -> tuple[Array, Pullback]:
-    r"""Return the decoupled scores :math:`s_T`, :math:`s_t = s_0 - U_t[\hat{p}(s_{t-1})]` (Eq. 4, 9)."""
-    steps = 0 if config.label_context == "none" else config.label_steps
-    estimate, pullbacks = scores, []
-    for step in range(steps):
-        message, message_pullback = label_message(estimate, parameters, config, step)
-        pullbacks.append(message_pullback)
-        estimate = scores + message
-
-    def pullback(gradient: Array) -> tuple[Array, Gradients]:
-        scores_gradient, gradients = np.zeros_like(scores), {}
-        for message_pullback in reversed(pullbacks):
-            scores_gradient += gradient
-            gradient, step_gradients = message_pullback(gradient)
-            gradients.update(step_gradients)
-        return scores_gradient + gradient, gradients
-
-    return estimate, pullback
 
 
 def learnable_upsampling(x: Array, kernel: Array) -> tuple[Array, Pullback]:

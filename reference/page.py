@@ -21,13 +21,13 @@ FIGURES: dict[str, tuple[tuple[Callable[[], str], str], ...]] = {
         ),
         (figures.ambiguous_targets, "Points (d) and (e): a smaller cell is asked fewer ambiguous questions."),
     ),
-    "distance_aware_context": (
+    "context_crf": (
         (figures.rings_and_areas, "Fig. 3: the further from the cell (black), the larger the area of one mean."),
     ),
     "guided_filter": (
         (figures.rows_of_w, "Rows of W for one pixel (dark): it listens on its own side of the edge only."),
     ),
-    "mean_field": (
+    "guidance_crf": (
         (figures.coarse_and_refined, "What Algorithm 1 does to a coarse map."),
         (
             figures.functional_per_iteration,
@@ -49,7 +49,8 @@ article{display:grid;grid-template-columns:minmax(0,5fr) minmax(0,7fr);gap:1.8re
 border-top:1px solid var(--line)}article>*{min-width:0}
 .loweralpha{list-style:lower-alpha}
 pre,code,.literal{font:.78rem/1.45 ui-monospace,"DejaVu Sans Mono",Menlo,Consolas,monospace}
-h3 code{font-size:1rem}
+h3 code{font-size:1rem}.rooms{margin:.1rem 0;color:var(--soft);overflow-wrap:anywhere}
+.contents td,.contents th{padding:.15rem .55rem}
 pre{background:var(--code);padding:.7rem .9rem;overflow-x:auto;border-radius:4px;margin:.6rem 0}
 .literal{background:var(--code);padding:0 .2em;overflow-wrap:anywhere}
 math{font-size:1.06em}math[display=block]{overflow-x:auto;max-width:100%;margin:.7rem 0}
@@ -104,13 +105,31 @@ def members(module: ModuleType) -> list[tuple[str, object]]:
     return sorted(found, key=lambda pair: inspect.getsourcelines(pair[1])[1])  # type: ignore[arg-type]
 
 
+def in_its_file(dotted: str) -> str:
+    """Return the name of an operator or a module of the model, with the file that holds it."""
+    file = f"segmodel/{dotted.rpartition('.')[0].replace('.', '/')}.py"
+    return f"<code>{dotted}</code> in <code>{file}</code>"
+
+
+def contents_table() -> str:
+    """Return the table of contents: a row an equation, its oracle linked, its operator and its module named."""
+    rows = ""
+    for entry, (oracle, *others) in CONTENTS.items():
+        names = "".join(f"<td>{f'<code>{other}</code>' if other else ''}</td>" for other in others)
+        rows += f'<tr><th>{entry}</th><td><a href="#{oracle}"><code>{oracle}</code></a></td>{names}</tr>'
+    head = "<tr><th></th><th>here</th><th>operator</th><th>model, training</th></tr>"
+    return f'<div class="wide"><table class="contents">{head}{rows}</table></div>'
+
+
 def article(module: str, name: str, thing: object) -> str:
     """Return one function: what it says, and beside it the code."""
     place = f"{module}.{name}"
-    entries = ", ".join(entry for entry, where in CONTENTS.items() if where == place)
-    label = f" <small>{entries}</small>" if entries else ""
+    found = {entry: where for entry, where in CONTENTS.items() if where.oracle == place}
+    label = f" <small>{', '.join(found)}</small>" if found else ""
+    elsewhere = dict.fromkeys(other for where in found.values() for other in where[1:] if other)
+    rooms = "".join(f'<p class="rooms">{in_its_file(other)}</p>' for other in elsewhere)
     code = html.escape(code_without_docstring(thing))
-    heading = f"<h3><code>{name}</code>{label}</h3>"
+    heading = f"<h3><code>{name}</code>{label}</h3>{rooms}"
     words = typeset(thing.__doc__ or "")
     return f'<article id="{place}"><div>{heading}{words}</div><pre><code>{code}</code></pre></article>'
 
@@ -150,8 +169,6 @@ def section(module_name: str, stages: Sequence[tuple[str, str, str]]) -> str:
 
 def render(stages: Sequence[tuple[str, str, str]] = ()) -> str:
     """Return the page; ``stages`` of a live model give Fig. 4, see :func:`figures.architecture`."""
-    links = "".join(f'<li><a href="#{where}">{entry}: <code>{where.split(".")[1]}</code></a></li>'
-                    for entry, where in CONTENTS.items())  # fmt: skip
     chapters = "".join(f'<li><a href="#{name}">{name}</a></li>' for name in MODULES)
     package = import_module(__package__ or "")
     introduction = typeset((package.__doc__ or "").split("\n>>>")[0])
@@ -160,6 +177,6 @@ def render(stages: Sequence[tuple[str, str, str]] = ()) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1"><title>The paper in NumPy</title>'
         f"<style>{STYLE}</style></head><body><header><h1>{TITLE}</h1>{introduction}</header>"
-        f"<nav><h2>Equations</h2><ul>{links}</ul><h2>Modules</h2><ul>{chapters}</ul></nav>"
+        f"<nav><h2>Equations</h2>{contents_table()}<h2>Modules</h2><ul>{chapters}</ul></nav>"
         f"<main>{body}</main></body></html>"
     )

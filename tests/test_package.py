@@ -29,7 +29,9 @@ def test_public_names_load_on_first_use_and_unknown_ones_are_errors():
     for name in segmodel.__all__:
         assert getattr(segmodel, name) is not None
     assert set(segmodel.__all__) <= set(dir(segmodel))
-    code = "import segmodel; print(segmodel.kernels.guided_filter.__name__, segmodel.reference.CONTENTS['Eq. 12'])"
+    code = (
+        "import segmodel; print(segmodel.kernels.guided_filter.__name__, segmodel.reference.CONTENTS['Eq. 12'].oracle)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "guided_filter guided_filter.dense_weights\n", done.stderr
     with pytest.raises(AttributeError, match="has no attribute 'Segmodel'"):
@@ -46,7 +48,7 @@ def test_nothing_is_imported_under_a_second_name():
     )
     loaded = modules_after(everything)
     assert not {name for name in loaded if name.split(".")[0] in ("kernels", "reference")}
-    assert {"segmodel.kernels.guidance_crf", "segmodel.reference.mean_field"} <= loaded
+    assert {"segmodel.kernels.guidance_crf", "segmodel.reference.guidance_crf"} <= loaded
 
 
 def test_the_wheel_holds_segmodel_alone_and_its_recipes():
@@ -56,5 +58,5 @@ def test_the_wheel_holds_segmodel_alone_and_its_recipes():
     tops = {str(file).split("/")[0] for file in installed}
     assert tops == {"segmodel"}
     names = {str(file) for file in installed}
-    assert {"segmodel/kernels/guidance_crf.py", "segmodel/reference/mean_field.py"} <= names
+    assert {"segmodel/kernels/guidance_crf.py", "segmodel/reference/guidance_crf.py"} <= names
     assert {"segmodel/training/recipes/scenes.toml", "segmodel/py.typed"} <= names

@@ -21,7 +21,7 @@ from kernels_tools import (
 from torch.autograd import forward_ad, gradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import segmodel.reference.mean_field as reference
+import segmodel.reference.guidance_crf as reference
 from segmodel.kernels import guidance_crf, prepare_guide
 from segmodel.kernels.guidance_crf import _composite_crf, _guidance_crf
 

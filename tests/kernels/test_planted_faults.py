@@ -5,14 +5,14 @@ import textwrap
 from collections.abc import Callable
 
 import pytest
-import test_kernels_box_filter as box_tests
-import test_kernels_guidance_crf as crf_tests
-import test_kernels_guided_filter as filter_tests
 import torch
 from kernels_tools import Case
 
 from segmodel.kernels import box_filter, flat_planes, guidance_crf, guided_filter
 from segmodel.kernels.flat_planes import FlatPlanes
+from tests.kernels import test_box_filter as box_tests
+from tests.kernels import test_guidance_crf as crf_tests
+from tests.kernels import test_guided_filter as filter_tests
 
 # Importing the operators' modules by name: the package's attributes of the same names are the functions.
 MODULES = {function: inspect.getmodule(function) for function in (box_filter, guided_filter, guidance_crf)}

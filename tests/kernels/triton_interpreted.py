@@ -27,7 +27,8 @@ from kernels_tools import (
 
 from segmodel.kernels import guidance_crf, guided_filter, prepare_guide, triton_guided_filter
 from segmodel.kernels.triton_guidance_crf import update, update_backward
-from segmodel.reference import arrays, mean_field
+from segmodel.reference import arrays
+from segmodel.reference import guidance_crf as algorithm
 from segmodel.reference import guided_filter as reference
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
@@ -141,9 +142,9 @@ def crf_and_gradients(case: Case, learned: bool) -> None:
     y = torch.randn(phi.shape, generator=torch.Generator().manual_seed(0))
     phi.backward(lay_out(y.numpy(), "transposed", torch.float32).to(DEVICE))
     (s,), (g,), (t,) = map(channel_last, (case.scores, case.guide, y))
-    expected = mean_field.guidance_crf(s, g, compatibility=mu, weight=1.5, **options)
+    expected = algorithm.guidance_crf(s, g, compatibility=mu, weight=1.5, **options)
     assert_close(phi, channel_first([expected]), BOUND["textured"])
-    gradients = mean_field.guidance_crf_gradients(t, s, g, compatibility=mu, weight=1.5, **options)
+    gradients = algorithm.guidance_crf_gradients(t, s, g, compatibility=mu, weight=1.5, **options)
     assert_close(scores.grad, channel_first([gradients.scores]), 3e-5)
     assert_close(weight.grad, np.array(gradients.weight), 3e-4)
     if compatibility is not None:

@@ -23,7 +23,7 @@ from segmodel.model import head as head_module
 from segmodel.model.config import ModelConfig
 from segmodel.reference import head as oracle
 from segmodel.reference import objective as equations
-from segmodel.reference.distance_aware_context import Ring
+from segmodel.reference.context_crf import Ring
 from segmodel.training import objective, optimisation, statistics
 
 some = settings(max_examples=30, deadline=None, derandomize=True)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -28,11 +29,32 @@ def test_every_entry_is_a_documented_function_that_names_it(entry: str) -> None:
         assert rf"\qquad ({number})" in text or entry in text
 
 
+@pytest.mark.parametrize("entry", reference.CONTENTS)
+def test_operator_and_module_exist_and_are_documented(entry: str) -> None:
+    _, operator, module = reference.CONTENTS[entry]
+    assert operator is None or operator.startswith("kernels.")
+    for dotted in filter(None, (operator, module)):
+        place, _, name = dotted.rpartition(".")
+        thing = getattr(import_module(f"segmodel.{place}"), name)
+        assert callable(thing)
+        assert thing.__module__ == f"segmodel.{place}", f"{dotted}: defined in {thing.__module__}"
+        assert thing.__doc__
+
+
+def test_one_name_in_three_rooms() -> None:
+    """The file of an operator is called as the file of its oracle, and so is the file of the model's part."""
+    for entry, (oracle, operator, module) in reference.CONTENTS.items():
+        file = oracle.split(".")[0]
+        assert operator is None or operator.split(".")[1] == file, entry
+        if module and module.startswith("model.") and file not in ("energy", "patch_prediction"):
+            assert module.split(".")[1] in (file, "head"), entry
+
+
 def test_modules_are_all_the_modules_there_are() -> None:
     folder = Path(reference.__file__).parent
     found = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__", "page", "figures"}
     assert set(reference.MODULES) == found
-    assert {name.split(".")[0] for name in reference.CONTENTS.values()} <= found
+    assert {entry.oracle.split(".")[0] for entry in reference.CONTENTS.values()} <= found
 
 
 def test_nothing_but_numpy_is_loaded() -> None:

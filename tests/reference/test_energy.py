@@ -10,9 +10,9 @@ from reference_tools import few, some
 
 from segmodel.reference import energy
 from segmodel.reference.arrays import softmax
-from segmodel.reference.distance_aware_context import mean_field_update
+from segmodel.reference.context_crf import mean_field_update
+from segmodel.reference.guidance_crf import potts
 from segmodel.reference.guided_filter import dense_weights
-from segmodel.reference.mean_field import potts
 
 # Sums over at most 4^4 labellings of exponentials.
 EXACT = {"rtol": 1e-11, "atol": 1e-11}

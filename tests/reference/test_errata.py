@@ -12,11 +12,11 @@ from segmodel.data import Augmentation, Sample
 from segmodel.reference import energy
 from segmodel.reference.arrays import bilinear_upsample, one_hot, softmax
 from segmodel.reference.bilinear_target import coarse_targets, fit_scores, upsampled_loss
-from segmodel.reference.distance_aware_context import FEATURE_RINGS, mean_field_update, ring_boxes
+from segmodel.reference.context_crf import FEATURE_RINGS, context_crf, label_message, mean_field_update, ring_boxes
 from segmodel.reference.errata import ERRATA
+from segmodel.reference.guidance_crf import guidance_crf, guidance_crf_gradients, guidance_crf_steps, potts
 from segmodel.reference.guided_filter import dense_weights, guided_filter, guided_filter_adjoint
-from segmodel.reference.head import HeadConfig, context_crf, label_message
-from segmodel.reference.mean_field import guidance_crf, guidance_crf_gradients, guidance_crf_steps, potts
+from segmodel.reference.head import HeadConfig
 from segmodel.reference.objective import (
     hard_blocks,
     hard_pixels,

@@ -9,26 +9,26 @@ from hypothesis import strategies as st
 from reference_tools import check_gradient, few, some
 
 from segmodel.reference.arrays import bilinear_upsample
-from segmodel.reference.distance_aware_context import (
+from segmodel.reference.context_crf import (
     Ring,
+    context_crf,
+    feature_context,
+    label_message,
     label_message_box_rings,
     label_message_max_pool,
+    max_pool,
+    normalise,
     normalised_max_pool,
     ring_message_by_definition,
 )
+from segmodel.reference.guidance_crf import guidance_crf
 from segmodel.reference.head import (
     HeadConfig,
     area_average,
     bilinear_kernel,
-    context_crf,
-    feature_context,
     head,
-    label_message,
     learnable_upsampling,
-    max_pool,
-    normalise,
 )
-from segmodel.reference.mean_field import guidance_crf
 from segmodel.reference.patch_prediction import patch_rearrange_by_loops
 
 EXACT = {"rtol": 0, "atol": 1e-11}

@@ -22,9 +22,12 @@ def text() -> str:
 
 
 def test_every_equation_and_module_has_its_place(text: str) -> None:
-    for place in (*CONTENTS.values(), *MODULES):
+    for place in (*(entry.oracle for entry in CONTENTS.values()), *MODULES):
         assert f'id="{place}"' in text
         assert f'href="#{place}"' in text
+    for dotted in (name for entry in CONTENTS.values() for name in entry[1:] if name):
+        folder, file, _ = dotted.split(".")
+        assert f"<code>{dotted}</code> in <code>segmodel/{folder}/{file}.py</code>" in text
     assert text.count("<math") > 80
     compact = re.sub(r"\s", "", text)
     for number in range(1, 18):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from reference_tools import few, some
 
 from segmodel.reference.arrays import convolution, softmax
-from segmodel.reference.distance_aware_context import (
+from segmodel.reference.context_crf import (
     FEATURE_RINGS,
     Ring,
     label_message_box_rings,

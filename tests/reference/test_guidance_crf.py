@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from reference_tools import check_gradient, few, some
 
 from segmodel.reference.arrays import softmax, window_counts
-from segmodel.reference.guided_filter import BORDERS, dense_weights
-from segmodel.reference.mean_field import (
+from segmodel.reference.guidance_crf import (
     guidance_crf,
     guidance_crf_by_definition,
     guidance_crf_gradients,
@@ -18,6 +17,7 @@ from segmodel.reference.mean_field import (
     guidance_functional,
     potts,
 )
+from segmodel.reference.guided_filter import BORDERS, dense_weights
 
 # The filter errs by 1e-9 at most (see test_reference_guided_filter); a few iterations multiply that by the weight.
 EXACT = {"rtol": 0, "atol": 1e-8}
