@@ -1,8 +1,11 @@
-"""ADE20K scene parsing (the challenge of 2016) in its own layout: 150 classes, 0 is unlabelled and ignored.
+"""ADE20K scene parsing (the challenge of 2016) in its official layout: 150 classes, 0 is ignored.
 
 PATH/images/training/ADE_train_00000001.jpg     PATH/annotations/training/ADE_train_00000001.png     (20,210)
 PATH/images/validation/ADE_val_00000001.jpg     PATH/annotations/validation/ADE_val_00000001.png     (2,000)
 """
+
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -32,11 +35,8 @@ CLASSES = (
 FOLDERS = {"train": "training", "val": "validation"}
 
 
-def ade20k(path: str, *, split: str) -> FileData:
-    """`path` is ADEChallengeData2016, or the folder that holds it. Label values 1..150 become 0..149, 0 becomes 255."""
-    if split not in FOLDERS:
-        raise DataError(f"ade20k: split: expected train or val, got {split!r}")
-    root = existing_folder(path, "ade20k")
+def ade20k(root: Path, *, split: str) -> FileData:
+    """`root` is ADEChallengeData2016 or holds it. Label values 1..150 become classes 0..149, 0 becomes 255."""
     root = root / "ADEChallengeData2016" if (root / "ADEChallengeData2016").is_dir() else root
     images = existing_folder(root / "images" / FOLDERS[split], "ade20k: images")
     labels = existing_folder(root / "annotations" / FOLDERS[split], "ade20k: labels")
@@ -48,3 +48,8 @@ def ade20k(path: str, *, split: str) -> FileData:
     values[1 : len(CLASSES) + 1] = np.arange(len(CLASSES))
     palette = voc_palette(len(CLASSES) + 1)[1:]
     return FileData(name="ade20k", classes=CLASSES, palette=palette, root=root, pairs=pairs, values=values)
+
+
+def ade20k_ids(classes: Sequence[str]) -> np.ndarray:
+    """The values (C,) uint8 of classes in label files: class number + 1, whatever the names."""
+    return np.arange(1, len(classes) + 1, dtype=np.uint8)

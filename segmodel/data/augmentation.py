@@ -8,50 +8,45 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from segmodel.common.errors import UserError
 from segmodel.common.labels import IGNORE
-from segmodel.common.options import option
+from segmodel.common.options import Section, option
 from segmodel.data.base import Sample, SegmentationData
 
 
 @dataclass(frozen=True)
-class Augmentation:
-    """Makes of each sample a random one of exactly the crop's size.
+class Augmentation(Section):
+    """Makes of each sample a random variant of exactly the crop's size.
 
     crop: (height, width) of the result.
-    scale: both sides are scaled by 2^u, u uniform between the logarithms of the range ([0.5, 2.0]: Sec. 7.1.2; the
-        exponential law: authors' code). (1, 1) switches it off.
-    aspect: width / height changes by a factor from this range, the area stays ([4/5, 5/4]: Sec. 7.1.2; drawn
-        exponentially like the scale). (1, 1) switches it off.
+    scale: both sides are scaled by 2^u, u uniform between the logarithms of the range (the exponential law: authors'
+        code). (1, 1) switches it off.
+    aspect: width / height changes by a factor from this range, drawn like the scale; the area stays. (1, 1): off.
     colour_shift: with probability 1/2 each channel is shifted by an integer from -colour_shift..colour_shift - 1 and
-        clipped to 0..255 (20: authors' code, "color altering" in Sec. 7.1.2). 0 switches it off.
-    mirror: left and right are swapped with probability 1/2 (Sec. 7.1.2).
-    mean_colour: fills the image where the scaled one is smaller than the crop (authors' code; ImageNet's mean); the
-        label there is 255.
+        clipped to 0..255 ("color altering" in Sec. 7.1.2). 0 switches it off.
+    mean_colour: fills the image where the scaled one is smaller than the crop (authors' code); the label there is 255.
 
     Images are resized with a cubic kernel (widened by the factor when shrinking), labels take the nearest pixel, both
     with half-pixel centres; only the pixels of the crop are computed.
     """
 
-    crop: tuple[int, int] = option((321, 321), "height and width of a training sample")
-    scale: tuple[float, float] = option((0.5, 2.0), "range of the scale jitter", "Sec. 7.1.2")
-    aspect: tuple[float, float] = option((4 / 5, 5 / 4), "range of the width/height jitter", "Sec. 7.1.2")
-    colour_shift: int = option(20, "largest shift of a colour channel, 0: none", "authors' code")
+    crop: tuple[int, int] = option((321, 321), "height and width of a training sample", at_least=1)
+    scale: tuple[float, float] = option((0.5, 2.0), "range of the scale jitter", "Sec. 7.1.2", above=0)
+    aspect: tuple[float, float] = option((4 / 5, 5 / 4), "range of the width/height jitter", "Sec. 7.1.2", above=0)
+    colour_shift: int = option(20, "largest shift of a channel, 0: none", "authors' code", at_least=0, at_most=255)
     mirror: bool = option(True, "mirror left and right with probability 1/2", "Sec. 7.1.2")
-    mean_colour: tuple[int, int, int] = option((124, 116, 104), "RGB beside an image smaller than the crop", "ImageNet")
+    mean_colour: tuple[int, int, int] = option(
+        (124, 116, 104), "RGB beside an image smaller than the crop", "ImageNet", at_least=0, at_most=255
+    )
 
     def __post_init__(self) -> None:
-        if len(self.crop) != 2 or min(self.crop) < 1:
-            raise ValueError(f"crop: expected (height, width), both at least 1, got {self.crop}")
+        super().__post_init__()
         for name, (low, high) in (("scale", self.scale), ("aspect", self.aspect)):
-            if not 0 < low <= high < math.inf:
-                raise ValueError(f"{name}: expected (low, high) with 0 < low <= high, got {(low, high)}")
-        if not 0 <= self.colour_shift <= 255:
-            raise ValueError(f"colour_shift: expected 0..255, got {self.colour_shift}")
-        if len(self.mean_colour) != 3 or not all(0 <= level <= 255 for level in self.mean_colour):
-            raise ValueError(f"mean_colour: expected three of 0..255, got {self.mean_colour}")
+            if low > high:
+                raise UserError(f"{name}: expected (low, high) with 0 < low <= high, got {(low, high)}")
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """A random variant of `sample`; the same state of `rng` gives the same result. Draws eleven numbers, always."""
+        """A random variant of `sample`, a function of the state of `rng`, of which it always draws eleven numbers."""
         draw = rng.random(11)
         height, width = sample.label.shape
         scale, aspect = _exponential(self.scale, draw[0]), math.sqrt(_exponential(self.aspect, draw[1]))
@@ -77,7 +72,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class _Axis:
-    """One axis: `box` of the source fills the crop from `offset` on; its k-th pixel there is nearest to nearest[k]."""
+    """One axis: `box` of the source fills the crop from `offset` on; pixel k there is nearest to pixel nearest[k]."""
 
     box: tuple[float, float]
     offset: int
@@ -113,7 +108,7 @@ def _exponential(limits: tuple[float, float], draw: float) -> float:
 
 
 class AugmentedData:
-    """Augmented samples by (epoch, index): the same result whichever worker asks, in whatever order."""
+    """Augmented samples by (epoch, index), whose randomness is a function of (seed, epoch, index) alone."""
 
     def __init__(self, data: SegmentationData, augmentation: Augmentation, *, seed: int) -> None:
         self.data, self.augmentation, self.seed = data, augmentation, seed

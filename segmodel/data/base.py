@@ -1,10 +1,11 @@
-"""What every data set shares: samples, errors, and reading images, labels and lists of files."""
+"""What all data sets have in common: samples, sets read from lists of files, and mixes of sets."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ MAX_CLASSES = 254  # 254 marks an invalid value in the tables below, 255 is the 
 class Sample:
     """One image with its labels.
 
-    image: (H, W, 3) uint8, RGB. label: (H, W) uint8, 0..C-1, or 255 where it is ignored. name: of the file or scene.
+    image: (H, W, 3) uint8, RGB. label: (H, W) uint8, 0..C-1 or 255 (ignored). name: of the file or scene.
     """
 
     image: np.ndarray
@@ -32,7 +33,7 @@ class SegmentationData:
     """A map-style data set of `Sample`; plain attributes only, so that loader workers can pickle it.
 
     name: for reports. classes: C names. palette: (C, 3) uint8, RGB. ignore_value: always 255; other values that a
-    data set ignores are mapped to it when a label is read.
+    data set ignores become 255 when a label is read.
     """
 
     name: str
@@ -47,16 +48,40 @@ class SegmentationData:
         raise NotImplementedError
 
     def problems(self) -> dict[int, str]:
-        """What is wrong with samples that need not be read to see it: index -> one line."""
+        """Samples that are known to be wrong before they are read: index -> one line."""
         return {}
+
+    def sources(self) -> tuple[SegmentationData, ...]:
+        """The sets that a mix consists of, mixes within it resolved; of any other set the set itself."""
+        return (self,)
+
+    def rules(self) -> list[Any]:
+        """What the samples depend on besides files, as JSON values."""
+        return []
+
+    def files(self) -> list[Path]:
+        """The files that samples are read from."""
+        return []
+
+    def facts(self) -> list[Any]:
+        """What pixels and labels depend on, as JSON values.
+
+        For each of the sources its name, classes, rules, and name, size and modification time of its files.
+        """
+        return [[one.name, one.classes, one.rules(), [_state(file) for file in one.files()]] for one in self.sources()]
+
+
+def _state(file: Path) -> tuple[str, int, int]:
+    status = file.stat()
+    return file.name, status.st_size, status.st_mtime_ns
 
 
 class FileData(SegmentationData):
-    """Samples read from files; labels are validated on every read.
+    """Samples read from pairs of files; labels are checked at each read.
 
-    pairs: the files, which lie in `root`. values: maps label values (0..255) to classes: (256,) uint8 with 254 where a
-        value is not allowed.
-    colours: None, or (K, 3) uint8: labels are then RGB or grey pictures, and row i stands for values[i].
+    pairs: the files, all in `root`.
+    values: (256,) uint8, the class of each label value, 254 where a value is not allowed.
+    colours: None, or (K, 3) uint8: labels are then RGB or grey pictures, and colour i stands for class values[i].
     """
 
     def __init__(
@@ -91,6 +116,12 @@ class FileData(SegmentationData):
     def read_label(self, path: Path) -> np.ndarray:
         return read_label(path, values=self.values, colours=self.colours)
 
+    def rules(self) -> list[Any]:
+        return [self.values.tolist(), None if self.colours is None else self.colours.tolist()]
+
+    def files(self) -> list[Path]:
+        return [file for pair in self.pairs for file in (pair.image, pair.label)]
+
     def problems(self) -> dict[int, str]:
         where = [pair.where for pair in self.pairs]
         wrong = misplaced(self.root, [pair.image for pair in self.pairs])
@@ -99,12 +130,12 @@ class FileData(SegmentationData):
 
 
 def evenly_spaced(length: int, count: int) -> list[int]:
-    """``count`` different numbers of 0..length - 1, evenly spaced, both ends among them; all of them for 0."""
+    """`count` different integers from 0..length - 1, evenly spaced from end to end; all of them if `count` is 0."""
     return np.linspace(0, length - 1, min(count or length, length)).astype(int).tolist()
 
 
 class MixedData(SegmentationData):
-    """Data sets of the same classes one after the other; a part that is named twice is seen twice as often."""
+    """Data sets of the same classes, one after the other; a part that is given twice is seen twice as often."""
 
     def __init__(self, parts: Sequence[SegmentationData], *, name: str) -> None:
         first = parts[0]
@@ -123,11 +154,14 @@ class MixedData(SegmentationData):
         part = int(np.searchsorted(self.ends, index, side="right"))
         return self.parts[part][index - int(self.ends[part]) + len(self.parts[part])]
 
+    def sources(self) -> tuple[SegmentationData, ...]:
+        return tuple(source for part in self.parts for source in part.sources())
+
     def problems(self) -> dict[int, str]:
+        found = {part: part.problems() for part in set(self.parts)}
         starts = [int(end) - len(part) for end, part in zip(self.ends, self.parts, strict=True)]
-        found = {id(part): part.problems() for part in self.parts}
         pairs = zip(starts, self.parts, strict=True)
-        return {start + index: line for start, part in pairs for index, line in found[id(part)].items()}
+        return {start + index: line for start, part in pairs for index, line in found[part].items()}
 
 
 def _classes(data: SegmentationData) -> str:

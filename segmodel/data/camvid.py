@@ -1,11 +1,13 @@
 """CamVid as the SegNet tutorial ships it: lists of IMAGE LABEL pairs, 11 classes, value 11 is unlabelled."""
 
+from pathlib import Path
+
 import numpy as np
 
-from segmodel.common.errors import DataError
+from segmodel.common.labels import IGNORE
 from segmodel.data.base import FileData
 from segmodel.data.images import index_values
-from segmodel.data.lists import existing_folder, read_pairs
+from segmodel.data.lists import read_pairs
 
 CLASSES = (
     "Sky", "Building", "Pole", "Road", "Pavement", "Tree", "SignSymbol", "Fence", "Car", "Pedestrian", "Bicyclist",
@@ -20,19 +22,10 @@ PALETTE = np.array(
 UNLABELLED = 11
 
 
-def camvid(path: str, *, split: str) -> FileData:
-    """`path` holds train.txt, val.txt or test.txt, each line IMAGE LABEL relative to it, or with a prefix of another
-    machine (/SegNet/CamVid/train/x.png). Label values 0..10, 11 (unlabelled) becomes 255; 255 is accepted too."""
-    if split not in ("train", "val", "test"):
-        raise DataError(f"camvid: split: expected train, val or test, got {split!r}")
-    root = existing_folder(path, "camvid")
+def camvid(root: Path, *, split: str) -> FileData:
+    """The pairs that train.txt, val.txt or test.txt list, IMAGE LABEL, relative to `root` or as paths of another machine
+    (/SegNet/CamVid/train/x.png). Label values 0..10; 11 (unlabelled) and 255 become 255."""
     values = index_values(len(CLASSES))
-    values[UNLABELLED] = 255
-    return FileData(
-        name="camvid",
-        classes=CLASSES,
-        palette=PALETTE,
-        root=root,
-        pairs=read_pairs(root / f"{split}.txt", root),
-        values=values,
-    )
+    values[UNLABELLED] = IGNORE
+    pairs = read_pairs(root / f"{split}.txt", root)
+    return FileData(name="camvid", classes=CLASSES, palette=PALETTE, root=root, pairs=pairs, values=values)

@@ -1,13 +1,14 @@
-"""Cityscapes in its own layout: 19 classes of street scenes, finely labelled, and coarsely labelled as extra data.
+"""Cityscapes in its official layout: 19 classes of street scenes, with fine labels, and with coarse ones as extra data.
 
     PATH/leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png
     PATH/gtFine/SPLIT/CITY/NAME_gtFine_labelIds.png      (train, val)
     PATH/gtCoarse/SPLIT/CITY/NAME_gtCoarse_labelIds.png  (train_extra)
 
-Labels are the 34 published ids, of which 19 are classes and the others are ignored. Where a split has no labelIds but
-labelTrainIds (made by cityscapesScripts), those are read: 0..18, 255 is ignored.
+Labels are the 34 published ids: 19 are classes, the others are ignored. A split without labelIds is read from
+labelTrainIds (made by cityscapesScripts) if it has them: 0..18, 255 is ignored.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from segmodel.common.errors import DataError
 from segmodel.common.labels import IGNORE
 from segmodel.data.base import FileData, MixedData, SegmentationData
 from segmodel.data.images import index_values
-from segmodel.data.lists import Pair, existing_folder, split_options
+from segmodel.data.lists import Pair, existing_folder
 
 CLASSES = (
     "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain",
@@ -33,16 +34,25 @@ PALETTE = np.array(
 IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)  # of the classes, among 0..33
 
 
-def cityscapes(rest: str, *, split: str) -> SegmentationData:
-    """`rest` is PATH or PATH,coarse: with coarse the 19,998 coarsely labelled images train too. Split: train, val."""
-    if split not in ("train", "val"):
-        raise DataError(f"cityscapes: split: expected train or val, got {split!r}")
-    path, options = split_options("cityscapes", rest, ("coarse",))
-    root = existing_folder(path, "cityscapes")
+def cityscapes(root: Path, *, split: str, coarse: bool = False) -> SegmentationData:
+    """The finely labelled images; with `coarse` the 19,998 coarsely labelled ones of train_extra train too."""
     fine = _part(root, "gtFine", split)
-    if split == "train" and "coarse" in options:
+    if split == "train" and coarse:
         return MixedData([fine, _part(root, "gtCoarse", "train_extra")], name="cityscapes")
     return fine
+
+
+def cityscapes_ids(classes: Sequence[str]) -> np.ndarray:
+    """The published ids (C,) uint8 of classes by their names, in any order.
+
+    Raises:
+        DataError: Cityscapes has no class of this name.
+    """
+    known = dict(zip(CLASSES, IDS, strict=True))
+    unknown = [name for name in classes if name not in known]
+    if unknown:
+        raise DataError(f"cityscapes has no class {unknown[0]!r}; it has {', '.join(known)}")
+    return np.array([known[name] for name in classes], np.uint8)
 
 
 def _part(root: Path, truth: str, split: str) -> FileData:
@@ -63,7 +73,7 @@ def _part(root: Path, truth: str, split: str) -> FileData:
 
 
 def _id_values() -> np.ndarray:
-    """The table of the published ids: 0..33 are allowed; -1, a licence plate, is not in the pictures."""
+    """Published id -> class, (256,) uint8; 0..33 are allowed (-1, a licence plate, does not occur in pictures)."""
     values = index_values(0, ignore=None)
     values[:34] = IGNORE
     values[list(IDS)] = np.arange(len(IDS))

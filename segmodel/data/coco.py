@@ -12,13 +12,15 @@ How instances become one label map:
 * A crowd ("iscrowd": 1) is ignored where no single instance lies: it also covers what is between its members.
 * What no instance covers is background. With VOC's classes the other 60 are background too.
 
-Polygons are drawn by pycocotools, as COCO's own tools do, when a sample is read. Of the file of annotations only the
-place of each is kept, in arrays: the file is read through when the data set is opened, then piece by piece.
+Polygons are drawn by pycocotools, as COCO's own tools do, when a sample is read. Its index of annotations would keep
+gigabytes of objects; here the file is read through when the data set is opened, the place of each annotation is kept
+in arrays, and annotations are parsed from there.
 """
 
 import json
 import re
 from array import array
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ from segmodel.common.errors import DataError, one_line, read_text
 from segmodel.common.labels import IGNORE, voc_palette
 from segmodel.data.base import MAX_CLASSES, MixedData, Sample, SegmentationData
 from segmodel.data.images import read_image
-from segmodel.data.lists import existing_folder, inside, misplaced, split_options
+from segmodel.data.lists import existing_folder, inside, misplaced
 from segmodel.data.voc import CLASSES as VOC_CLASSES
 
 VOC_NAMES = {  # where COCO's name differs from VOC's
@@ -42,44 +44,41 @@ _BLANK = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
 
 
-def coco(rest: str, *, split: str) -> SegmentationData:
-    """`rest` is PATH and options: with voc VOC's classes, of train only the images that show one of the 20; with
-    trainval the images of val train too (123,287 in all: Sec. 7.1.1). Split: train or val."""
-    if split not in ("train", "val"):
-        raise DataError(f"coco: split: expected train or val, got {split!r}")
-    path, options = split_options("coco", rest, ("voc", "trainval"))
-    root = existing_folder(path, "coco")
+def coco(root: Path, *, split: str, voc: bool = False, trainval: bool = False) -> SegmentationData:
+    """The instances of a split.
+
+    voc: with VOC's classes, and of train only the images that show one of the 20. trainval: the images of val train
+    too (123,287 in all: Sec. 7.1.1).
+    """
     if find_spec("pycocotools") is None:
         raise DataError("coco: polygons are drawn by pycocotools, which is missing: pip install segmodel[coco]")
-    splits = ("train", "val") if split == "train" and "trainval" in options else (split,)
-    only_shown = "voc" in options and split == "train"
-    parts = [_part(root, _file(root, part), "voc" in options, only_shown=only_shown) for part in splits]
+    splits = ("train", "val") if split == "train" and trainval else (split,)
+    parts = [_part(root, _file(root, part), voc, only_shown=voc and split == "train") for part in splits]
     return parts[0] if len(parts) == 1 else MixedData(parts, name="coco")
 
 
+@dataclass(eq=False)
 class CocoData(SegmentationData):
     """The samples of one instances file.
 
-    images: file in `folder`, height, width and id of each. marks: (A, 4) int64, of each annotation the number of its
-    image (they are in this order), its category, and its place and length in the JSON file. categories: category id ->
-    class.
+    images: file in `folder`, height, width and id of each.
+    spans: (A, 2) int64, place and length of the annotations in the file, in the order of their images.
+    first: (N + 1,) int64, of each image the number of its first annotation; the last is A.
+    categories: category id -> class.
     """
 
-    def __init__(
-        self,
-        *,
-        classes: tuple[str, ...],
-        root: Path,
-        file: Path,
-        folder: Path,
-        images: list[Image],
-        marks: np.ndarray,
-        categories: dict[int, int],
-    ) -> None:
-        self.name, self.classes, self.palette = "coco", classes, voc_palette(len(classes))
-        self.root, self.file, self.folder, self.images, self.categories = root, file, folder, images, categories
-        self.spans = marks[:, 2:]
-        self.first = np.searchsorted(marks[:, 0], np.arange(len(images) + 1))
+    root: Path
+    file: Path
+    folder: Path
+    images: list[Image]
+    spans: np.ndarray
+    first: np.ndarray
+    categories: dict[int, int]
+    classes: tuple[str, ...]
+    name = "coco"
+
+    def __post_init__(self) -> None:
+        self.palette = voc_palette(len(self.classes))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -94,8 +93,11 @@ class CocoData(SegmentationData):
         annotations = self._annotations(spans, number)
         return Sample(image, self._drawn(annotations, height, width), path.stem)
 
+    def files(self) -> list[Path]:
+        return [self.file, *(self.folder / image[0] for image in self.images)]
+
     def problems(self) -> dict[int, str]:
-        wrong = misplaced(self.root, [self.folder / image[0] for image in self.images])
+        wrong = misplaced(self.root, self.files()[1:])
         return {index: f"{self.file}: {line}" for index, line in wrong.items()}
 
     def _annotations(self, spans: np.ndarray, image: int) -> list[dict[str, Any]]:
@@ -108,7 +110,7 @@ class CocoData(SegmentationData):
         except (OSError, ValueError) as error:
             raise DataError(f"{self.file}: cannot be read: {one_line(error)}") from error
         if any(not isinstance(annotation, dict) or annotation.get("image_id") != image for annotation in found):
-            raise DataError(f"{self.file}: it is not the file any more that was opened")
+            raise DataError(f"{self.file}: has changed since it was opened")
         return found
 
     def _drawn(self, annotations: list[dict[str, Any]], height: int, width: int) -> np.ndarray:
@@ -127,9 +129,11 @@ class CocoData(SegmentationData):
 
 
 def decode_mask(segmentation: Any, *, height: int, width: int, where: str) -> np.ndarray:
-    """A COCO segmentation as a mask, (height, width) bool: a list of polygons, or run lengths of columns.
+    """A COCO segmentation as a mask, (height, width) bool.
 
-    Run lengths are {"size": [height, width], "counts": numbers or a text}. `where` opens the message if it is wrong.
+    segmentation: a list of polygons, or {"size": [height, width], "counts": lengths of runs of 0, 1, 0, ... down the
+        columns, as numbers or as COCO's text}.
+    where: opens the message of the `DataError` raised if it is wrong.
     """
     if isinstance(segmentation, list):
         if not segmentation or not all(_is_polygon(polygon, height, width) for polygon in segmentation):
@@ -151,7 +155,7 @@ def decode_mask(segmentation: Any, *, height: int, width: int, where: str) -> np
 
 
 def _is_polygon(polygon: Any, height: int, width: int) -> bool:
-    """At least three corners, none further outside than the image is large: the library draws without bounds."""
+    """At least three corners, none further outside than the image is large: pycocotools does not check its bounds."""
     if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
         return False
     sizes = (width, height) * (len(polygon) // 2)
@@ -161,8 +165,10 @@ def _is_polygon(polygon: Any, height: int, width: int) -> bool:
 
 
 def _runs(text: str) -> list[int] | None:
-    """Run lengths from COCO's text: signed numbers in groups of five bits, from the fourth on the difference to the
-    last but one; None if it is no such text. (pycocotools 2.0.11 writes beyond its memory on broken ones.)"""
+    """Run lengths from COCO's text, None if it is no such text (on which pycocotools 2.0.11 writes beyond its memory).
+
+    They are signed numbers in groups of five bits, from the fourth on differences to the last but one.
+    """
     runs: list[int] = []
     value = bits = 0
     for code in (ord(character) - 48 for character in text):
@@ -198,24 +204,23 @@ def _part(root: Path, file: Path, as_voc: bool, *, only_shown: bool) -> CocoData
     existing_folder(folder, "coco: images")
     try:
         content, marks = _read(file)
-        classes, categories = _classes(file, content["categories"], as_voc)
+        classes, categories = _classes(content["categories"], as_voc)
         known = np.array([entry["id"] for entry in content["categories"]], np.int64)
-        images = [_image(file, folder, entry) for entry in content["images"]]
-        marks, images = _kept(file, marks, images, known, np.array(list(categories), np.int64), only_shown)
-    except DataError:
-        raise
+        images = [_image(folder, entry) for entry in content["images"]]
+        kept = np.array(list(categories), np.int64)
+        images, spans, first = _index(marks, images, known, kept, only_shown)
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from error
     except (OSError, ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
         text = f"{type(error).__name__}: {one_line(error)}"
         raise DataError(f"{file}: cannot be read as a file of COCO's instances: {text}") from error
-    return CocoData(
-        classes=classes, root=root, file=file, folder=folder, images=images, marks=marks, categories=categories
-    )
+    return CocoData(root, file, folder, images, spans, first, categories, classes)
 
 
 def _read(file: Path) -> tuple[dict[str, Any], np.ndarray]:
-    """The JSON object but its "annotations", and of each of these (A, 4) int64: image, category, place and length.
+    """The JSON object without its "annotations", and of each of these image, category, place and length, (A, 4) int64.
 
-    The annotations are parsed one after the other and forgotten: half a gigabyte of text would be several as objects.
+    The annotations are parsed one after the other and dropped: half a gigabyte of text would be several as objects.
     As latin-1 a character is a byte, so that places in the text are places in the file.
     """
     text = read_text(file, most="SEGMODEL_MAX_JSON_BYTES", encoding="latin-1")
@@ -235,7 +240,7 @@ def _read(file: Path) -> tuple[dict[str, Any], np.ndarray]:
 
 
 def _read_annotations(text: str, place: int, marks: "array[int]") -> int:
-    """Enters the annotations of the list that begins here; returns where it ends."""
+    """Appends the marks of the annotations in the list that begins at `place`; returns where it ends."""
     place = _after(text, place, "[")
     while text[place] != "]":
         entry, end = _DECODER.raw_decode(text, place)
@@ -245,6 +250,7 @@ def _read_annotations(text: str, place: int, marks: "array[int]") -> int:
 
 
 def _after(text: str, place: int, mark: str) -> int:
+    """Where the next thing begins after this mark, which must come next."""
     place = _BLANK.match(text, place).end()  # type: ignore[union-attr]
     if text[place] != mark:
         raise ValueError(f"expected {mark!r} at byte {place}, got {text[place]!r}")
@@ -257,46 +263,51 @@ def _next(text: str, place: int) -> int:
     return place if text[place] in "]}" else _after(text, place, ",")
 
 
-def _classes(file: Path, categories: list[dict[str, Any]], as_voc: bool) -> tuple[tuple[str, ...], dict[int, int]]:
-    """The classes, and category id -> class, of the "categories" of a file."""
+def _classes(categories: list[dict[str, Any]], as_voc: bool) -> tuple[tuple[str, ...], dict[int, int]]:
+    """Names of the classes, and category id -> class."""
     names = {entry["id"]: entry["name"] for entry in sorted(categories, key=lambda entry: entry["id"])}
     classes = ("background", *names.values())
     if len(set(classes)) < len(categories) + 1 or not 1 < len(classes) <= MAX_CLASSES:
-        raise DataError(f"{file}: categories: expected 1 to {MAX_CLASSES - 1} that differ, got {len(categories)}")
+        raise DataError(f"categories: expected 1 to {MAX_CLASSES - 1} that differ, got {len(categories)}")
     if not as_voc:
         return classes, {number: index for index, number in enumerate(names, start=1)}
     renamed = {VOC_NAMES.get(name, name): number for number, name in names.items()}
     missing = [name for name in VOC_CLASSES[1:] if name not in renamed]
     if missing:
-        raise DataError(f"{file}: categories: expected all classes of VOC, none is {', '.join(missing)}")
+        raise DataError(f"categories: expected all classes of VOC, none is {', '.join(missing)}")
     return VOC_CLASSES, {renamed[name]: index for index, name in enumerate(VOC_CLASSES[1:], start=1)}
 
 
-def _image(file: Path, folder: Path, entry: dict[str, Any]) -> Image:
+def _image(folder: Path, entry: dict[str, Any]) -> Image:
     numbers = entry["height"], entry["width"], entry["id"]
     if not all(type(number) is int for number in numbers):
-        raise DataError(f"{file}: images: expected height, width and id as whole numbers, got {numbers}")
-    inside(folder, entry["file_name"], str(file))
+        raise DataError(f"images: expected height, width and id as whole numbers, got {numbers}")
+    inside(folder, entry["file_name"], "images")
     return entry["file_name"], *numbers
 
 
-def _kept(
-    file: Path, marks: np.ndarray, images: list[Image], known: np.ndarray, kept: np.ndarray, only_shown: bool
-) -> tuple[np.ndarray, list[Image]]:
-    """Marks of the kept categories in the order of their images, whose numbers replace the ids; and these images."""
+def _index(
+    marks: np.ndarray, images: list[Image], known: np.ndarray, kept: np.ndarray, only_shown: bool
+) -> tuple[list[Image], np.ndarray, np.ndarray]:
+    """`images`, `spans` and `first` of `CocoData`.
+
+    marks: as `_read` returns them. known, kept: ids of all categories, and of those with a class. only_shown: leaves
+    out images without an annotation of these.
+    """
     ids = np.array([image[3] for image in images], np.int64)
     if not images or len(np.unique(ids)) < len(ids):
-        raise DataError(f"{file}: images: expected at least one, all ids different, got {len(images)}")
+        raise DataError(f"images: expected at least one, all ids different, got {len(images)}")
     for column, values, what in ((0, ids, "image_id"), (1, known, "category_id")):
         strange = ~np.isin(marks[:, column], values)
         if strange.any():
-            raise DataError(f"{file}: annotations: {what} {marks[strange][0, column]} is not in this file")
+            raise DataError(f"annotations: {what} {marks[strange][0, column]} is not in this file")
     marks = marks[np.isin(marks[:, 1], kept)]
     if only_shown:
         shown = np.isin(ids, marks[:, 0])
         images, ids = [image for image, one in zip(images, shown, strict=True) if one], ids[shown]
         if not images:
-            raise DataError(f"{file}: expected images that show one of the classes, got none")
+            raise DataError("expected images that show one of the classes, got none")
     order = np.argsort(ids)
-    marks[:, 0] = order[np.searchsorted(ids, marks[:, 0], sorter=order)]
-    return marks[np.argsort(marks[:, 0], kind="stable")], images
+    numbers = order[np.searchsorted(ids, marks[:, 0], sorter=order)]  # of the images, in this list
+    by_image = np.argsort(numbers, kind="stable")
+    return images, marks[by_image, 2:], np.searchsorted(numbers[by_image], np.arange(len(images) + 1))

@@ -1,4 +1,4 @@
-"""Lists of files and the paths that they may name."""
+"""Lists of image and label files, and where the listed files may lie."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from segmodel.common.errors import DataError, limit, one_line, read_text
 
 @dataclass(frozen=True)
 class Pair:
-    """Where one sample lies; `where` is the line of the list that says so."""
+    """The files of one sample; `where` names the line of the list they come from."""
 
     image: Path
     label: Path
@@ -21,10 +21,10 @@ class Pair:
 
 
 def misplaced(root: Path, paths: Sequence[Path]) -> dict[int, str]:
-    """Which of these files are missing, or lie outside the root once links are followed: index -> one line.
+    """Files that are missing, or outside the root once links are followed: index -> one line.
 
-    The root itself may be a link; a link in it that leads out of it is an error unless SEGMODEL_FOLLOW_LINKS is 1, so
-    that no list or archive from elsewhere decides which other files of a machine are read.
+    The root itself may be a link. A link within it that leads out of it is an error unless SEGMODEL_FOLLOW_LINKS is 1:
+    a downloaded list or archive must not decide which other files of this machine are read.
     """
     real_root, real_folders, wrong = root.resolve(), dict[Path, Path](), dict[int, str]()
     follow = limit("SEGMODEL_FOLLOW_LINKS")
@@ -42,30 +42,18 @@ def misplaced(root: Path, paths: Sequence[Path]) -> dict[int, str]:
     return wrong
 
 
-def split_options(kind: str, rest: str, known: tuple[str, ...]) -> tuple[str, dict[str, str]]:
-    """PATH and the options of PATH,NAME,NAME=VALUE; `known`: "NAME" or "NAME=". A folder's name may hold a comma."""
-    path, *parts = [rest] if os.path.isdir(rest) else rest.split(",")
-    options: dict[str, str] = {}
-    for part in parts:
-        name, sign, value = part.partition("=")
-        if name + sign not in known or bool(sign) != bool(value) or name in options:
-            form = "".join(f"[,{option}{'PATH' * option.endswith('=')}]" for option in known)
-            raise DataError(f"data: expected {kind}:PATH{form}, got '{kind}:{rest}'")
-        options[name] = value
-    return path, options
-
-
 def existing_folder(path: str | Path, what: str) -> Path:
-    folder = Path(path)
-    if not os.path.isdir(folder):  # unlike the path's own methods these never raise, whatever the name
-        raise DataError(
-            f"{what}: expected a folder, got {folder}" + (" (a file)" if os.path.exists(folder) else " (missing)")
-        )
-    return folder
+    """The path of a folder that exists; `what` opens the message if it does not."""
+    if not os.path.isdir(path):  # unlike the path's own methods these never raise, whatever the name
+        raise DataError(f"{what}: expected a folder, got {path} ({'a file' if os.path.exists(path) else 'missing'})")
+    return Path(path)
 
 
 def read_lines(path: Path, *, fields: int, expected: str) -> list[tuple[str, list[str]]]:
-    """The lines of a list file, split at blanks, each with the place that names it; empty lines are left out."""
+    """File and line number (as a text), and the fields of each line of a list; empty lines are left out.
+
+    fields: their number in a line. expected: what they are, for messages.
+    """
     try:
         lines = read_text(path, most="SEGMODEL_MAX_LIST_BYTES", encoding="utf-8-sig").splitlines()
     except FileNotFoundError as error:
@@ -82,7 +70,7 @@ def read_lines(path: Path, *, fields: int, expected: str) -> list[tuple[str, lis
 
 
 def inside(root: Path, entry: str, where: str) -> Path:
-    """The path that an entry of a list names; entries may not leave the root (by links neither: see misplaced)."""
+    """The path that an entry of a list names, which must lie in the root (`misplaced` also follows links)."""
     parts = Path(entry).parts
     if Path(entry).is_absolute() or ".." in parts:
         raise DataError(f"{where}: expected a path inside {root}, got {entry!r:.200}")
@@ -92,9 +80,9 @@ def inside(root: Path, entry: str, where: str) -> Path:
 def read_pairs(list_path: Path, root: Path) -> list[Pair]:
     """Pairs from a list of IMAGE LABEL lines.
 
-    An absolute entry such as /SegNet/CamVid/train/a.png was written on another machine: its last two parts, folder
-    and file, are taken below the root. A sample is named after its image's file; where two images of a list have one
-    name, all have the path below the root, with the ending where that too is needed.
+    Of an absolute entry such as /SegNet/CamVid/train/a.png, written on another machine, the last two parts, folder and
+    file, are taken below the root. Samples are named after their image files; if two images of the list share a
+    name, by their paths below the root, with the endings where those too are needed.
     """
     pairs = []
     for where, entries in read_lines(list_path, fields=2, expected="IMAGE LABEL"):

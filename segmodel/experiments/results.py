@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,6 @@ from tqdm import tqdm
 from segmodel.common.device import autocast, place, to_batch
 from segmodel.common.files import replacing
 from segmodel.data import Sample, SegmentationData
-from segmodel.data.coco import CocoData
 from segmodel.evaluation.boundary import boundary_counts, trimap_counts
 from segmodel.evaluation.evaluate import check_classes
 from segmodel.evaluation.metrics import ConfusionMatrix
@@ -141,19 +139,8 @@ def evaluate_rows(
 
 def fingerprint(checkpoint: Path, data: SegmentationData, shown: list[int], dtype: torch.dtype | None) -> str:
     """Changes whenever kept figures would: with the checkpoint, the settings, or the data."""
-    parts = [data_facts(part) for part in getattr(data, "parts", [data])]
-    facts = [FORMAT, WIDTHS, UNTRAINED, len(data), parts, shown, str(dtype)]
+    facts = [FORMAT, WIDTHS, UNTRAINED, len(data), data.facts(), shown, str(dtype)]
     return hashlib.sha256(checkpoint.read_bytes() + json.dumps(facts).encode()).hexdigest()
-
-
-def data_facts(data: SegmentationData) -> list[Any]:
-    """What a data set's pixels and labels depend on: its rules, and its files by name, size and time."""
-    rules = [np.asarray(getattr(data, name, None)).tolist() for name in ("values", "colours", "version", "shores")]
-    files = [file for pair in getattr(data, "pairs", ()) for file in (pair.image, pair.label)]
-    if isinstance(data, CocoData):
-        files += [data.file, *(data.folder / image[0] for image in data.images)]
-    states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return [data.name, data.classes, rules, states]
 
 
 def run_figures(

@@ -1,8 +1,5 @@
 """Batches of augmented samples: a function of the seed and the step alone, whatever the number of loader workers."""
 
-import os
-import signal
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -10,11 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from segmodel.common import distributed
 from segmodel.common.errors import UserError
 from segmodel.data import AugmentedData, DataError
+from segmodel.data.loading import loaded
 
 
 def steps_per_epoch(length: int, batch_size: int) -> int:
@@ -75,61 +72,26 @@ class Batch(NamedTuple):
     names: tuple[str, ...]
 
 
-class _Loadable:
-    """The data as a loader worker reads it: what is wrong with a file comes back as a value and is raised at home."""
-
-    def __init__(self, data: AugmentedData):
-        self.data = data
-
-    def __getitem__(self, key: tuple[int, int]) -> Any:
-        try:
-            return self.data[key]
-        except DataError as error:
-            return error
-
-
-def _collate(samples: list[Any]) -> Batch | DataError:
+def _collate(samples: list[Any]) -> Batch | DataError | UserError:
     for sample in samples:
-        if isinstance(sample, DataError):
+        if isinstance(sample, DataError | UserError):
             return sample
     images = torch.from_numpy(np.stack([sample.image for sample in samples]))
     labels = torch.from_numpy(np.stack([sample.label for sample in samples]))
     return Batch(images, labels, tuple(sample.name for sample in samples))
 
 
-def _quiet_worker(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(os, "setpgid"):
-        os.setpgid(0, 0)  # a signal to the whole group is for the main process; its own SIGTERM must still end a worker
-
-
-def _iterator(loader: DataLoader[Any]) -> Iterator[Any]:
-    """The loader's iterator; a worker that is lost shows where the next batch is waited for.
-
-    PyTorch's own handler would raise wherever the main process is: in the middle of a step, which would be lost.
-    """
-    if not hasattr(signal, "SIGCHLD"):  # on Windows there is none, and PyTorch has no handler
-        return iter(loader)
-    before = signal.getsignal(signal.SIGCHLD)
-    batches = iter(loader)
-    if before is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, before)
-    return batches
-
-
 def load_batches(data: AugmentedData, keys: BatchKeys, *, workers: int, device: torch.device) -> Iterator[Batch]:
     """The batches of the keys, on the device; ``workers`` = -1 takes one process for each core but one, at most 8."""
-    if workers < 0:
-        workers = max(0, min(8, (os.cpu_count() or 1) // distributed.local_processes() - 1))
-    loader: DataLoader[Any] = DataLoader(
-        _Loadable(data),  # type: ignore[arg-type]
-        batch_sampler=keys,  # type: ignore[arg-type]
-        num_workers=workers,
+    batches = loaded(
+        data,
+        workers=workers,
+        processes=distributed.local_processes(),
+        batch_sampler=keys,
         collate_fn=_collate,
-        worker_init_fn=_quiet_worker,
         pin_memory=device.type == "cuda",
     )
-    for batch in _iterator(loader):
+    for batch in batches:
         if isinstance(batch, DataError):
             raise batch
         images, labels = (part.to(device, non_blocking=True) for part in batch[:2])

@@ -298,7 +298,7 @@ def test_wrong_layouts(coco, tmp_path, monkeypatch):
     file = write(coco, "val", [annotation(30, 2, rle(box(0, 0, 1, 1)))], 1)
     data = open_data(f"coco:{coco}", split="val")
     file.write_text(file.read_text().replace('"image_id": 30', '"image_id": 31'))
-    with pytest.raises(DataError, match=r"is not the file any more that was opened"):
+    with pytest.raises(DataError, match=r"has changed since it was opened"):
         data[0]
     write(coco, "val", [], content={"categories": CATEGORIES[:-1]})
     fails(f"coco:{coco},voc", "categories: expected all classes of VOC, none is tvmonitor", split="val")

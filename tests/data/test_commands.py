@@ -70,7 +70,7 @@ def test_check_names_all_that_is_wrong(folder, capsys, workers):
     assert f"wrong: {folder / 'images/train/2.png'}: cannot be read as an image" in out
     assert re.search(r"sky +16 ", out)  # the one sound sample is counted
     assert out.endswith("\n3 problems\n")
-    assert command("check", f"folder:{folder}", "--workers", workers, "--limit", 1, "--split", "train") == 2
+    assert command("check", f"folder:{folder}", "--workers", workers, "--problems", 1, "--split", "train") == 2
     out = capsys.readouterr().out
     assert out.count("wrong:") == 1
     assert "more than 1 problems" in out
@@ -98,7 +98,7 @@ def test_check_reads_each_part_of_a_mix_once(folder, capsys):
 
 def test_show_draws_samples_variants_and_a_legend(folder, tmp_path, capsys):
     output = tmp_path / "sheet.png"
-    arguments = ("show", f"folder:{folder}", "--output", output, "--crop", "10,12", "--count", 3, "--variants", 2)
+    arguments = ("show", f"folder:{folder}", "--output", output, "--crop", "10,12", "--images", 3, "--variants", 2)
     assert command(*arguments) == 0
     assert "3 of 4 samples, each with 2 variants" in capsys.readouterr().out
     first = np.asarray(Image.open(output))
@@ -120,8 +120,8 @@ def test_show_draws_samples_variants_and_a_legend(folder, tmp_path, capsys):
         (("look",), "invalid choice: 'look'"),
         (("check",), "the following arguments are required: data"),
         (("show", "scenes"), "the following arguments are required: --output"),
-        (("show", "scenes", "--output", "{}", "--count", "0"), "--count: expected at least 1, got 0"),
-        (("show", "scenes", "--output", "{}", "--crop", "0,5"), "crop: expected (height, width)"),
+        (("show", "scenes", "--output", "{}", "--images", "0"), "--images: expected at least 1, got 0"),
+        (("show", "scenes", "--output", "{}", "--crop", "0,5"), "--crop: expected at least 1, got (0, 5)"),
         (("show", "kitti:x", "--output", "{}"), "expected one of scenes, voc,"),
         (
             ("show", "scenes:val=1", "--split", "val", "--output", "{}/none/x.png"),
