@@ -8,8 +8,8 @@ from segmodel import __version__
 
 COMMANDS = {
     "train": "train", "evaluate": "evaluate", "predict": "predict", "data": "data/__main__", "refine": "refine",
-    "tune": "tune", "export": "export", "ablate": "ablate", "benchmark": "benchmark", "memory": "memory",
-    "throughput": "throughput", "batch_norm": "batch_norm", "report": "report", "reference": "reference/__main__",
+    "tune": "tune", "export": "export", "ablate": "ablate", "benchmark": "benchmark",
+    "batch_norm": "batch_norm", "report": "report", "reference": "reference/__main__",
 }  # fmt: skip
 """Module name -> the source file with its description."""
 

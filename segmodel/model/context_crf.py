@@ -33,6 +33,8 @@ class FeatureContext(nn.Module):
     mix comes first, and with few classes the means have fewer channels to go over: see ``ring_scores``.
     """
 
+    exportable = True
+
     def __init__(self, channels: int, num_classes: int, *, patch_size: int, rings: Rings):
         super().__init__()
         self.shapes = rings

@@ -41,6 +41,8 @@ class ASPP(nn.Module):
     A 1x1 convolution, three dilated 3x3 convolutions and the mean of the image, joined, then 3x3 and a classifier.
     """
 
+    exportable = True
+
     def __init__(self, channels: int, num_classes: int, *, stride: int = 16):
         super().__init__()
         hidden = max(1, channels // 8)
@@ -63,6 +65,8 @@ class PPM(nn.Module):
 
     Means over grids of 1, 2, 3 and 6 bins a side, enlarged and joined to the features, then 3x3 and a classifier.
     """
+
+    exportable = False  # its grids have cells whose sizes depend on the image's
 
     def __init__(self, channels: int, num_classes: int, *, stride: int = 16):
         super().__init__()
