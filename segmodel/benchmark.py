@@ -1,13 +1,20 @@
-"""Times the operators against the peers that are installed: python -m segmodel.benchmark --threads 2 --json FILE
+"""Times the operators and the model against the peers that are installed; memory; the loader.
+
+    python -m segmodel.benchmark --threads 2 --json FILE         # operators, model, GPU
+    python -m segmodel.benchmark --only memory                   # of the paper's ResNet-101, or of other settings
+    python -m segmodel.benchmark --only loader --data voc:PATH   # does it keep the training fed?
 
 Peers: OpenCV's ximgproc.guidedFilter (opencv-contrib-python-headless), kornia's guided_blur, pydensecrf. All
 contestants of a table take turns in one run, so that their ratios survive a busy machine; a result that differs from
-its peer's where both must agree is an error, not a figure.
+its peer's where both must agree is an error. Settings of training (as for segmodel.train) describe the model, crop and
+batch of the tables memory and loader, and the precision of the model's times.
 """
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,43 +24,81 @@ from segmodel.common import cli
 from segmodel.common.environment import environment, peer
 from segmodel.common.errors import UserError
 from segmodel.common.files import write_output
-from segmodel.experiments.operators import operator_tables, print_table
+from segmodel.common.options import Section, add_flags, from_flags, option
+from segmodel.experiments import gpu
+from segmodel.experiments.loader import loader_table
+from segmodel.experiments.memory import memory_table
+from segmodel.experiments.models import model_tables
+from segmodel.experiments.operators import operator_tables
+from segmodel.experiments.timing import times_table
+from segmodel.training.settings import Config, add_settings, resolve
+
+TABLES = ("operators", "model", "gpu", "memory", "loader")
+
+
+@dataclass(frozen=True)
+class BenchmarkOptions(Section):
+    """What to measure."""
+
+    only: tuple[str, ...] = option(TABLES[:3], f"tables to measure, some of {', '.join(TABLES)}")
+    threads: int | None = option(None, "threads of torch and OpenCV (2; torch's own for memory and loader)", at_least=1)
+    seconds: float = option(2.0, "time for each contestant of a table", above=0)
+    json: str = option("", "write the figures to this file as well")
+    classes: int = option(21, "memory: classes of the model", at_least=1, at_most=255)
+    image: tuple[int, int] = option((1024, 2048), "memory: HEIGHT,WIDTH at inference", at_least=1)
+    batches: int = option(20, "loader: batches to time", at_least=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.only:
+            if name not in TABLES:
+                raise UserError(f"only: expected some of {', '.join(TABLES)}, got {name!r}")
+
+
+def memory_settings(given: argparse.Namespace) -> Config:
+    """Those of segmodel.train where data, a recipe or a file is given, else the paper's with two images a batch."""
+    if given.config or given.recipe or "data" in given:
+        return resolve(given)
+    return resolve(argparse.Namespace(**{"batch_size": 2, **vars(given), "recipe": ""}))
+
+
+def use_threads(count: int) -> None:
+    torch.set_num_threads(count)
+    cv2 = peer("cv2")
+    if cv2 is not None:
+        cv2.setNumThreads(count)
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = cli.Parser("benchmark", __doc__.splitlines()[0])
-    parser.add_argument("--only", choices=("operators", "model", "gpu"), help="some of the tables (default: all)")
-    parser.add_argument("--threads", type=int, default=2, help="threads of torch and OpenCV (default: 2)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="time for each contestant (default: 2)")
-    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto",
-                        help="dtype of the model's convolutions (default: auto)")  # fmt: skip
-    parser.add_argument("--json", metavar="FILE", help="write the figures to this file as well")
-    options = parser.parse_args(arguments)
-    if options.threads < 1:
-        raise UserError(f"--threads: expected at least 1, got {options.threads}")
-    if not options.seconds > 0:
-        raise UserError(f"--seconds: expected more than 0, got {options.seconds}")
-    torch.set_num_threads(options.threads)
-    cv2 = peer("cv2")
-    if cv2 is not None:
-        cv2.setNumThreads(options.threads)
+    parser = cli.Parser("benchmark", __doc__ or "")
+    add_flags(parser, {"benchmark": BenchmarkOptions})
+    add_settings(parser)
+    given = parser.parse_args(arguments)
+    options, config = from_flags(given, BenchmarkOptions), resolve(given)
+    timing = {"operators", "model"} & set(options.only)
+    if options.threads or timing:
+        use_threads(options.threads or 2)
     report: dict[str, Any] = environment()
-    print(json.dumps(report), "times in ms", sep="\n")
-    tables: dict[str, Any] = {}
-    if options.only in (None, "operators"):
-        tables |= operator_tables(options.seconds)
-    if options.only in (None, "model"):
-        from segmodel.experiments.models import model_tables
-
-        tables |= model_tables(options.seconds, precision=options.precision)
-    for title, rows in tables.items():
-        print_table(title, rows)
-    report |= {"milliseconds": tables}
-    if options.only in (None, "gpu"):
-        from segmodel.experiments import gpu as benchmark_gpu
-
-        report["gpu"] = benchmark_gpu.tables()
-        benchmark_gpu.print_tables(report["gpu"])
+    print(json.dumps(report))
+    if timing:
+        times = operator_tables(options.seconds) if "operators" in options.only else {}
+        if "model" in options.only:
+            times |= model_tables(options.seconds, precision=config.train.precision)
+        report["milliseconds"] = times
+        print("times in ms", *(times_table(title, rows).text() for title, rows in times.items()), sep="\n\n")
+    if "gpu" in options.only:
+        report["gpu"] = found = gpu.measure()
+        print(f"\nGPU: {gpu.text(found)}")
+    if "memory" in options.only:
+        settings = memory_settings(given)
+        crop, batch_size = settings.augmentation.crop, settings.train.batch_size
+        table = memory_table(settings.model, options.classes, crop=crop, batch_size=batch_size, image=options.image)
+        report["memory"] = table.records()
+        print(f"\n{table.text()}")
+    if "loader" in options.only:
+        table = loader_table(config, options.batches)
+        report["loader"] = table.records()
+        print(f"\n{table.text()}")
     if options.json:
         write_output("--json", Path(options.json), json.dumps(report, indent=1) + "\n")
     return 0

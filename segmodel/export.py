@@ -4,18 +4,19 @@
     python -m segmodel.export RUN --format pt2 --output model.pt2     # torch.export.load(FILE).module()(image)
 
 The input "image" is float32 (N, 3, H, W), RGB in 0..255; the output "scores" float32 (N, C, H, W). N, H and W are free,
-from 1 on. The file is kept only if it equals the model on ten sizes within 1e-4.
+from 1 on. The file is kept only if its scores equal the model's within 1e-4 on ten sizes.
 """
 
 import copy
 import importlib.util
 import json
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,14 +26,17 @@ from torch.fx.experimental import _config as symbolic_config
 from segmodel.common import cli
 from segmodel.common.errors import UserError
 from segmodel.common.files import output_file, replacing
+from segmodel.common.options import Section, add_flags, from_flags, option
+from segmodel.common.tables import Table
+from segmodel.experiments.timing import picture, timed
 from segmodel.model.network import Network
-from segmodel.model.store import load_network
+from segmodel.model.store import load_network, normalisation
 
 SIZES = ((1, 1, 1), (2, 1, 50), (3, 17, 33), (1, 64, 64), (2, 65, 97), (1, 127, 250), (1, 240, 320), (1, 375, 500),
          (1, 481, 353), (1, 1080, 1920))  # fmt: skip
-"""(N, H, W) on which a file is compared with the model."""
+"""(N, H, W) of the images on which a file is compared with the model."""
 TOLERANCE = 1e-4
-"""Largest difference of a score: some ten float32 roundings of scores up to 50, summed in another order."""
+"""Largest difference of a score: ten or so float32 roundings of scores up to 50, summed in another order."""
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 Runner = Callable[[Tensor], Tensor]
 
@@ -52,10 +56,11 @@ def export_program(model: Network, *, guidance: bool | None = None) -> ExportedP
     """The model as a graph of standard operators with free batch, height and width (from 1 on), float32, on the CPU.
 
     Raises:
-        ValueError: a part whose operators depend on the image's size (the head "ppm").
+        ValueError: a head whose operators depend on the image's size ("ppm").
     """
-    if model.config.head == "ppm":
-        raise ValueError("head: 'ppm' pools to grids whose cells depend on the image's size: it cannot be exported")
+    if not model.head.feature_context.exportable:
+        raise ValueError(f"head: {model.config.head!r} pools to grids whose cells depend on the image's size: "
+                         "it cannot be exported")  # fmt: skip
     model = copy.deepcopy(model).eval().float().to("cpu")
     sizes = {0: Dim("batch", min=1), 2: Dim("height", min=1), 3: Dim("width", min=1)}
     # Sizes of 1 are sizes like any other (the default makes two graphs of them), and what the solver cannot prove, that
@@ -65,12 +70,12 @@ def export_program(model: Network, *, guidance: bool | None = None) -> ExportedP
             _Scores(model, guidance), (torch.zeros(2, 3, 70, 93),), dynamic_shapes={"image": sizes}, strict=False,
             prefer_deferred_runtime_asserts_over_guards=True,
         )  # fmt: skip
-    _without_assertions(program)
+    _drop_assertions(program)
     return program
 
 
-def _without_assertions(program: ExportedProgram) -> None:
-    """Takes out the checks at run time: some say that an image has more than one cell, which nothing relies on."""
+def _drop_assertions(program: ExportedProgram) -> None:
+    """Removes the checks at run time: some demand more than one cell an image, which nothing relies on."""
     graph = program.graph
     for node in list(graph.nodes):
         if node.target is torch.ops.aten._assert_scalar.default:
@@ -80,15 +85,10 @@ def _without_assertions(program: ExportedProgram) -> None:
 
 
 def card(model: Network) -> dict[str, str]:
-    """What a file says about its model, as texts."""
-    from segmodel.model.store import normalisation
-
-    return {
-        "classes": json.dumps(model.classes),
-        "palette": json.dumps(model.palette.tolist()),
-        "input": json.dumps(normalisation(model)),
-        "output": "scores N, C, H, W: softmax over C gives probabilities, argmax labels",
-    }
+    """What a file says about its model: JSON texts by name."""
+    about = {"classes": model.classes, "palette": model.palette.tolist(), "input": normalisation(model)}
+    output = "scores N, C, H, W: softmax over C gives probabilities, argmax labels"
+    return {name: json.dumps(value) for name, value in about.items()} | {"output": output}
 
 
 def save_pt2(program: ExportedProgram, path: Path, about: dict[str, str]) -> None:
@@ -128,7 +128,7 @@ FORMATS: dict[str, tuple[Callable[[ExportedProgram, Path, dict[str, str]], None]
 
 @dataclass(frozen=True)
 class Check:
-    """One size: largest difference of a score, and milliseconds an image batch of the model and of the file."""
+    """Of one size: the largest difference of a score, and the milliseconds of the model and of the file."""
 
     size: tuple[int, int, int]
     difference: float
@@ -137,39 +137,31 @@ class Check:
 
 
 def compare(model: Network, run: Runner, sizes: Sequence[tuple[int, int, int]], guidance: bool | None) -> list[Check]:
-    """The model beside an exported one on smooth and noisy images of each size."""
+    """Compares an exported model with its source on images of each size (N, H, W); the faster of two calls is timed.
+
+    Raises:
+        ValueError: scores of another shape.
+    """
     checks = []
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode():
         for size in sizes:
-            n, height, width = size
-            coarse = torch.rand(n, 3, -(-height // 16), -(-width // 16), generator=generator)
-            image = 255 * nn.functional.interpolate(coarse, (height, width), mode="nearest")
-            image = (image + 20 * torch.randn(image.shape, generator=generator)).clamp(0, 255)
-            runs: tuple[Runner, Runner] = (lambda x: model(x, guidance=guidance), run)
-            (expected, own), (got, other) = (_timed(function, image) for function in runs)
+            image = picture(*size, generator)
+            calls: tuple[Runner, Runner] = (lambda x: model(x, guidance=guidance), run)
+            (expected, own), (got, other) = (
+                min((timed(partial(call, image)) for _ in range(2)), key=itemgetter(1)) for call in calls
+            )
             if expected.shape != got.shape:
                 raise ValueError(f"{size}: expected scores {tuple(expected.shape)}, got {tuple(got.shape)}")
             checks.append(Check(size, float((expected - got).abs().max()), own, other))
     return checks
 
 
-def _timed(function: Runner, image: Tensor) -> tuple[Tensor, float]:
-    """Result and milliseconds of the faster of two calls."""
-    times = []
-    for _ in range(2):
-        start = time.perf_counter()
-        result = function(image)
-        times.append(1000 * (time.perf_counter() - start))
-    return result, min(times)
-
-
-def table(checks: Sequence[Check], name: str) -> str:
-    lines = [f"{'N x H x W':<16}{'difference':>12}{'model, ms':>12}{name + ', ms':>12}"]
-    for check in checks:
-        size = " x ".join(map(str, check.size))
-        lines.append(f"{size:<16}{check.difference:>12.1e}{check.model_ms:>12.1f}{check.file_ms:>12.1f}")
-    return "\n".join(lines)
+def table(checks: Sequence[Check], name: str) -> Table:
+    rows = [
+        [" x ".join(map(str, check.size)), f"{check.difference:.1e}", check.model_ms, check.file_ms] for check in checks
+    ]
+    return Table("", ["N x H x W", "difference", "model, ms", f"{name}, ms"], rows)
 
 
 def require_packages(names: Sequence[str]) -> None:
@@ -178,35 +170,38 @@ def require_packages(names: Sequence[str]) -> None:
         raise UserError(f"--format onnx: needs {', '.join(missing)}: python -m pip install 'segmodel[onnx]'")
 
 
-def make_parser() -> cli.Parser:
+@dataclass(frozen=True)
+class ExportOptions(Section):
+    """How to export."""
+
+    guidance: Literal["configured", "on", "off"] = option("configured", "guidance CRF; configured: as in the run")
+    overwrite: bool = option(False, "replace the file if it is there already")
+    quick: bool = option(False, "check the sizes below 1 megapixel only")
+
+
+def main(arguments: Sequence[str]) -> int:
     parser = cli.Parser("export", __doc__ or "")
     parser.add_argument("run", metavar="RUN", help="run folder, model folder or checkpoint file")
     parser.add_argument("--format", choices=list(FORMATS), required=True, help="onnx, or pt2 (torch.export)")
     parser.add_argument("--output", required=True, metavar="FILE", help="the file to write")
-    parser.add_argument("--guidance", choices=("configured", "on", "off"), default="configured",
-                        help="guidance CRF (default: as in the run's configuration)")  # fmt: skip
-    parser.add_argument("--overwrite", action="store_true", help="replace the file if it is there already")
-    parser.add_argument("--quick", action="store_true", help="check the sizes below 1 megapixel only")
-    return parser
-
-
-def main(arguments: Sequence[str]) -> int:
-    options = make_parser().parse_args(arguments)
-    target = output_file("--output", options.output, endings=(f".{options.format}",), overwrite=options.overwrite)
-    if options.format == "onnx":
+    add_flags(parser, {"export": ExportOptions})
+    given = parser.parse_args(arguments)
+    options = from_flags(given, ExportOptions)
+    target = output_file("--output", given.output, endings=(f".{given.format}",), overwrite=options.overwrite)
+    if given.format == "onnx":
         require_packages(ONNX_PACKAGES)
     guidance = {"configured": None, "on": True, "off": False}[options.guidance]
-    model = load_network(options.run, Network).float()
+    model = load_network(given.run, Network).float()
     try:
         program = export_program(model, guidance=guidance)
     except ValueError as error:
-        raise UserError(f"{options.run}: {error}") from error
-    save, load = FORMATS[options.format]
+        raise UserError(f"{given.run}: {error}") from error
+    save, load = FORMATS[given.format]
     sizes = [size for size in SIZES if not options.quick or size[1] * size[2] < 1e6]
     with replacing(target) as partial:
         save(program, partial, card(model))
         checks = compare(model, load(partial), sizes, guidance)
-        print(table(checks, options.format))
+        print(table(checks, given.format).text())
         worst = max(check.difference for check in checks)
         if not worst <= TOLERANCE:
             raise RuntimeError(f"the file differs from the model by {worst:.1e}, allowed {TOLERANCE:.0e}: not kept")

@@ -1,4 +1,4 @@
-"""What a figure depends on beside the code: versions and the machine."""
+"""What a result depends on beside the code: versions and the machine."""
 
 import importlib
 import platform
@@ -11,9 +11,12 @@ import torch
 
 import segmodel
 
+PEERS = ("cv2", "kornia", "pydensecrf", "triton")
+"""Modules that are not required; some are compared with."""
+
 
 def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
+    """Versions of what every result depends on."""
     return {
         "segmodel": segmodel.__version__,
         "python": platform.python_version(),
@@ -22,28 +25,21 @@ def versions() -> dict[str, str]:
     }
 
 
+def environment() -> dict[str, Any]:
+    """What times depend on: "versions" (also those of ``PEERS`` that are installed), "processor" and "threads"."""
+    peers = {name: getattr(module, "__version__", "installed") for name in PEERS if (module := peer(name))}
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "versions": versions() | peers,
+        "processor": models[0] if models else platform.processor(),
+        "threads": torch.get_num_threads(),
+    }
+
+
 def peer(name: str) -> ModuleType | None:
-    """The module, or None if it is not installed (or lacks what it imports)."""
+    """The module, or None if it is not installed or cannot be imported."""
     try:
         return importlib.import_module(name)
     except ImportError:
         return None
-
-
-def environment() -> dict[str, Any]:
-    """Versions and processor, without which a time says nothing."""
-    names = ("cv2", "kornia", "pydensecrf", "triton")
-    versions = {name: getattr(peer(name), "__version__", "installed") for name in names if peer(name) is not None}
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "versions": {
-            "segmodel": segmodel.__version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            **versions,
-        },
-        "processor": models[0] if models else platform.processor(),
-        "threads": torch.get_num_threads(),
-    }

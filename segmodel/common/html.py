@@ -1,6 +1,7 @@
 """HTML pages in one file: pictures and curves inside, no scripts, light or dark.
 
-A page is ``page(title, blocks)``; each block is made by one of the functions below, which escape all text.
+A page is ``page(title, blocks)``; a block is made by one of the functions below or by ``Table.html``. All escape their
+text.
 """
 
 import base64
@@ -9,6 +10,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -16,20 +18,8 @@ from PIL import Image
 
 Curve = Sequence[tuple[float, float]]
 COLOURS = ("#3b76c4", "#d0632b", "#3f9a55", "#b0478f", "#8a7a22", "#7a5fc7")
-"""One a curve, in turn: told apart on white and on black."""
-STYLE = """
-:root { color-scheme: light dark; --ink: #1b1d20; --faint: #8a8f98; --line: #d9dce1; --paper: #ffffff; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e6ea; --faint: #8d939d; --line: #3a3e45; --paper: #16181b; } }
-body { max-width: 62rem; margin: 0 auto; padding: 1rem; color: var(--ink); background: var(--paper);
-  font: 1rem/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
-figure { margin: 1rem 0; overflow-x: auto; } figcaption, caption { color: var(--faint); text-align: left; }
-img, svg { max-width: 100%; height: auto; } svg text { fill: var(--ink); font: 12px system-ui, sans-serif; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .15rem .7rem .15rem 0; border-bottom: 1px solid var(--line); text-align: right; }
-th:first-child, td:first-child { text-align: left; } th { font-weight: 600; }
-pre { overflow-x: auto; padding: .6rem; border: 1px solid var(--line); font-size: .85rem; }
-"""
+"""Of the curves, in turn; legible on white and on black."""
+STYLE = (resources.files("segmodel.common") / "report.css").read_text(encoding="utf-8")
 
 
 def page(title: str, blocks: Iterable[str]) -> str:
@@ -37,7 +27,7 @@ def page(title: str, blocks: Iterable[str]) -> str:
     head = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n"
+        f"<title>{escape(title)}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n"
     )
     return head + "\n".join(blocks) + "\n</body>\n</html>\n"
 
@@ -50,30 +40,8 @@ def paragraph(text: str) -> str:
     return f"<p>{escape(text)}</p>"
 
 
-def table(head: Sequence[Any], rows: Iterable[Sequence[Any]], caption: str = "") -> str:
-    """Cells are texts or numbers; floats have two digits after the point, NaN and None are a dash.
-
-    Raises:
-        ValueError: a row with another number of cells than the head.
-    """
-    lines = []
-    for row in rows:
-        if len(row) != len(head):
-            raise ValueError(f"rows: expected {len(head)} cells, got {len(row)}: {tuple(row)}")
-        lines.append("<tr>" + "".join(f"<td>{_cell(value)}</td>" for value in row) + "</tr>")
-    top = "<tr>" + "".join(f"<th>{_cell(value)}</th>" for value in head) + "</tr>"
-    words = f"<caption>{escape(caption)}</caption>" if caption else ""
-    return f"<figure><table>{words}<thead>{top}</thead><tbody>\n" + "\n".join(lines) + "\n</tbody></table></figure>"
-
-
-def _cell(value: Any) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "–"  # noqa: RUF001, a dash as in printed tables
-    return f"{value:.2f}" if isinstance(value, float) else escape(str(value))
-
-
 def picture(pixels: np.ndarray, caption: str = "") -> str:
-    """Pixels ``(H, W, 3)`` or ``(H, W)`` uint8, as a PNG inside the page.
+    """Pixels ``(H, W, 3)`` or ``(H, W)`` uint8 as a PNG inside the page.
 
     Raises:
         ValueError: another shape or dtype.
@@ -89,7 +57,7 @@ def picture(pixels: np.ndarray, caption: str = "") -> str:
 
 
 def configuration(values: str | Mapping[str, Any]) -> str:
-    """A TOML text as it is, or a mapping with one line a value; a mapping inside it is a section."""
+    """A TOML text as it is, or a mapping as TOML: one line a value, a section for a mapping inside it."""
     text = values if isinstance(values, str) else "\n".join(_toml_lines(values))
     return f"<pre>{escape(text.strip())}</pre>"
 
@@ -103,7 +71,7 @@ def _toml_lines(values: Mapping[str, Any]) -> list[str]:
 
 
 def curves(series: Mapping[str, Curve], *, x_label: str = "", y_label: str = "", caption: str = "") -> str:
-    """A line chart of named series of points; a point that is not finite is left out and opens a gap."""
+    """A line chart of named series of points ``(x, y)``; a point that is not finite leaves a gap."""
     points = [point for curve in series.values() for point in curve if _finite(point)]
     if not points:
         return f"<figure><figcaption>{escape(caption)} (no points)</figcaption></figure>"
@@ -145,7 +113,7 @@ def _finite(point: tuple[float, float]) -> bool:
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:
-    """Lowest and highest value, apart even where they are equal."""
+    """Lowest and highest value; where they are equal, a range around them."""
     low, high = min(values), max(values)
     return (low, high) if high > low else (low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2)
 
@@ -159,7 +127,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _line(places: Sequence[tuple[float, float] | None], colour: str) -> str:
-    """One path through the places; a dot where a point has no neighbour to be joined to."""
+    """A path through the places with a gap at each None; a dot for a point between two gaps."""
     runs: list[list[tuple[float, float]]] = [[]]
     for point in places:
         if point is None:

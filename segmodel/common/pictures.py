@@ -11,9 +11,14 @@ from segmodel.common.files import replacing
 
 def colourise(label: np.ndarray, palette: np.ndarray) -> np.ndarray:
     """Labels ``(H, W)`` as colours ``(H, W, 3)`` uint8; ignored pixels are white."""
+    return _colours(palette)[label.astype(np.uint8)]
+
+
+def _colours(palette: np.ndarray) -> np.ndarray:
+    """The palette, and white for the other values of a byte: ``(256, 3)`` uint8."""
     colours = np.full((256, 3), 255, np.uint8)
     colours[: len(palette)] = palette
-    return colours[label.astype(np.uint8)]
+    return colours
 
 
 def overlay(image: np.ndarray, label: np.ndarray, palette: np.ndarray, *, opacity: float = 0.6) -> np.ndarray:
@@ -31,6 +36,15 @@ def edges(label: np.ndarray) -> np.ndarray:
     return edge
 
 
+def busiest_window(label: np.ndarray, side: int) -> tuple[slice, slice]:
+    """The square of ``side`` pixels (less in a smaller image) with most ``edges``."""
+    height, width = (min(side, length) for length in label.shape)
+    sums = np.pad(edges(label).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    inside = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
+    y, x = np.unravel_index(int(inside.argmax()), inside.shape)
+    return np.s_[y : y + height, x : x + width]
+
+
 def boundaries(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Boundaries ``(H, W, 3)`` on white: black in both, blue in the truth alone, red in the prediction alone."""
     predicted, true = edges(prediction), edges(truth)
@@ -42,7 +56,7 @@ def boundaries(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def reduced(pixels: np.ndarray, longest: int, *, labels: bool = False) -> np.ndarray:
-    """A picture ``(H, W, 3)``, or labels ``(H, W)``, with a longer side of at most ``longest`` pixels."""
+    """A picture ``(H, W, 3)``, or labels ``(H, W)``, made smaller until no side is longer than ``longest`` pixels."""
     height, width = pixels.shape[:2]
     scale = longest / max(height, width)
     if scale >= 1:
@@ -50,6 +64,11 @@ def reduced(pixels: np.ndarray, longest: int, *, labels: bool = False) -> np.nda
     size = max(1, round(width * scale)), max(1, round(height * scale))
     way = Image.Resampling.NEAREST if labels else Image.Resampling.BOX
     return np.asarray(Image.fromarray(pixels).resize(size, way))
+
+
+def row(image: np.ndarray, labels: Sequence[np.ndarray], palette: np.ndarray) -> list[np.ndarray]:
+    """A row of a sheet: the image and, coloured, label maps of it."""
+    return [image, *(colourise(label, palette) for label in labels)]
 
 
 def sheet(rows: Sequence[Sequence[np.ndarray]], *, gap: int = 4) -> np.ndarray:
@@ -68,21 +87,19 @@ def sheet(rows: Sequence[Sequence[np.ndarray]], *, gap: int = 4) -> np.ndarray:
 
 
 def save_picture(path: Path, pixels: np.ndarray) -> None:
-    """RGB pixels as a PNG file, replaced as a whole."""
+    """Writes RGB pixels as a PNG file, atomically."""
     _save(path, Image.fromarray(pixels))
 
 
 def save_label(path: Path, label: np.ndarray, palette: np.ndarray) -> None:
-    """Labels as an 8-bit PNG with a palette; values are class numbers, 255 is ignored (white)."""
+    """Writes labels as an 8-bit PNG with a palette; values are class numbers, 255 is ignored (white)."""
     picture = Image.fromarray(label.astype(np.uint8), mode="P")
-    colours = np.full((256, 3), 255, np.uint8)
-    colours[: len(palette)] = palette
-    picture.putpalette(colours.tobytes())
+    picture.putpalette(_colours(palette).tobytes())
     _save(path, picture)
 
 
 def save_probabilities(path: Path, probabilities: np.ndarray, classes: Sequence[str]) -> None:
-    """``probabilities`` (C, H, W) and ``classes`` (names) as a compressed .npz file, replaced as a whole."""
+    """Writes ``probabilities`` (C, H, W) and ``classes`` (names) as a compressed .npz file, atomically."""
     with replacing(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, probabilities=probabilities, classes=np.array(classes))
 

@@ -1,38 +1,58 @@
-"""Tables, as text and as HTML."""
+"""Tables, as text for a terminal, as HTML and as JSON values."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
-from segmodel.common import html
+from segmodel.common.html import heading, paragraph
 
 
 @dataclass(frozen=True)
 class Table:
-    """One table, printed as text and as HTML."""
+    """A table whose cells are texts or numbers: floats get two decimals, None and NaN are a dash.
+
+    ``title`` stands above the table and ``note`` below it; both may be empty.
+
+    Raises:
+        ValueError: a row with another number of cells than the head.
+    """
 
     title: str
     head: Sequence[str]
     rows: Sequence[Sequence[Any]]
     note: str = ""
 
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.head):
+                raise ValueError(f"rows: expected {len(self.head)} cells, got {len(row)}: {tuple(row)}")
+
     def text(self) -> str:
-        cells = [list(self.head)] + [[_text(cell) for cell in row] for row in self.rows]
-        width = [max(len(row[column]) for row in cells) for column in range(len(self.head))]
-        lines = [
-            row[0].ljust(width[0]) + "".join(f"  {cell:>{wide}}" for cell, wide in zip(row[1:], width[1:], strict=True))
-            for row in cells
-        ]
+        """Columns of equal width: the first one flush left, the others flush right."""
+        cells = [[_text(cell, "-") for cell in row] for row in (self.head, *self.rows)]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = ["  ".join([first.ljust(widths[0]), *map(str.rjust, rest, widths[1:])]) for first, *rest in cells]
         lines.insert(1, "-" * len(lines[0]))
-        return "\n".join([self.title, "", *lines] + ([self.note] if self.note else []))
+        return "\n".join(([self.title, ""] if self.title else []) + lines + ([self.note] if self.note else []))
 
     def html(self) -> str:
-        words = html.table(self.head, self.rows)
-        return html.heading(self.title) + words + (html.paragraph(self.note) if self.note else "")
+        """A block of a page, see ``segmodel.common.html``."""
+        head, *rows = (
+            "<tr>" + "".join(f"<{tag}>{escape(_text(cell, '–'))}</{tag}>" for cell in row) + "</tr>"  # noqa: RUF001
+            for tag, row in [("th", self.head), *(("td", row) for row in self.rows)]
+        )
+        body = "\n".join(rows)
+        table = f"<figure><table><thead>{head}</thead><tbody>\n{body}\n</tbody></table></figure>"
+        return (heading(self.title) if self.title else "") + table + (paragraph(self.note) if self.note else "")
+
+    def records(self) -> list[dict[str, Any]]:
+        """Each row as a mapping from the names of the columns to its cells."""
+        return [dict(zip(self.head, row, strict=True)) for row in self.rows]
 
 
-def _text(cell: Any) -> str:
+def _text(cell: Any, dash: str) -> str:
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
-        return "-"
+        return dash
     return f"{cell:.2f}" if isinstance(cell, float) else str(cell)

@@ -1,6 +1,6 @@
-"""Times the operators on a GPU, each in a CUDA graph: kernels alone, without what Python takes to launch them.
+"""Times of the operators on a GPU, each in a CUDA graph: the kernels alone, without their launches from Python.
 
-What is not ours is timed as it is called, launches included: not everything can be captured.
+Peers are timed as they are called, launches included: not all of them can be captured in a graph.
 """
 
 from collections.abc import Callable
@@ -11,18 +11,20 @@ import torch
 from torch import Tensor
 
 from segmodel.common.environment import peer
-from segmodel.experiments.timing import Call, inputs
+from segmodel.experiments.timing import Call, Times, inputs, times_table
 from segmodel.kernels import guidance_crf, guided_filter, prepare_guide
 from segmodel.kernels.guided_filter import composite_filter
 
 SIZES = ((1, 21, 75, 125), (16, 21, 128, 128), (1, 19, 256, 512))  # images, labels, height, width
 WIDE = 31
 MEASURED = "guided filter, triton, prepared guide"
-PLAIN = ", with launches"  # the end of the names of what runs outside a graph
+PLAIN = ", with launches"
+"""The end of the names of calls that are timed outside a graph."""
+SHARE = "share of the copy rate"
 
 
 def with_gradient(scores: Tensor, guide: Any, backend: str) -> Call:
-    """Forward and backward of the guidance CRF, with gradients of the scores and the weight."""
+    """A call of the guidance CRF and its gradients by scores and weight."""
     scores, weight = scores.detach().requires_grad_(), torch.tensor(2.0, device=scores.device, requires_grad=True)
     ones = torch.ones_like(scores)
     return lambda: torch.autograd.grad(
@@ -31,7 +33,7 @@ def with_gradient(scores: Tensor, guide: Any, backend: str) -> Call:
 
 
 def calls(scores: Tensor, guide: Tensor) -> dict[str, Call]:
-    """Both backends, standard operators compiled (a registered operator is opaque to the compiler), and kornia."""
+    """Calls by name: both backends, the standard operators compiled, and kornia."""
     prepared = prepare_guide(guide)
     found: dict[str, Call] = {}
     for backend in ("triton", "torch"):
@@ -47,7 +49,7 @@ def calls(scores: Tensor, guide: Tensor) -> dict[str, Call]:
         guided_filter, scores, wide, backend="triton"
     )
     found["prepare guide, triton"] = partial(prepare_guide, guide, backend="triton")
-    compiled = torch.compile(composite_filter)
+    compiled = torch.compile(composite_filter)  # a registered operator is opaque to the compiler
     found[f"guided filter, standard operators compiled, prepared guide{PLAIN}"] = partial(compiled, scores, prepared)
     kornia = peer("kornia.filters")
     if kornia is not None:
@@ -56,7 +58,7 @@ def calls(scores: Tensor, guide: Tensor) -> dict[str, Call]:
 
 
 def filter_bytes(scores: Tensor) -> int:
-    """What the Triton filter moves with a prepared guide: 5 + 5 planes a label, 12 + 3 of the guide."""
+    """Bytes that the Triton filter moves with a prepared guide: 5 + 5 planes a label, 12 + 3 of the guide."""
     images, labels, height, width = scores.shape
     return 4 * images * height * width * (10 * labels + 12 + 3)
 
@@ -72,14 +74,17 @@ def microseconds(call: Call, *, graph: bool = True) -> dict[str, float]:
 
 
 def copy_rate() -> float:
-    """Bytes a microsecond, read and written, of a copy from the GPU's memory to itself; in a graph it is slower."""
+    """Bytes a microsecond, read and written, of a copy within the GPU's memory (not in a graph, which is slower)."""
     source = torch.empty(2**28, device="cuda")
     target = torch.empty_like(source)
     return 2 * source.nbytes / microseconds(lambda: target.copy_(source), graph=False)["p50"]
 
 
-def tables() -> dict[str, Any] | str:
-    """Microseconds, and the share of the copy rate that the filter reaches; "not measured" without a GPU."""
+def measure() -> dict[str, Any] | str:
+    """Microseconds by size and call, and the share of the copy rate that the filter reaches.
+
+    Without a GPU "not measured".
+    """
     if not torch.cuda.is_available():
         return "not measured"
     rate = copy_rate()
@@ -90,21 +95,20 @@ def tables() -> dict[str, Any] | str:
             name: microseconds(call, graph=not name.endswith(PLAIN)) for name, call in calls(scores, guide).items()
         }
         share = filter_bytes(scores) / times[MEASURED]["p50"] / rate
-        report["x".join(map(str, scores.shape))] = times | {"share of the copy rate": round(share, 4)}
+        report["x".join(map(str, scores.shape))] = times | {SHARE: round(share, 4)}
     return report
 
 
-def print_tables(report: dict[str, Any] | str) -> None:
+def text(report: dict[str, Any] | str) -> str:
+    """What ``measure`` found as text, a table a size."""
     if isinstance(report, str):
-        print(f"\nGPU: {report}")
-        return
-    print(f"\nGPU: {report['device']}, copies {report['copy rate, GB/s']} GB/s; microseconds, peers with launches")
+        return report
+    tables = []
     for size, rows in report.items():
-        if not isinstance(rows, dict):
-            continue
-        print(f"\n{size:74}{'p20':>9}{'p50':>9}{'p80':>9}{'ratio':>8}")
-        for name, row in rows.items():
-            if isinstance(row, dict):
-                ratio = row["p50"] / rows[MEASURED]["p50"]
-                print(f"{name:74}{row['p20']:9.1f}{row['p50']:9.1f}{row['p80']:9.1f}{ratio:8.2f}")
-        print(f"{MEASURED}: {100 * rows['share of the copy rate']:.0f} % of the copy rate on the bytes that it moves")
+        if isinstance(rows, dict):
+            base = rows[MEASURED]["p50"]
+            times: Times = {name: {**row, "ratio": row["p50"] / base} for name, row in rows.items() if name != SHARE}
+            note = f"{MEASURED}: {100 * rows[SHARE]:.0f} % of the copy rate on the bytes that it moves"
+            tables.append(times_table(size, times, note).text())
+    head = f"{report['device']}, copies {report['copy rate, GB/s']} GB/s; microseconds, peers with launches"
+    return "\n\n".join([head, *tables])

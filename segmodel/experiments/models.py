@@ -1,5 +1,6 @@
 """Times of the model: its variants (Table 4), its parts, and its growth with the image."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import torch
 
 from segmodel.common.device import Precision, autocast, autocast_dtype, place
-from segmodel.experiments.timing import Call, compare, inputs
+from segmodel.experiments.timing import Call, Times, compare, inputs
 from segmodel.kernels import patch_rearrange
 from segmodel.model.config import VARIANTS, ModelConfig
 from segmodel.model.context_crf import ring_scores
@@ -21,18 +22,13 @@ SIZE = (300, 500)
 """Height and width of Table 4's image."""
 SIZES = ((150, 250), (300, 500), (600, 1000))
 TABLE_4 = ("unary", "context", "patch", "guide")
-Times = dict[str, dict[str, float | None]]
 
 
 def whole_models(
-    configs: dict[str, ModelConfig],
-    num_classes: int,
-    size: tuple[int, int],
-    *,
-    device: torch.device,
-    dtype: torch.dtype | None,
-) -> dict[str, Call]:
-    """One call a model: an image of ``size`` to scores; weights are random (times do not depend on them)."""
+    configs: Mapping[str, ModelConfig], num_classes: int, size: tuple[int, int], *,
+    device: torch.device, dtype: torch.dtype | None,
+) -> dict[str, Call]:  # fmt: skip
+    """A call of each model on an image of ``size`` (height, width); weights are random: times do not depend on them."""
     image = inputs(1, *size)[1].to(device).contiguous(memory_format=torch.channels_last)
     models = {name: place(Network(num_classes, config).eval(), device) for name, config in configs.items()}
 
@@ -46,21 +42,8 @@ def whole_models(
     return {name: partial(call, model) for name, model in models.items()}
 
 
-def time_models(
-    configs: dict[str, ModelConfig],
-    num_classes: int,
-    size: tuple[int, int],
-    *,
-    seconds: float,
-    device: torch.device,
-    dtype: torch.dtype | None,
-) -> Times:
-    """Table 4: milliseconds of whole models, which take turns; the ratio is of the minima, to the first."""
-    return compare(whole_models(configs, num_classes, size, device=device, dtype=dtype), seconds)
-
-
 def part_calls(model: Network, size: tuple[int, int], dtype: torch.dtype | None) -> dict[str, Call]:
-    """One call a part of the full model on a CPU, each on what the parts before it give."""
+    """A call of each part of the full model, on the CPU, on what the parts before it give."""
     head, device = model.head, torch.device("cpu")
     image = inputs(1, *size)[1].contiguous(memory_format=torch.channels_last)
     with torch.inference_mode(), autocast(device, dtype):
@@ -95,23 +78,17 @@ def part_calls(model: Network, size: tuple[int, int], dtype: torch.dtype | None)
 
 
 def model_tables(seconds: float, *, precision: Precision) -> dict[str, Times]:
-    """Table 4, the parts of the full model, and its growth with the image, on the CPU."""
+    """Times by title on the CPU: Table 4, the parts of the full model, and its growth with the image."""
     device = torch.device("cpu")
     dtype = autocast_dtype(precision, device)
-    words = f"ResNet-{PAPER.depth}, {CLASSES} classes, {dtype or torch.float32}"
-    height, width = SIZE
     configs = {name: replace(PAPER, **VARIANTS[name]) for name in TABLE_4}
-    tables = {
-        f"Table 4: {words}, one image of {width}x{height}": time_models(
-            configs, CLASSES, SIZE, seconds=seconds, device=device, dtype=dtype
-        )
-    }
-    model = place(Network(CLASSES, PAPER).eval(), device)
-    tables[f"Parts of the full model, {width}x{height}; ratio: share of the whole"] = compare(
-        part_calls(model, SIZE, dtype), seconds
-    )
-    for high, wide in SIZES:
-        calls = whole_models({name: configs[name] for name in ("unary", "guide")}, CLASSES, (high, wide),
-                             device=device, dtype=dtype)  # fmt: skip
-        tables[f"Growth: {wide}x{high}"] = compare(calls, seconds)
-    return tables
+
+    def table(names: Sequence[str], size: tuple[int, int]) -> Times:
+        chosen = {name: configs[name] for name in names}
+        return compare(whole_models(chosen, CLASSES, size, device=device, dtype=dtype), seconds)
+
+    words, size = f"ResNet-{PAPER.depth}, {CLASSES} classes, {dtype or torch.float32}", "{}x{}".format(*SIZE)
+    tables = {f"Table 4: {words}, one image of {size}": table(TABLE_4, SIZE)}
+    parts = part_calls(place(Network(CLASSES, PAPER).eval(), device), SIZE, dtype)
+    tables[f"Parts of the full model, {size}; ratio: share of the whole"] = compare(parts, seconds)
+    return tables | {f"Growth: {high}x{wide}": table(("unary", "guide"), (high, wide)) for high, wide in SIZES}

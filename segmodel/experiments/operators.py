@@ -1,14 +1,13 @@
-"""Times the operators against the peers that are installed."""
+"""Times of the operators beside the peers that are installed."""
 
 from functools import partial
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from segmodel.common.environment import peer
 from segmodel.experiments.dense_crf import dense_crf_scores, installed
-from segmodel.experiments.timing import Call, compare, inputs
+from segmodel.experiments.timing import Call, Times, compare, inputs
 from segmodel.kernels import guidance_crf, guided_filter
 
 FILTER_SIZES = ((21, 75, 125), (21, 300, 500), (19, 256, 512))  # labels, height, width
@@ -17,7 +16,11 @@ RADII = (3, 1, 7, 15, 31)
 
 
 def filter_calls(scores: Tensor, guide: Tensor, radius: int = 3) -> dict[str, Call]:
-    """The guided filter, guide moments included, as every library wants its arrays."""
+    """The guided filter of each library, guide moments included, on arrays as that library takes them.
+
+    Raises:
+        RuntimeError: OpenCV's result differs.
+    """
     calls: dict[str, Call] = {"segmodel": lambda: guided_filter(scores, guide, radius=radius)}
     cv2, kornia = peer("cv2"), peer("kornia.filters")
     if cv2 is not None and hasattr(cv2, "ximgproc"):
@@ -34,7 +37,7 @@ def filter_calls(scores: Tensor, guide: Tensor, radius: int = 3) -> dict[str, Ca
 
 
 def crf_calls(labels: int, height: int, width: int) -> dict[str, Call]:
-    """The guidance CRF as the paper uses it (quarter size, 3 iterations), at full size, and a dense CRF."""
+    """The guidance CRF as in the paper (quarter size, 3 iterations) and at full size, and a dense CRF."""
     (scores, guide), (small, small_guide) = inputs(labels, height, width), inputs(labels, height // 4, width // 4)
     small.requires_grad_()
     calls: dict[str, Call] = {
@@ -50,25 +53,15 @@ def crf_calls(labels: int, height: int, width: int) -> dict[str, Call]:
     return calls
 
 
-def print_table(title: str, rows: dict[str, dict[str, float | None]]) -> None:
-    print(f"\n{title}\n{'':38}{'p20':>9}{'p50':>9}{'p80':>9}{'min':>9}{'ratio':>8}{'peak MiB':>10}")
-    for name, row in rows.items():
-        times = "".join(f"{row[key]:9.2f}" for key in ("p20", "p50", "p80", "min"))
-        memory = "-" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"
-        print(f"{name:38}{times}{row['ratio']:8.2f}{memory:>10}")
-
-
-def operator_tables(seconds: float) -> dict[str, Any]:
-    """The guided filter and the guidance CRF against their peers, and how the filter grows with its radius."""
-    tables: dict[str, Any] = {}
-    for size in FILTER_SIZES:
-        scores, guide = inputs(*size)
-        calls = filter_calls(scores, guide)
-        tables["guided filter, guide moments included, {}x{}x{}".format(*size)] = compare(calls, seconds)
-    tables["guidance CRF of {}x{}x{}, quarter size unless it says full".format(*CRF_SIZE)] = compare(
-        crf_calls(*CRF_SIZE), seconds
-    )
-    scores, guide = inputs(*CRF_SIZE)
-    by_radius: dict[str, Call] = {f"radius {r}": partial(guided_filter, scores, guide, radius=r) for r in RADII}
-    tables["guided filter of {}x{}x{} by radius".format(*CRF_SIZE)] = compare(by_radius, seconds)
-    return tables
+def operator_tables(seconds: float) -> dict[str, Times]:
+    """Times by title: guided filter and guidance CRF beside their peers, and the filter at growing radii."""
+    contests: dict[str, dict[str, Call]] = {
+        "guided filter, guide moments included, {}x{}x{}".format(*size): filter_calls(*inputs(*size))
+        for size in FILTER_SIZES
+    }
+    size, (scores, guide) = "{}x{}x{}".format(*CRF_SIZE), inputs(*CRF_SIZE)
+    contests[f"guidance CRF of {size}, quarter size unless it says full"] = crf_calls(*CRF_SIZE)
+    contests[f"guided filter of {size} by radius"] = {
+        f"radius {radius}": partial(guided_filter, scores, guide, radius=radius) for radius in RADII
+    }
+    return {title: compare(calls, seconds) for title, calls in contests.items()}

@@ -1,27 +1,52 @@
-"""The runs of an ablation: planned, trained, and found again."""
+"""The runs of an ablation: planning them, training them, finding the finished ones."""
 
 import argparse
 import dataclasses
 import multiprocessing
+import os
 import re
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from segmodel.common import cli
 from segmodel.common.errors import UserError
+from segmodel.common.options import Section, option
 from segmodel.model.config import VARIANTS
 from segmodel.model.store import read_checkpoint
 from segmodel.training import run_folder
 from segmodel.training.run import train
 from segmodel.training.settings import SECTIONS, Config, resolve
 
-WITHOUT_EFFECT = ("workers", "checkpoint_minutes", "pictures", "keep_last", "tensorboard", "timeout_minutes")
-"""Settings of training that change no weight: runs that differ in them are the same run."""
+WITHOUT_EFFECT = {f"train.{name}" for name in ("workers", "checkpoint_minutes", "pictures", "keep_last", "tensorboard",
+                                               "timeout_minutes")}  # fmt: skip
+"""Settings that change no weight: runs that differ in nothing else are the same run."""
+
+
+@dataclass(frozen=True)
+class AblationOptions(Section):
+    """What to train and what to report; bounds and choices are checked when it is made."""
+
+    variants: tuple[str, ...] = option(tuple(VARIANTS), "variants, some of these")
+    seeds: tuple[int, ...] | None = option(None, "seeds; none: 0,1, with --report-only all that are there", at_least=0)
+    jobs: int = option(1, "runs trained at a time", at_least=1, at_most=4 * (os.cpu_count() or 1))
+    report_only: bool = option(False, "train nothing, report the finished runs; settings of training have no effect")
+    classes: str = option("", "also the mean IoU over these classes: names, separated by commas")
+    time_size: tuple[int, int] = option((300, 500), "HEIGHT,WIDTH of the image of Table 4", at_least=1, at_most=99999)
+    time_seconds: float = option(10.0, "time for each variant there", above=0)
+    dense: bool = option(True, "also the bilateral dense CRF, where pydensecrf is installed (slow)")
+    ceilings: bool = option(False, "also the best scores that codes of n x n can reach")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.variants:
+            if name not in VARIANTS:
+                raise UserError(f"variants: expected some of {', '.join(VARIANTS)}, got {name!r}")
 
 
 @dataclass(frozen=True)
@@ -39,7 +64,7 @@ class Run:
 
 
 def variant_config(base: Config, variant: str, seed: int) -> Config:
-    """The configuration of one run: what makes the variant comes last."""
+    """The configuration of one run: the base with what makes the variant, and the seed."""
     try:
         return dataclasses.replace(
             base,
@@ -50,30 +75,29 @@ def variant_config(base: Config, variant: str, seed: int) -> Config:
         raise UserError(f"--variants: {variant}: {error}") from error
 
 
+def settings_of(config: Config) -> dict[str, Any]:
+    """The settings that weights depend on, as "section.name"."""
+    values = {f"{part}.{name}": value for part in SECTIONS for name, value in vars(getattr(config, part)).items()}
+    return {name: value for name, value in values.items() if name not in WITHOUT_EFFECT}
+
+
 def differences(first: Config, second: Config) -> list[str]:
     """Settings that would give other weights: "section.name: one value or another"."""
-    found = []
-    for title in SECTIONS:
-        one, other = (dataclasses.asdict(getattr(config, title)) for config in (first, second))
-        found += [
-            f"{title}.{name}: {one[name]!r} or {other[name]!r}"
-            for name in one
-            if one[name] != other[name] and not (title == "train" and name in WITHOUT_EFFECT)
-        ]
-    return found
+    one, other = settings_of(first), settings_of(second)
+    return [f"{name}: {one[name]!r} or {other[name]!r}" for name in one if one[name] != other[name]]
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a run folder's last checkpoint is that of the whole training; False without one."""
+    """Whether a run folder holds the checkpoint of a finished training."""
     file = folder / "last.safetensors"
     return file.is_file() and bool(read_checkpoint(file, weights=False)[0].get("finished"))
 
 
 def check_folder(run: Run) -> None:
-    """A folder that is there must hold this very run.
+    """Checks that the folder of a run, where it exists, holds this very run.
 
     Raises:
-        UserError: it holds another one (the first difference is named), or something else.
+        UserError: it holds another one (the message names the first difference), or something else.
     """
     if not run.folder.exists():
         return
@@ -86,7 +110,7 @@ def check_folder(run: Run) -> None:
 
 
 def train_run(run: Run) -> int:
-    """Trains a run, or goes on with it, or does nothing if it is finished; returns the exit status."""
+    """Trains a run, or continues it, unless it is finished; returns the exit status."""
     if is_finished(run.folder):
         return 0
     print(f"\n{run.name}", flush=True)
@@ -95,12 +119,12 @@ def train_run(run: Run) -> int:
     if any(run.folder.glob("*.safetensors")):
         raise UserError(f"{run.folder}: expected last.safetensors beside its other checkpoints")
     if run.folder.exists():
-        shutil.rmtree(run.folder)  # stopped before its first checkpoint: nothing to go on from
+        shutil.rmtree(run.folder)  # stopped before its first checkpoint: nothing to resume
     return cli.run("train", lambda _: train(run.config, run.folder), [])
 
 
 def train_all(runs: Sequence[Run], *, jobs: int) -> int:
-    """Trains the runs, ``jobs`` at a time, and begins none after one has failed; returns that one's status, else 0."""
+    """Trains the runs, ``jobs`` at a time, and starts none after a failure; returns the status of that, else 0."""
     if jobs == 1:
         for run in runs:
             status = train_run(run)
@@ -120,15 +144,16 @@ def train_all(runs: Sequence[Run], *, jobs: int) -> int:
         return status
 
 
-def planned_runs(options: argparse.Namespace) -> list[Run]:
-    """Every variant with every seed, as the options describe them; whatever is there already must fit."""
-    if "seed" in vars(options):
+def planned_runs(given: argparse.Namespace, options: AblationOptions, output: Path) -> list[Run]:
+    """Every variant with every seed, with the settings of training in ``given``; folders that exist must fit."""
+    if "seed" in given:
         raise UserError("--seed: expected --seeds here, such as --seeds 0,1")
-    base = resolve(argparse.Namespace(**vars(options), variant="guide"))  # the full model
+    base = resolve(argparse.Namespace(**vars(given), variant="guide"))  # the full model
     runs = [
-        Run(variant, seed, options.output / "runs" / f"{variant}-seed{seed}", variant_config(base, variant, seed))
-        for seed in options.seeds
-        for variant in options.variants
+        Run(variant, seed, output / "runs" / f"{variant}-seed{seed}", variant_config(base, variant, seed))
+        for seed in sorted(set((0, 1) if options.seeds is None else options.seeds))
+        for variant in VARIANTS
+        if variant in options.variants
     ]
     for run in runs:
         check_folder(run)
@@ -137,29 +162,25 @@ def planned_runs(options: argparse.Namespace) -> list[Run]:
 
 def misfit(run: Run) -> str:
     """What in a run's model is not as its variant has it; "" if all is."""
-    model = run.config.model
-    off = [name for name, value in VARIANTS["unary"].items() if getattr(model, name) == value]
-    if run.variant in ("patch", "guide") and "patch_size" in off:
-        return f"patch_size {model.patch_size}"
-    if run.variant == "guide" and "guidance" in off:
-        return f"guidance {model.guidance}"
+    for name in {"patch": ["patch_size"], "guide": ["patch_size", "guidance"]}.get(run.variant, []):
+        value = getattr(run.config.model, name)
+        if value == VARIANTS["unary"][name]:
+            return f"{name} {value}"
     return next(iter(differences(run.config, variant_config(run.config, run.variant, run.seed))), "")
 
 
-def finished_runs(output: Path, variants: Sequence[str], seeds: Sequence[int] | None) -> tuple[list[Run], list[str]]:
-    """The finished runs in OUTPUT/runs, and in what they differ from the first beside variant and seed.
+def finished_runs(output: Path, options: AblationOptions) -> tuple[list[Run], list[str]]:
+    """The finished runs in OUTPUT/runs, and how they differ from the first beside variant and seed.
 
     Raises:
         UserError: there are none, a model is not what its folder's name says, or not all have the same data.
     """
     runs = []
-    for folder in sorted((output / "runs").glob("*-seed*")):
+    for folder in (output / "runs").glob("*-seed*"):
         match = re.fullmatch(r"([a-z]+)-seed(\d+)", folder.name)
-        if not match or match[1] not in variants or (seeds is not None and int(match[2]) not in seeds):
-            continue
-        if is_finished(folder):
-            config = run_folder.recorded_config(folder)
-            runs.append(Run(match[1], int(match[2]), folder, config))
+        wanted = match and match[1] in options.variants and (options.seeds is None or int(match[2]) in options.seeds)
+        if match and wanted and is_finished(folder):
+            runs.append(Run(match[1], int(match[2]), folder, run_folder.recorded_config(folder)))
     if not runs:
         raise UserError(f"{output / 'runs'}: expected finished runs named VARIANT-seedS, found none")
     runs.sort(key=lambda run: (list(VARIANTS).index(run.variant), run.seed))

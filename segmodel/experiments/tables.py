@@ -1,56 +1,70 @@
-"""Tables 3 and 4, figures 5 to 7 and their numbers, from finished runs: report.html, results.json and text."""
+"""Tables 3 and 4, figures 5 to 7 and their numbers, from finished runs: text, an HTML page and JSON values."""
 
-import argparse
 import dataclasses
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
 from segmodel.common import html, pictures
 from segmodel.common.device import autocast_dtype, choose_device
-from segmodel.common.environment import environment, versions
-from segmodel.common.files import json_text, write_atomically
+from segmodel.common.environment import environment
 from segmodel.common.options import to_toml
 from segmodel.common.tables import Table
-from segmodel.data import SegmentationData, open_data
+from segmodel.data import SegmentationData
 from segmodel.data.base import evenly_spaced
-from segmodel.evaluation.evaluate import class_numbers
 from segmodel.evaluation.metrics import bootstrap, mean_iou
 from segmodel.experiments.ceilings import ceilings
-from segmodel.experiments.models import time_models
+from segmodel.experiments.models import whole_models
 from segmodel.experiments.results import AS_IT_IS, DENSE, UNTRAINED, WIDTHS, Figures, run_figures
-from segmodel.experiments.runs import Run
+from segmodel.experiments.runs import AblationOptions, Run
+from segmodel.experiments.timing import Times, compare
+from segmodel.training.journal import Curve, loss_curve, read_metrics, score_curve
 from segmodel.training.settings import SECTIONS
 
 STEPS = (("unary", "context"), ("context", "patch"), ("patch", "guide"), ("aspp", "guide"), ("ppm", "guide"))
-"""Whose difference is of interest: what each part adds, and the whole against the peers."""
+"""Pairs of variants to compare: what each part adds, and the whole against the peers."""
 SHOWN = 8
 """Images drawn in the sheets, evenly spaced."""
 WHOLE, CLOSE_UP, ZOOM = 256, 72, 3
-"""Sides in pixels: of a whole image at most, of a close-up, and how often that is enlarged."""
+"""Sides in pixels: of a whole image at most, of a close-up; the enlargement of a close-up."""
+Part = Callable[[Figures], np.ndarray]
+"""Counts ``(N, 3, C)`` of some of the pixels."""
+ALL: Part = attrgetter("counts")
+OUTLINE: Part = attrgetter("boundary")
+Column = tuple[str, Part, Callable[[np.ndarray], np.ndarray]]
+"""Head of a column, the counts it is made from, and the figure of them."""
+
+
+def near(width: int) -> Part:
+    """Counts within so many pixels of a true boundary."""
+    return lambda figures: figures.trimap[:, WIDTHS.index(width)]
 
 
 @dataclass(frozen=True)
 class Result:
-    """A row of Table 3: one variant, or one way to refine it, over its seeds (in order)."""
+    """A row of Table 3: one variant, or one way to refine its scores, over its seeds (in order)."""
 
     name: str
     seeds: tuple[int, ...]
     figures: tuple[Figures, ...]
 
-    def counts(self, part: str = "counts", seeds: Sequence[int] | None = None) -> np.ndarray:
-        """``(seeds, N, ...)``: a part of the figures, of all seeds or some."""
+    def counts(self, part: Part = ALL, seeds: Sequence[int] | None = None) -> np.ndarray:
+        """``(seeds, N, 3, C)``: counts over all seeds or some."""
         chosen = self.seeds if seeds is None else seeds
-        return np.stack([getattr(self.figures[self.seeds.index(seed)], part) for seed in chosen])
+        return np.stack([part(self.figures[self.seeds.index(seed)]) for seed in chosen])
+
+    def percent(self, part: Part = ALL, classes: Sequence[int] | None = None) -> np.ndarray:
+        """``(seeds,)``: mIoU."""
+        return 100 * mean_iou(self.counts(part).sum(1), classes=classes)
 
 
 def results_of(runs: Sequence[Run], figures: dict[str, dict[str, Figures]]) -> dict[str, Result]:
-    """Rows of Table 3 by name: each variant, then its other refinements, which have all its seeds."""
+    """Rows of Table 3 by name: each variant, then the other ways to refine its scores, each over the seeds it has."""
     rows: dict[str, Result] = {}
     for variant in dict.fromkeys(run.variant for run in runs):
         mine = [run for run in runs if run.variant == variant]
@@ -63,7 +77,7 @@ def results_of(runs: Sequence[Run], figures: dict[str, dict[str, Figures]]) -> d
 
 
 def compared(results: dict[str, Result]) -> list[tuple[Result, Result, tuple[int, ...]]]:
-    """The differences of interest between what is there, with the seeds that both sides have."""
+    """The pairs of rows whose difference is of interest, with the seeds that both have."""
     wanted = [*STEPS, ("guide, guidance off", "guide")]
     wanted += [("patch", name) for name in results if name.startswith("patch, ")]
     wanted += [(f"patch, {DENSE}", f"patch, {name}") for name in UNTRAINED]
@@ -80,38 +94,34 @@ def compared(results: dict[str, Result]) -> list[tuple[Result, Result, tuple[int
 def table_3(results: dict[str, Result], classes: list[int]) -> Table:
     """mIoU of each row: mean over seeds, its interval, each seed."""
     seeds = sorted({seed for result in results.values() for seed in result.seeds})
-    subset = ["of --classes"] if classes else []
     rows = []
     for result in results.values():
         whole = bootstrap(result.counts(), draw_runs=True)
-        of_seed = dict(zip(result.seeds, 100 * mean_iou(result.counts().sum(1)), strict=True))
-        chosen = [100 * float(mean_iou(result.counts().sum(1), classes=classes).mean())] if classes else []
+        of_seed = dict(zip(result.seeds, result.percent().tolist(), strict=True))
+        chosen = [float(result.percent(classes=classes).mean())] if classes else []
         interval = "-" if math.isnan(whole.low) else f"{100 * whole.low:.1f} to {100 * whole.high:.1f}"
-        rows.append([result.name, 100 * whole.value, interval, *chosen]
-                    + [of_seed.get(seed) for seed in seeds])  # fmt: skip
+        rows.append([result.name, 100 * whole.value, interval, *chosen, *(of_seed.get(seed) for seed in seeds)])
+    subset = ["of --classes"] if classes else []
     head = ["variant", "mIoU %", "95 % interval", *subset, *(f"seed {seed}" for seed in seeds)]
     return Table("Table 3: mIoU", head, rows, "Intervals: bootstrap over images and seeds.")
 
 
-def gains_table(results: dict[str, Result], classes: list[int]) -> Table:
-    """Differences in mIoU, in points, paired over images and seeds."""
+def gains_table(title: str, results: dict[str, Result], columns: Sequence[Column], note: str = "") -> Table:
+    """Differences in points between the rows of ``compared``, paired over images and seeds."""
     rows = []
     for one, other, seeds in compared(results):
-        first, second = one.counts(seeds=seeds), other.counts(seeds=seeds)
-        gain = bootstrap(second, minus=first, draw_runs=True)
-        row = [f"{one.name} -> {other.name}", 100 * gain.value, _interval(gain.low, gain.high)]
-        if classes:
-            part = bootstrap(second, minus=first, draw_runs=True, figure=lambda c: mean_iou(c, classes=classes))
-            row += [100 * part.value, _interval(part.low, part.high)]
+        row: list[Any] = [f"{one.name} -> {other.name}"]
+        for _, part, figure in columns:
+            gain = bootstrap(other.counts(part, seeds), minus=one.counts(part, seeds), draw_runs=True, figure=figure)
+            row += [100 * gain.value, _interval(gain.low, gain.high)]
         rows.append([*row, len(seeds)])
-    more = ["of --classes", "interval of it"] if classes else []
-    head = ["step", "mIoU, points", "95 % interval", *more, "seeds"]
-    note = "Paired bootstrap over images and seeds; with few seeds the spread between trainings is known roughly only."
-    return Table("What each part adds", head, rows, note)
+    heads = [head for (name, *_), interval in zip(columns, ("95 % interval", "interval of it"), strict=False)
+             for head in (name, interval)]  # fmt: skip
+    return Table(title, ["step", *heads, "seeds"], rows, note)
 
 
 def _interval(low: float, high: float) -> str:
-    """A * where it leaves out 0; a dash where there is nothing to compare."""
+    """In percent, with a * where it leaves out 0; a dash where there is nothing to compare."""
     return "-" if math.isnan(low) else f"{100 * low:+.2f} to {100 * high:+.2f}{'' if low <= 0 <= high else ' *'}"
 
 
@@ -119,42 +129,16 @@ def boundary_table(results: dict[str, Result]) -> Table:
     """Boundary IoU, mIoU within each width of a boundary, and the time from scores to labels."""
     rows = []
     for result in results.values():
-        trimaps = mean_iou(result.counts("trimap").sum(1)).mean(0)
-        boundary = float(mean_iou(result.counts("boundary").sum(1)).mean())
-        seconds = np.min([figures.seconds.mean() for figures in result.figures])
-        rows.append([result.name, 100 * boundary, *(100 * trimaps).tolist(), 1000 * float(seconds)])
+        seconds = float(np.min([figures.seconds.mean() for figures in result.figures]))
+        means = [float(result.percent(part).mean()) for part in (OUTLINE, *map(near, WIDTHS))]
+        rows.append([result.name, *means, 1000 * seconds])
     head = ["variant", "Boundary IoU %", *(f"within {width}" for width in WIDTHS), "ms, scores to labels"]
     note = "Mean over seeds of Boundary IoU (2 % of the diagonal) and of mIoU within so many pixels of a true boundary."
     return Table("At boundaries (Fig. 6 in numbers)", head, rows, note)
 
 
-def boundary_gains(results: dict[str, Result], width: int = 5) -> Table:
-    """The same differences as in ``gains_table`` at boundaries."""
-    place = WIDTHS.index(width)
-    rows = []
-    for one, other, seeds in compared(results):
-        outline = bootstrap(other.counts("boundary", seeds), minus=one.counts("boundary", seeds), draw_runs=True)
-        first, second = (result.counts("trimap", seeds)[:, :, place] for result in (one, other))
-        near = bootstrap(second, minus=first, draw_runs=True)
-        rows.append([f"{one.name} -> {other.name}", 100 * outline.value, _interval(outline.low, outline.high),
-                     100 * near.value, _interval(near.low, near.high)])  # fmt: skip
-    head = ["step", "Boundary IoU, points", "95 % interval", f"mIoU within {width} pixels", "interval of it"]
-    return Table("What each part adds at boundaries", head, rows)
-
-
-def read_metrics(folder: Path) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
-    """Training loss, as means over sixtieths of the training, and validation mIoU (%) over steps."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    losses = [(line["step"], line["loss"]) for line in lines if line["kind"] == "train"]
-    chunk = max(1, len(losses) // 60)
-    parts = [losses[start : start + chunk] for start in range(0, len(losses), chunk)]
-    smooth = [(float(part[-1][0]), float(np.mean([loss for _, loss in part]))) for part in parts]
-    scores = [(float(line["step"]), 100 * line["miou"]) for line in lines if line["kind"] == "val" and line["miou"]]
-    return smooth, scores
-
-
-def mean_curve(curves: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, float]]:
-    """The mean over seeds where all have a point."""
+def mean_curve(curves: Sequence[Curve]) -> Curve:
+    """The mean over seeds at the steps that all of them have."""
     shared = set.intersection(*(set(dict(curve)) for curve in curves))
     return [(x, float(np.mean([dict(curve)[x] for curve in curves]))) for x in sorted(shared)]
 
@@ -164,9 +148,9 @@ def figure_7(runs: Sequence[Run]) -> tuple[list[str], Table]:
     losses, scores, rows = {}, {}, []
     for variant in dict.fromkeys(run.variant for run in runs):
         read = [read_metrics(run.folder) for run in runs if run.variant == variant]
-        losses[variant], scores[variant] = (mean_curve([one[part] for one in read]) for part in (0, 1))
-        curve = scores[variant]
-        before = [score for step, score in curve if step <= 0.76 * curve[-1][0]] if curve else []
+        losses[variant] = mean_curve([loss_curve(kinds["train"], 60)[0] for kinds in read])
+        curve = scores[variant] = mean_curve([score_curve(kinds["val"]) for kinds in read])
+        before = [score for step, score in curve if step <= 0.76 * curve[-1][0]]
         rows.append([variant, losses[variant][-1][1] if losses[variant] else None,
                      curve[-1][1] - before[-1] if before else None])  # fmt: skip
     blocks = [
@@ -175,97 +159,121 @@ def figure_7(runs: Sequence[Run]) -> tuple[list[str], Table]:
         html.curves(losses, x_label="step", y_label="training loss", caption="Means over sixtieths of the training."),
     ]
     head = ["variant", "last training loss", "mIoU, rise over the last quarter"]
-    return blocks, Table("Still rising?", head, rows, "Validations during training may use fewer images than the last.")
+    note = "Validations during training may use fewer images than the last one."
+    return blocks, Table("Still rising?", head, rows, note)
 
 
-def figure_5(results: dict[str, Result], data: SegmentationData, shown: list[int]) -> list[str]:
-    """Whole images and close-ups of the busiest boundary, the first seed of each row."""
+def figures_5_and_6(results: dict[str, Result], data: SegmentationData, shown: Sequence[int]) -> list[str]:
+    """Whole images, and close-ups of where they have most boundary; predictions of the first seed of each row."""
     names = [name for name in results if "guidance off" not in name]
-    sheets: tuple[list, list] = ([], [])
+    whole, close = [], []
     for place, index in enumerate(shown):
         sample = data[index]
-        maps = [sample.label] + [results[name].figures[0].labels[place] for name in names]
-        drawn = [sample.image] + [pictures.colourise(label, data.palette) for label in maps]
-        window = busiest_window(sample.label, CLOSE_UP)
+        labels = [sample.label, *(results[name].figures[0].labels[place] for name in names)]
+        row = pictures.row(sample.image, labels, data.palette)
+        window = pictures.busiest_window(sample.label, CLOSE_UP)
         step = -(-max(sample.label.shape) // WHOLE)  # every step-th pixel: a page of whole photographs would be huge
-        sheets[0].append([picture[::step, ::step] for picture in drawn])
-        sheets[1].append([picture[window].repeat(ZOOM, 0).repeat(ZOOM, 1) for picture in drawn])
-    order = "From left to right: input, truth, " + "; ".join(names) + "."
+        whole.append([picture[::step, ::step] for picture in row])
+        close.append([picture[window].repeat(ZOOM, 0).repeat(ZOOM, 1) for picture in row])
+    order = f"From left to right: input, truth, {'; '.join(names)}."
     return [
         html.heading("Fig. 5: predictions"),
-        html.picture(pictures.sheet(sheets[0]), order),
+        html.picture(pictures.sheet(whole), order),
         html.heading("Fig. 6: at boundaries"),
-        html.picture(pictures.sheet(sheets[1]), f"The {CLOSE_UP} x {CLOSE_UP} pixels with most boundary. {order}"),
+        html.picture(pictures.sheet(close), f"The {CLOSE_UP} x {CLOSE_UP} pixels with most boundary. {order}"),
     ]
 
 
-def busiest_window(label: np.ndarray, side: int) -> tuple[slice, slice]:
-    """The square (less at a small image) with most pixels whose right or lower neighbour has another label."""
-    edge = np.zeros(label.shape, np.int64)
-    edge[:, :-1] += label[:, 1:] != label[:, :-1]
-    edge[:-1] += label[1:] != label[:-1]
-    height, width = (min(side, length) for length in label.shape)
-    sums = np.pad(edge.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    inside = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
-    y, x = np.unravel_index(int(inside.argmax()), inside.shape)
-    return np.s_[y : y + height, x : x + width]
-
-
-def table_4(runs: Sequence[Run], data: SegmentationData, options: argparse.Namespace) -> tuple[Table, dict[str, Any]]:
-    """Inference time of each variant's whole model, its ratio to Unary."""
-    device = choose_device(runs[0].config.train.device)
-    dtype = autocast_dtype(runs[0].config.train.precision, device)
-    configs = {run.variant: run.config.model for run in runs}
-    height, width = options.time_size
-    times = time_models(configs, len(data.classes), options.time_size, seconds=options.time_seconds, device=device,
-                        dtype=dtype)  # fmt: skip
+def table_4(times: Times, conditions: str) -> Table:
+    """Inference time of each variant's whole model, and its ratio to the first."""
     rows = [[name, row["min"], row["p50"], row["ratio"]] for name, row in times.items()]
-    note = (f"One image of {width} x {height}, {device}, {dtype or 'torch.float32'}; the variants take turns in one "
-            f"process; the ratio is of the minima, to {next(iter(times))}.")  # fmt: skip
-    return Table("Table 4: inference time", ["variant", "min ms", "median ms", "ratio"], rows, note), times
+    note = f"{conditions}; the variants take turns in one process; the ratio is of the minima, to {next(iter(times))}."
+    return Table("Table 4: inference time", ["variant", "min ms", "median ms", "ratio"], rows, note)
 
 
 def ceilings_table(data: SegmentationData) -> Table:
-    """See ``ceilings``."""
+    """The best scores that codes of each resolution can reach, see ``ceilings``."""
     rows = [[f"1/{cell}", 100 * row["blocks"], 100 * row["bilinear"]] for cell, row in ceilings(data).items()]
     note = ("mIoU on the validation labels, no training. Blocks: one label a cell, those that give the best mIoU; "
             "bilinear: scores a cell, fitted to the labels through bilinear up-sampling.")  # fmt: skip
     return Table("What codes of C x n x n can reach", ["resolution", "blocks", "bilinear"], rows, note)
 
 
-def write_report(runs: Sequence[Run], notes: Sequence[str], options: argparse.Namespace) -> None:
-    """Evaluates what is not yet evaluated, prints the tables, writes report.html and results.json."""
-    output, train = options.output, runs[0].config.train
-    data = open_data(train.data, split="val")
-    classes = class_numbers(options.classes, data.classes)
-    shown = evenly_spaced(len(data), SHOWN)
+@dataclass(frozen=True)
+class Ablation:
+    """What an ablation found; ``figures`` are blocks of a page, ``milliseconds`` the times of Table 4."""
+
+    runs: Sequence[Run]
+    notes: Sequence[str]
+    data: SegmentationData
+    tables: Sequence[Table]
+    figures: Sequence[str]
+    milliseconds: Times
+
+    @property
+    def facts(self) -> str:
+        data, folder = self.runs[0].config.train.data, self.runs[0].folder.parent
+        return f"{data}, val: {len(self.data)} images; {len(self.runs)} runs in {folder}"
+
+    def text(self) -> str:
+        """The tables for a terminal."""
+        return "\n\n".join([self.facts, *self.notes, *(table.text() for table in self.tables)])
+
+    def page(self) -> str:
+        """report.html."""
+        last = self.runs[-1]
+        settings = to_toml({title: getattr(last.config, title) for title in SECTIONS})
+        notes = [html.paragraph(f"Unlike the others: {note}") for note in self.notes]
+        blocks = [html.paragraph(self.facts), *notes, *(table.html() for table in self.tables), *self.figures]
+        blocks += [html.heading(f"Configuration of {last.name}"), html.configuration(settings)]
+        blocks += [html.heading("Versions"), html.configuration(environment())]
+        return html.page(f"Ablation on {self.data.name}", blocks)
+
+    def values(self) -> dict[str, Any]:
+        """The content of results.json."""
+        machine = environment()
+        return {
+            "data": self.runs[0].config.train.data, "images": len(self.data), "classes": list(self.data.classes),
+            "notes": list(self.notes), "runs": {run.name: dataclasses.asdict(run.config) for run in self.runs},
+            "tables": {table.title: table.records() for table in self.tables}, "milliseconds": self.milliseconds,
+            "environment": machine, "versions": machine["versions"],
+        }  # fmt: skip
+
+
+def evaluate_runs(
+    runs: Sequence[Run], notes: Sequence[str], data: SegmentationData, *, classes: list[int], options: AblationOptions
+) -> Ablation:
+    """All tables and figures; runs whose figures are kept in DIR/figures are not evaluated again.
+
+    Args:
+        notes: how runs differ from the first. classes: numbers of those that get a mean of their own, or none.
+    """
+    train = runs[0].config.train
     device = choose_device(train.device)
     dtype = autocast_dtype(train.precision, device)
+    shown = evenly_spaced(len(data), SHOWN)
     figures = {
-        run.name: run_figures(run.folder, output / "figures" / f"{run.name}.npz", data, shown=shown, device=device,
-                              dtype=dtype, dense=not options.no_dense)
+        run.name: run_figures(run.folder, run.folder.parents[1] / "figures" / f"{run.name}.npz", data, shown=shown,
+                              device=device, dtype=dtype, dense=options.dense)
         for run in runs
     }  # fmt: skip
     results = results_of(runs, figures)
+    models = {run.variant: run.config.model for run in runs}
+    calls = whole_models(models, len(data.classes), options.time_size, device=device, dtype=dtype)
+    times = compare(calls, options.time_seconds)
     curves, rising = figure_7(runs)
-    times, milliseconds = table_4(runs, data, options)
-    tables = [table_3(results, classes), gains_table(results, classes), boundary_table(results),
-              boundary_gains(results), times, rising]  # fmt: skip
-    if options.ceilings:
-        tables.append(ceilings_table(data))
-    facts = f"{train.data}, val: {len(data)} images; {len(runs)} runs in {output / 'runs'}"
-    blocks = [html.paragraph(facts), *(html.paragraph(f"Unlike the others: {note}") for note in notes)]
-    blocks += [table.html() for table in tables] + curves + figure_5(results, data, shown)
-    configuration = to_toml({title: getattr(runs[-1].config, title) for title in SECTIONS})
-    blocks += [html.heading(f"Configuration of {runs[-1].name}"), html.configuration(configuration)]
-    blocks += [html.heading("Versions"), html.configuration(environment() | versions())]
-    print("\n\n".join([facts, *notes, *(table.text() for table in tables)]))
-    write_atomically(output / "report.html", html.page(f"Ablation on {data.name}", blocks))
-    content = {
-        "data": train.data, "images": len(data), "classes": list(data.classes), "notes": list(notes),
-        "runs": {run.name: dataclasses.asdict(run.config) for run in runs},
-        "tables": {table.title: [dict(zip(table.head, row, strict=True)) for row in table.rows] for table in tables},
-        "milliseconds": milliseconds, "environment": environment(), "versions": versions(),
-    }  # fmt: skip
-    write_atomically(output / "results.json", json_text(content, indent=1) + "\n")
-    print(f"\nreport: {output / 'report.html'}\nfigures: {output / 'results.json'}")
+    gains: list[Column] = [("mIoU, points", ALL, mean_iou)]
+    gains += [("of --classes", ALL, partial(mean_iou, classes=classes))] if classes else []
+    boundary: list[Column] = [("Boundary IoU, points", OUTLINE, mean_iou), ("mIoU within 5 pixels", near(5), mean_iou)]
+    note = "Paired bootstrap over images and seeds; with few seeds the spread between trainings is known roughly only."
+    size = "One image of {} x {}".format(*options.time_size)
+    tables = [
+        table_3(results, classes),
+        gains_table("What each part adds", results, gains, note),
+        boundary_table(results),
+        gains_table("What each part adds at boundaries", results, boundary),
+        table_4(times, f"{size}, {device}, {dtype or 'torch.float32'}"),
+        rising,
+        *([ceilings_table(data)] if options.ceilings else []),
+    ]
+    return Ablation(runs, notes, data, tables, [*curves, *figures_5_and_6(results, data, shown)], times)

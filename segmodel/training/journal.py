@@ -1,5 +1,8 @@
-"""What a run shows of itself: metrics.jsonl, TensorBoard, pictures of fixed validation images."""
+"""The record of a run: metrics.jsonl, written and read, TensorBoard, pictures of fixed validation images."""
 
+import json
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +19,11 @@ from segmodel.inference.views import label_maps
 from segmodel.model.network import Network
 
 COLUMNS = "input, truth, guidance off, on, boundaries: black in both, blue in the truth alone, red predicted alone"
-"""What a row of a sheet shows."""
+"""Columns of a sheet of pictures."""
 LONGEST = 640
-"""Pixels of the longer side of a picture in a sheet: Pillow refuses to open sheets of 180 million pixels."""
+"""Pixels of the longer side of a picture in a sheet, at most: Pillow refuses to open 180 million pixels."""
+Curve = list[tuple[float, float]]
+"""Steps and values."""
 
 
 def summary_writer() -> Any:
@@ -35,7 +40,7 @@ def summary_writer() -> Any:
 
 
 class Journal:
-    """The lines of a run's metrics.jsonl, each an object with its kind and step, and the same for TensorBoard."""
+    """Writes metrics.jsonl, a line an object with "kind" and "step", and the same to TensorBoard."""
 
     def __init__(self, folder: Path, *, tensorboard: bool, first: int = 0):
         self.folder = folder
@@ -49,7 +54,7 @@ class Journal:
                 self.board.add_scalar(f"{kind}/{name}", value, step)
 
     def picture(self, step: int, pixels: np.ndarray) -> Path:
-        """Keeps a sheet as pictures/step_NUMBER.png."""
+        """Writes a sheet to pictures/step_NUMBER.png."""
         path = self.folder / "pictures" / f"step_{step:06d}.png"
         path.parent.mkdir(exist_ok=True)
         pictures.save_picture(path, pixels)
@@ -62,16 +67,42 @@ class Journal:
             self.board.close()
 
 
+def read_metrics(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The lines of a run's metrics.jsonl by kind: "start", "train", "val", "final".
+
+    Raises:
+        OSError, ValueError, LookupError, TypeError: no such file, or a line that ``Journal`` does not write.
+    """
+    kinds: dict[str, list[dict[str, Any]]] = {"start": [], "train": [], "val": [], "final": []}
+    for text in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        line = json.loads(text)
+        kinds.setdefault(line["kind"], []).append(line)
+    return kinds
+
+
+def loss_curve(steps: Sequence[Mapping[str, Any]], points: int) -> tuple[Curve, int]:
+    """The training loss as means over equal numbers of steps, about ``points`` of them, and that number of steps."""
+    losses = [(line["step"], line["loss"]) for line in steps if line["loss"] is not None]
+    size = max(1, len(losses) // points)
+    means = [np.mean(losses[first : first + size], axis=0).tolist() for first in range(0, len(losses), size)]
+    return [(step, loss) for step, loss in means], size
+
+
+def score_curve(validations: Sequence[Mapping[str, Any]], name: str = "miou") -> Curve:
+    """Validation figures in percent; NaN where there is none."""
+    return [(line["step"], math.nan if line[name] is None else 100 * line[name]) for line in validations]
+
+
 def validation_sheet(
     model: Network, data: SegmentationData, *, palette: np.ndarray, count: int, dtype: torch.dtype | None
 ) -> np.ndarray:
-    """``COLUMNS`` of evenly spaced images, a row each; large ones are made smaller, and labels thinned out."""
+    """``COLUMNS`` of evenly spaced images, one a row, each no longer than ``LONGEST``."""
     rows = []
     for index in evenly_spaced(len(data), count):
         sample = data[index]
         with evaluating(model):
             labels = sample.label, *label_maps(model, sample.image, modes=(False, True), dtype=dtype)
         truth, off, on = (pictures.reduced(label, LONGEST, labels=True) for label in labels)
-        drawn = [pictures.colourise(label, palette) for label in (truth, off, on)]
-        rows.append([pictures.reduced(sample.image, LONGEST), *drawn, pictures.boundaries(on, truth)])
+        row = pictures.row(pictures.reduced(sample.image, LONGEST), (truth, off, on), palette)
+        rows.append([*row, pictures.boundaries(on, truth)])
     return pictures.sheet(rows)

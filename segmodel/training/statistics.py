@@ -1,11 +1,23 @@
-"""Batch-norm statistics computed anew at the end of a training (Sec. 7.1.2)."""
+"""Batch-norm statistics recomputed after a training (Sec. 7.1.2)."""
 
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
-from segmodel.common.device import evaluating
+from segmodel.common.device import autocast, evaluating
+from segmodel.model.network import Network
+
+
+def recompute(model: Network, images: Iterable[Tensor], dtype: torch.dtype | None) -> int:
+    """``recompute_batch_norm`` of a network on batches ``(N, 3, H, W)`` in 0..255; ``dtype``: see ``autocast``."""
+    device = next(model.parameters()).device
+
+    def forward(batch: Tensor) -> None:
+        with autocast(device, dtype):
+            model.head.feature_context(model.features(batch))  # the peers have batch norms there
+
+    return recompute_batch_norm(model, forward, images)
 
 
 @torch.no_grad()

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from segmodel.common import distributed
-from segmodel.common.device import autocast, autocast_dtype, place
+from segmodel.common.device import autocast_dtype, place
 from segmodel.common.errors import UserError
 from segmodel.common.files import write_atomically
 from segmodel.data import AugmentedData, DataError, open_data
@@ -25,12 +25,11 @@ from segmodel.evaluation.evaluate import evaluate, result_json
 from segmodel.evaluation.metrics import Scores, table
 from segmodel.model.network import Network
 from segmodel.model.store import build_network, load_initial_model, momentum_in, read_checkpoint, save_checkpoint
-from segmodel.training import journal, report
+from segmodel.training import journal, report, statistics
 from segmodel.training.batches import Batch, BatchKeys, Timed, load_batches, steps_per_epoch
 from segmodel.training.optimisation import make_optimizer, momentum_of, poly_rate, restore_momentum, training_step
 from segmodel.training.run_folder import keep_steps
 from segmodel.training.settings import Config
-from segmodel.training.statistics import recompute_batch_norm
 
 
 class StopSignal:
@@ -299,12 +298,7 @@ class Trainer:
         """Batch-norm statistics anew, the final figures, checkpoint, pictures and report."""
         count = round(self.config.train.batch_norm_epochs * self.steps_per_epoch)
         batches = bar(self.batches(self.total, self.total + count), desc="batch norm", total=count, unit="batch")
-
-        def forward(images: Tensor) -> None:
-            with autocast(self.device, self.dtype):
-                self.model.head.feature_context(self.model.features(images))  # the peers have batch norms there
-
-        recompute_batch_norm(self.model, forward, (batch.images for batch in batches))
+        statistics.recompute(self.model, (batch.images for batch in batches), self.dtype)
         off, on = self.validate()
         classes = self.data.classes
         self.log("final", guidance_off=result_json(off, classes), guidance_on=result_json(on, classes))

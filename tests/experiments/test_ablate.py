@@ -16,10 +16,11 @@ from PIL import Image
 from segmodel import ablate, train
 from segmodel.common import cli
 from segmodel.common.options import to_toml
+from segmodel.common.pictures import busiest_window
 from segmodel.common.tables import Table
 from segmodel.data import open_data
-from segmodel.experiments import results, runs
-from segmodel.experiments.tables import _interval, busiest_window, mean_curve
+from segmodel.experiments import dense_crf, results, runs
+from segmodel.experiments.tables import _interval, mean_curve
 from segmodel.model.config import VARIANTS
 from segmodel.training import settings, trainer
 from segmodel.training.run import asdict_shallow
@@ -28,7 +29,7 @@ TINY = [
     "--data", "scenes:train=8,val=3", "--depth", "18", "--width", "4", "--stem-width", "4", "--label-hidden", "4",
     "--batch-size", "4", "--crop", "64,64", "--epochs", "2", "--workers", "0", "--pictures", "0", "--precision",
     "float32", "--rings", "[1,2]", "--label-pool", "5", "--device", "cpu", "--batch-norm-epochs", "0", "--joint-from",
-    "0.5", "--time-size", "40x30", "--time-seconds", "0.01",
+    "0.5", "--time-size", "30,40", "--time-seconds", "0.01",
 ]  # fmt: skip
 
 
@@ -54,7 +55,7 @@ def test_leaves_runs_report_and_figures(done: Path) -> None:
     content = json.loads((done / "results.json").read_text())
     names = [row["variant"] for row in content["tables"]["Table 3: mIoU"]]
     untrained = [f"patch, {name}" for name in results.UNTRAINED]
-    dense = [f"patch, {results.DENSE}"] if results.dense_crf() else []
+    dense = [f"patch, {results.DENSE}"] if dense_crf.installed() else []
     assert names == ["unary", "patch", *untrained, *dense, "guide", "guide, guidance off"]
     steps = [row["step"] for row in content["tables"]["What each part adds"]]
     assert "patch -> guide" in steps
@@ -102,7 +103,7 @@ def test_an_interrupted_ablation_goes_on(done: Path, tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(trainer, "training_step", step)
     assert run(tmp_path, "--variants", "unary", "--seeds", "0") == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command continues" in capsys.readouterr().err
     assert json.loads((tmp_path / "runs" / "unary-seed0" / "last.json").read_text())["step"] == 3
     assert run(tmp_path, "--variants", "unary", "--seeds", "0") == 0
     assert count == 4
@@ -219,10 +220,10 @@ def test_mistakes_are_one_line(done: Path, tmp_path: Path, capsys: pytest.Captur
     (wrong / "patch-seed0").symlink_to(done / "runs" / "unary-seed0")
     cases = [
         ((done, "--variants", "unary,soup"), "--variants: expected some of unary, context"),
-        ((done, "--seeds", "0,x"), "--seeds: expected whole numbers"),
+        ((done, "--seeds", "0,x"), "--seeds: expected a list of"),
         ((done, "--seed", "3"), "--seed: expected --seeds here"),
-        ((done, "--time-size", "500"), "--time-size: expected WIDTHxHEIGHT"),
-        ((done, "--jobs", "0"), "--jobs: expected 1 to"),
+        ((done, "--time-size", "500"), "--time-size: expected a list of 2"),
+        ((done, "--jobs", "0"), "--jobs: expected at least 1"),
         (
             (done, "--variants", "guide", "--seeds", "0", "--rate", "0.5"),
             "another configuration: train.rate: 0.05 or 0.5",
@@ -248,7 +249,7 @@ def test_runs_of_one_configuration_differ_in_nothing_whatever_their_variant(tmp_
         config = runs.variant_config(base, variant, 0)
         (folder / "config.toml").write_text(to_toml(asdict_shallow(config)))
     monkeypatch.setattr(runs, "is_finished", lambda folder: True)
-    found, notes = runs.finished_runs(tmp_path, list(VARIANTS), None)
+    found, notes = runs.finished_runs(tmp_path, runs.AblationOptions())
     assert [run.variant for run in found] == list(VARIANTS)
     assert notes == []
 

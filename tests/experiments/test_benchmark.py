@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from segmodel import benchmark
-from segmodel.common import cli, environment
+from segmodel.common import cli
 from segmodel.experiments import models, operators, timing
 from segmodel.model.config import ModelConfig
 
@@ -51,7 +51,7 @@ def test_a_peer_that_disagrees_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
         class ximgproc:
             createGuidedFilter = staticmethod(lambda picture, radius, eps: Filter())
 
-    monkeypatch.setattr(environment, "peer", lambda name: OpenCV if name == "cv2" else None)
+    monkeypatch.setattr(operators, "peer", lambda name: OpenCV if name == "cv2" else None)
     with pytest.raises(RuntimeError, match="differ"):
         operators.filter_calls(*timing.inputs(2, 20, 24))
 

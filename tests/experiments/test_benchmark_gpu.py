@@ -21,12 +21,11 @@ def test_calls_on_the_torch_path() -> None:
     assert gpu.filter_bytes(scores) == 4 * 12 * 13 * (2 * 10 + 15)
 
 
-def test_what_is_printed(capsys: pytest.CaptureFixture) -> None:
+def test_what_is_printed() -> None:
     row = {"p20": 1.0, "p50": 2.0, "p80": 3.0}
     times = {gpu.MEASURED: row, "other": {**row, "p50": 5.0}, "share of the copy rate": 0.5}
-    gpu.print_tables({"device": "A", "copy rate, GB/s": 4000, "1x2x3x4": times})
-    out = capsys.readouterr().out
-    assert "GPU: A, copies 4000 GB/s" in out
+    out = gpu.text({"device": "A", "copy rate, GB/s": 4000, "1x2x3x4": times})
+    assert "A, copies 4000 GB/s" in out
     assert "2.50" in out
     assert "50 % of the copy rate" in out
 
@@ -34,6 +33,6 @@ def test_what_is_printed(capsys: pytest.CaptureFixture) -> None:
 @pytest.mark.gpu
 def test_tables_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "SIZES", ((1, 2, 40, 50),))
-    report = gpu.tables()
+    report = gpu.measure()
     assert isinstance(report, dict)
     assert 0 < report["1x2x40x50"]["share of the copy rate"] < 1

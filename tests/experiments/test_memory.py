@@ -1,10 +1,13 @@
 """Activation checkpointing: the same numbers from less memory; and the command that counts it."""
 
+import json
+
 import pytest
 import torch
 
-from segmodel import memory
+from segmodel import benchmark
 from segmodel.common import cli
+from segmodel.experiments import memory
 from segmodel.model.config import ModelConfig
 from segmodel.model.resnet import ResNet
 from segmodel.segmodel import SegModel
@@ -65,12 +68,14 @@ def test_activation_bytes_of_a_single_convolution_are_its_input_and_the_losses_t
     assert 0 <= count - (4 * 192 + 4 * 192 + 8 * 64 + 64) < 64
 
 
-def test_the_command_reports_at_most_half_and_the_peak(capsys):
-    arguments = ["--depth", "50", "--crop", "97,97", "--image", "65,130", "--classes", "4"]
-    assert cli.run("memory", memory.main, arguments) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert float(lines[2].split("(")[1].split()[0]) <= 0.5
-    loaded, peak = (float(line.split()[-2]) for line in lines[4:6])
+def test_the_command_reports_at_most_half_and_the_peak(tmp_path, capsys):
+    file = tmp_path / "figures.json"
+    arguments = ["--only", "memory", "--depth", "50", "--crop", "97,97", "--image", "65,130", "--classes", "4"]
+    assert cli.run("benchmark", benchmark.main, [*arguments, "--json", str(file)]) == 0
+    text = capsys.readouterr().out
+    assert "ResNet-50, 4 classes, float32; training step of 2 crops of 97x97, inference on an image of 65x130" in text
+    plain, recomputed, loaded, peak = (row["MiB"] for row in json.loads(file.read_text())["memory"])
+    assert recomputed <= 0.5 * plain
     assert 100 < loaded <= peak
-    assert cli.run("memory", memory.main, ["--crop", "9"]) == 2
+    assert cli.run("benchmark", benchmark.main, ["--only", "memory", "--crop", "9"]) == 2
     assert "--crop" in capsys.readouterr().err

@@ -15,6 +15,7 @@ from PIL import Image
 
 from segmodel import report
 from segmodel.common import cli, html
+from segmodel.common.tables import Table
 
 NASTY = "<script>alert('&\"')</script>"
 
@@ -54,7 +55,7 @@ def test_a_page_is_well_formed_escaped_and_needs_nothing_beside_it():
     blocks = [
         html.heading(NASTY),
         html.paragraph(NASTY),
-        html.table([NASTY, "x"], [[NASTY, 1.234], ["b", float("nan")]], caption=NASTY),
+        Table(NASTY, [NASTY, "x"], [[NASTY, 1.234], ["b", float("nan")]], NASTY).html(),
         html.picture(np.zeros((4, 5, 3), np.uint8), NASTY),
         html.curves({NASTY: [(0, 1), (1, 2)]}, x_label=NASTY, y_label=NASTY, caption=NASTY),
         html.configuration(NASTY),
@@ -81,7 +82,7 @@ def test_a_picture_is_kept_to_the_last_bit():
 
 def test_a_table_checks_its_rows():
     with pytest.raises(ValueError, match="rows: expected 2 cells, got 1"):
-        html.table(["a", "b"], [["x"]])
+        Table("", ["a", "b"], [["x"]])
 
 
 numbers = st.one_of(st.floats(-1e9, 1e9), st.just(float("nan")), st.just(float("inf")))
