@@ -61,7 +61,12 @@ def make_parser() -> cli.Parser:
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs trained at a time (default: 1)")
     parser.add_argument("--report-only", action="store_true", help="train nothing, report the finished runs (settings "
                         "of training have no effect)")  # fmt: skip
-    parser.add_argument("--classes", help="also the mean IoU over these classes: names, separated by commas")
+    parser.add_argument(
+        "--classes",
+        type=lambda text: [name.strip() for name in text.split(",")],
+        default=(),
+        help="also the mean IoU over these classes: names, separated by commas",
+    )
     parser.add_argument("--time-size", default="500x300", metavar="WxH", help="image of Table 4 (default: 500x300)")
     parser.add_argument("--time-seconds", type=float, default=10.0, metavar="S", help="time for each variant there")
     parser.add_argument("--no-dense", action="store_true", help="without the bilateral dense CRF (slow; pydensecrf)")

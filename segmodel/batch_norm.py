@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     model = place(build_network(source, card, tensors, Network), device)
     data, validation = (open_data(train.data, split=split) for split in ("train", "val"))
     check_classes(source, model.classes, data)
-    (before,) = evaluate(model, validation, dtype=dtype, description="before")
+    before = evaluate(model, validation, dtype=dtype, description="before")["model"]
     per_epoch = steps_per_epoch(len(data), train.batch_size)
     count = max(1, round(options.epochs * per_epoch))
     first = card.get("total_steps", 0)  # samples that the training has not seen, as at its own end
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
 
     bar = tqdm(batches, "batch norm", count, unit="batch", disable=None)
     recompute_batch_norm(model, forward, (batch.images for batch in bar))
-    (after,) = evaluate(model, validation, dtype=dtype, description="after")
+    after = evaluate(model, validation, dtype=dtype, description="after")["model"]
     save_checkpoint(output, model, {**card, "scores": result_json(after, data.classes)})
     print(f"{train.data}, val: mIoU {100 * before.miou:.2f} before, {100 * after.miou:.2f} after {count} batches")
     print(f"checkpoint: {output}")

@@ -114,4 +114,4 @@ def pictures_in(folder: Path) -> list[Path]:
 def _labels(model: Network, image: np.ndarray, guidance: bool | None) -> np.ndarray:
     with evaluating(model):
         dtype = autocast_dtype("auto", next(model.parameters()).device)
-        return label_maps(model, image, modes=[guidance], dtype=dtype)[0]
+        return label_maps(model, image, guidance={"model": guidance}, dtype=dtype)["model"]

@@ -19,11 +19,11 @@ from segmodel.common.options import to_toml
 from segmodel.common.tables import Table
 from segmodel.data import SegmentationData, open_data
 from segmodel.data.base import evenly_spaced
-from segmodel.evaluation.evaluate import class_numbers
+from segmodel.evaluation.evaluate import Evaluation, class_numbers
 from segmodel.evaluation.metrics import bootstrap, mean_iou
 from segmodel.experiments.ceilings import ceilings
 from segmodel.experiments.models import time_models
-from segmodel.experiments.results import AS_IT_IS, DENSE, UNTRAINED, WIDTHS, Figures, run_figures
+from segmodel.experiments.results import AS_IT_IS, DENSE, UNTRAINED, WIDTHS, run_figures
 from segmodel.experiments.runs import Run
 from segmodel.training.settings import SECTIONS
 
@@ -41,7 +41,7 @@ class Result:
 
     name: str
     seeds: tuple[int, ...]
-    figures: tuple[Figures, ...]
+    figures: tuple[Evaluation, ...]
 
     def counts(self, part: str = "counts", seeds: Sequence[int] | None = None) -> np.ndarray:
         """``(seeds, N, ...)``: a part of the figures, of all seeds or some."""
@@ -49,7 +49,7 @@ class Result:
         return np.stack([getattr(self.figures[self.seeds.index(seed)], part) for seed in chosen])
 
 
-def results_of(runs: Sequence[Run], figures: dict[str, dict[str, Figures]]) -> dict[str, Result]:
+def results_of(runs: Sequence[Run], figures: dict[str, dict[str, Evaluation]]) -> dict[str, Result]:
     """Rows of Table 3 by name: each variant, then its other refinements, which have all its seeds."""
     rows: dict[str, Result] = {}
     for variant in dict.fromkeys(run.variant for run in runs):

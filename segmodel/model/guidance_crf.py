@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from segmodel.kernels import backend, guidance_crf
+from segmodel.model.config import ModelConfig
 from segmodel.model.guided_filter import check_settings, guide_from_image
 
 
@@ -51,6 +52,20 @@ class GuidanceCRF(nn.Module):
         potts = 1.0 - torch.eye(num_classes)
         self.compatibility = nn.Parameter(potts, requires_grad=learn_compatibility)
         self.weight = nn.Parameter(torch.tensor(float(weight)), requires_grad=learn_weight)
+
+    @classmethod
+    def configured(cls, num_classes: int, config: ModelConfig) -> "GuidanceCRF":
+        """The untrained guidance CRF of a configuration; it learns where that trains it jointly."""
+        learned = config.guidance == "joint" and config.guidance_iterations > 0
+        return cls(
+            num_classes,
+            radius=config.guidance_radius,
+            eps=config.guidance_eps,
+            iterations=config.guidance_iterations,
+            weight=config.guidance_weight,
+            learn_compatibility=config.learn_compatibility and learned,
+            learn_weight=learned,
+        )
 
     def forward(self, scores: Tensor, image: Tensor) -> Tensor:
         backend.check_map("scores", scores)

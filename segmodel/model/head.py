@@ -109,6 +109,12 @@ class SegmentationHead(nn.Module):
             return self.up(scores)
         return enlarge(scores, self.factor)
 
+    def guided(self, guidance: bool | None) -> GuidanceCRF | None:
+        """The guidance CRF if it is switched on; None follows the configuration, see ``forward``."""
+        if guidance is None:
+            guidance = self.guidance == "joint" or (self.guidance == "inference" and not self.training)
+        return self.crf if guidance else None
+
     def refine(self, scores: Tensor, image: Tensor, *, guidance: bool) -> Tensor:
         """Guidance CRF (Algorithm 1), then fixed bilinear up-sampling to the image's size."""
         height, width = image.shape[-2:]
@@ -119,6 +125,5 @@ class SegmentationHead(nn.Module):
 
     def forward(self, features: Tensor, image: Tensor, *, guidance: bool | None = None) -> Tensor:
         """``guidance=None`` follows the configuration: joint always, "inference" in evaluation mode only."""
-        if guidance is None:
-            guidance = self.guidance == "joint" or (self.guidance == "inference" and not self.training)
+        guidance = self.guided(guidance) is not None
         return self.refine(self.coarse(features, (image.shape[-2], image.shape[-1])), image, guidance=guidance)
