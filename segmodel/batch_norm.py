@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     model = place(build_network(source, card, tensors, Network), device)
     data, validation = (open_data(train.data, split=split) for split in ("train", "val"))
     check_classes(source, model.classes, data)
-    (before,) = evaluate(model, validation, dtype=dtype, description="before")
+    before = evaluate(model, validation, dtype=dtype, description="before")["model"]
     count = max(1, round(options.epochs * steps_per_epoch(len(data), train.batch_size)))
     first = card.get("total_steps", 0)  # samples that the training has not seen, as at its own end
     keys = BatchKeys(len(data), train.batch_size, train.seed, first, first + count)
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
     batches = load_batches(augmented, keys, workers=train.workers, device=device)
     bar = tqdm(batches, "batch norm", count, unit="batch", disable=None)
     statistics.recompute(model, (batch.images for batch in bar), dtype)
-    (after,) = evaluate(model, validation, dtype=dtype, description="after")
+    after = evaluate(model, validation, dtype=dtype, description="after")["model"]
     save_checkpoint(output, model, {**card, "scores": result_json(after, data.classes)})
     print(f"{train.data}, val: mIoU {100 * before.miou:.2f} before, {100 * after.miou:.2f} after {count} batches")
     print(f"checkpoint: {output}")

@@ -1,4 +1,4 @@
-"""Segments pictures: for each a label PNG with a palette, and an overlay to look at.
+"""Segments pictures: each gets a label PNG with a palette, and an overlay to look at.
 
 python -m segmodel.predict RUN photo.jpg folder_of_photos --output predictions
 python -m segmodel.predict RUN photos --output predictions --write labels,probabilities --scales 0.75,1,1.25 --mirror
@@ -9,20 +9,43 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
 
 from segmodel.common import cli
 from segmodel.common.errors import DataError, UserError
+from segmodel.common.options import Section, add_flags, from_flags, option
 from segmodel.common.pictures import overlay, save_label, save_picture, save_probabilities
 from segmodel.data.cityscapes import CLASSES, IDS
 from segmodel.data.images import picture_endings, pictures_below, read_image
-from segmodel.inference.settings import add_inference_options, guidance_modes, inference_config, load_for_inference
+from segmodel.inference.settings import GUIDANCE, add_inference_options, load_for_inference
 from segmodel.inference.views import Prediction, predict_images, same_size_batches
 from segmodel.model.network import Network
 
 KINDS = {"labels": ".png", "overlay": "_overlay.png", "probabilities": ".npz"}
+
+
+@dataclass(frozen=True)
+class Options(Section):
+    """What is predicted and written."""
+
+    write: tuple[str, ...] = option(
+        ("labels", "overlay"), "labels: NAME.png with a palette; overlay: NAME_overlay.png; probabilities: NAME.npz, "
+        "float16 (C, H, W)"
+    )  # fmt: skip
+    ids: Literal["classes", "cityscapes", "ade20k"] = option(
+        "classes", "values of the label files: class numbers, Cityscapes' ids, or class numbers + 1 as in ADE20K"
+    )
+    overwrite: bool = option(False, "replace predictions that are there already")
+    guidance: Literal["configured", "on", "off"] | None = option(None, GUIDANCE)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for kind in self.write or ("",):
+            if kind not in KINDS:
+                raise UserError(f"write: expected some of {', '.join(KINDS)}, got {kind!r}")
 
 
 @dataclass(frozen=True)
@@ -34,7 +57,7 @@ class Job:
 
 
 def find_images(paths: Iterable[str]) -> list[tuple[Path, Path]]:
-    """(file, name under the output without ending) of each picture; folders are searched through."""
+    """(file, path below the output folder without ending) of each picture, also of those in folders at any depth."""
     known = picture_endings()
     found: list[tuple[Path, Path]] = []
     for text in paths:
@@ -52,7 +75,11 @@ def find_images(paths: Iterable[str]) -> list[tuple[Path, Path]]:
 
 
 def find_targets(images: Sequence[tuple[Path, Path]], kinds: Sequence[str], output: Path) -> list[dict[str, Path]]:
-    """The files to write for each picture, by kind: none twice, and none of the pictures themselves."""
+    """The files to write for each picture, by kind.
+
+    Raises:
+        UserError: a file would be written twice, or is one of the pictures.
+    """
     pictures = {file.resolve() for file, _ in images}
     taken: dict[Path, Path] = {}
     targets = [{kind: output / f"{name}{KINDS[kind]}" for kind in kinds} for _, name in images]
@@ -66,7 +93,7 @@ def find_targets(images: Sequence[tuple[Path, Path]], kinds: Sequence[str], outp
 
 
 def label_ids(kind: str, model: Network) -> np.ndarray:
-    """The value that a label file has for each class ``(C,)`` uint8: its number, Cityscapes' id, or number + 1."""
+    """The value in label files of each class, ``(C,)`` uint8: its number, Cityscapes' id, or its number + 1."""
     numbers = np.arange(model.num_classes, dtype=np.uint8)
     if kind == "classes":
         return numbers
@@ -97,36 +124,23 @@ def write(job: Job, prediction: Prediction, *, ids: np.ndarray, model: Network) 
             raise UserError(f"--output: {error.filename or file}: cannot be written ({error.strerror})") from error
 
 
-def parse_kinds(text: str) -> list[str]:
-    kinds = [part.strip() for part in text.split(",")]
-    for kind in kinds:
-        if kind not in KINDS:
-            raise UserError(f"--write: expected some of {', '.join(KINDS)}, got {kind!r}")
-    return kinds
-
-
 def main(arguments: Sequence[str]) -> int:
     parser = cli.Parser("predict", __doc__)
     parser.add_argument("run", help="run folder (its best checkpoint) or checkpoint file")
     parser.add_argument("images", nargs="+", metavar="IMAGE|FOLDER", help="pictures, or folders of pictures")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
-    parser.add_argument("--write", default="labels,overlay", metavar="KIND,...", help="labels: NAME.png with a "
-                        "palette; overlay: NAME_overlay.png; probabilities: NAME.npz, float16 (C, H, W) "
-                        "(default: labels,overlay)")  # fmt: skip
-    parser.add_argument("--ids", choices=("classes", "cityscapes", "ade20k"), default="classes", help="values of the "
-                        "label files: class numbers, Cityscapes' ids, or class numbers + 1 as in ADE20K "
-                        "(default: classes)")  # fmt: skip
-    parser.add_argument("--overwrite", action="store_true", help="replace predictions that are there already")
-    add_inference_options(parser, modes=("configured", "on", "off"))
-    options = parser.parse_args(arguments)
-    config, modes = inference_config(options), tuple(guidance_modes(options).values())
-    kinds, images, output = parse_kinds(options.write), find_images(options.images), Path(options.output)
-    targets = find_targets(images, kinds, output)
+    add_flags(parser, {"results": Options})
+    add_inference_options(parser)
+    given = parser.parse_args(arguments)
+    options: Options = from_flags(given, Options)
+    images, output = find_images(given.images), Path(given.output)
+    targets = find_targets(images, options.write, output)
     there = [file for files in targets for file in files.values() if file.exists()]
     if there and not options.overwrite:
         raise UserError(f"{there[0]}: exists already (--overwrite replaces it)")
-    models, dtype = load_for_inference([options.run, *options.ensemble], options)
-    ids = label_ids(options.ids, models[0])
+    setup = load_for_inference(given.run, given, options.guidance)
+    model = setup.models[0]
+    ids = label_ids(options.ids, model)
     unreadable: list[str] = []
 
     def jobs() -> Iterator[Job]:
@@ -137,10 +151,12 @@ def main(arguments: Sequence[str]) -> int:
                 unreadable.append(str(error))
 
     with tqdm(total=len(images), unit="image", disable=None) as progress:
-        for batch, pixels in same_size_batches(jobs(), config.batch_size, image=lambda job: job.pixels):
-            prediction = predict_images(models, pixels, modes=modes, config=config, dtype=dtype)[0]
+        for batch, pixels in same_size_batches(jobs(), setup.config.batch_size, image=lambda job: job.pixels):
+            (prediction,) = predict_images(
+                setup.models, pixels, guidance=setup.guidance, config=setup.config, dtype=setup.dtype
+            ).values()
             for index, job in enumerate(batch):
-                write(job, prediction.image(index), ids=ids, model=models[0])
+                write(job, prediction.image(index), ids=ids, model=model)
             progress.update(len(batch))
     print(f"{len(images) - len(unreadable)} pictures segmented, in {output}")
     for line in unreadable[:-1]:

@@ -6,10 +6,9 @@
 The settings that suit a model's scores are found by `python -m segmodel.tune`; --settings reads its file.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +17,10 @@ from segmodel.common import cli
 from segmodel.common.errors import UserError
 from segmodel.common.files import output_file, replacing
 from segmodel.common.labels import voc_palette
+from segmodel.common.options import add_flags, build, flag_values
 from segmodel.common.pictures import save_label, save_picture
 from segmodel.data.images import read_image
-from segmodel.inference.refinement import Refinement, own_settings, read_scores, read_settings, refine
-
-
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """A flag for each field of ``Refinement``; absent ones stay out of the namespace."""
-    for item in fields(Refinement):
-        text = f"{item.metadata['help']} (default: {item.default}; {item.metadata['source']})"
-        parser.add_argument(f"--{item.name}", type=type(item.default), default=argparse.SUPPRESS, help=text)
+from segmodel.inference.refinement import Refinement, read_scores, read_settings, refine
 
 
 def _read_mask(path: Path) -> np.ndarray:
@@ -41,7 +34,7 @@ def _read_mask(path: Path) -> np.ndarray:
 
 
 def _write(path: Path, result: np.ndarray, *, soft: bool) -> None:
-    """Logits or a mask as .npy; as PNG their labels, or the mask in 0..255."""
+    """Writes logits or a mask: .npy as they are, .png the labels or the mask in 0..255."""
     if path.suffix.lower() == ".npy":
         with replacing(path) as partial, partial.open("wb") as file:
             np.save(file, result)
@@ -59,11 +52,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--output", required=True, metavar="FILE", help=".png: labels or mask; .npy: logits or mask")
     parser.add_argument("--overwrite", action="store_true", help="replace the output if it is there already")
     parser.add_argument("--settings", metavar="FILE", help="settings that segmodel.tune wrote; flags override them")
-    add_settings(parser)
+    add_flags(parser, {"settings": Refinement})
     options = parser.parse_args(arguments)
     output = output_file("--output", options.output, endings=(".png", ".npy"), overwrite=options.overwrite)
-    settings = read_settings(options.settings) if options.settings else {}
-    settings |= {item.name: vars(options)[item.name] for item in fields(Refinement) if item.name in vars(options)}
+    kept = read_settings(options.settings) if options.settings else {}
+    settings = asdict(build(Refinement, kept, flag_values(options, {"": Refinement}).get("", {})))
     image, _ = read_image(Path(options.image))
     source = Path(options.scores)
     scores = read_scores(source) if source.suffix.lower() == ".npy" else _read_mask(source)
@@ -79,7 +72,7 @@ def main(arguments: Sequence[str]) -> int:
         _write(output, refined, soft=scores.dtype.kind == "f")
     except OSError as error:
         raise UserError(f"--output: {output}: cannot be written ({error.strerror})") from error
-    used = ", ".join(f"{name} {value}" for name, value in asdict(own_settings(settings, None)).items())
+    used = ", ".join(f"{name} {value}" for name, value in settings.items())
     print(f"{output}: {refined.shape[-1]}x{refined.shape[-2]}, {used}")
     return 0
 

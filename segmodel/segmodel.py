@@ -71,7 +71,7 @@ class SegModel(Network):
         picture = pixels(image)
         with evaluating(self):
             dtype = autocast_dtype("auto", self.image_mean.device)
-            return label_maps(self, picture, modes=[guidance], dtype=dtype)[0]
+            return label_maps(self, picture, guidance={"model": guidance}, dtype=dtype)["model"]
 
 
 def pixels(image: Any) -> np.ndarray:

@@ -9,9 +9,8 @@ weight 0 is among them: where no refinement helps, none is the result.
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import torch
@@ -23,13 +22,31 @@ from segmodel.common.device import autocast, autocast_dtype, choose_device, plac
 from segmodel.common.environment import versions
 from segmodel.common.errors import UserError
 from segmodel.common.files import json_text, output_file, write_output
+from segmodel.common.options import Section, add_flags, from_flags, option
+from segmodel.common.tables import Table
 from segmodel.data import DataError, Sample, SegmentationData, open_data
 from segmodel.data.base import evenly_spaced
 from segmodel.evaluation.evaluate import check_classes
 from segmodel.experiments.tuning import TRIMAP, Labelled, Metric, report, tune_refinement
 from segmodel.inference.refinement import Refinement, as_tensor, check_logits, read_scores
+from segmodel.inference.settings import DEVICE
 from segmodel.model.network import Network
 from segmodel.model.store import load_network
+
+
+@dataclass(frozen=True)
+class Options(Section):
+    """On which images the settings are found and judged."""
+
+    split: str = option("train", "part of the data to tune on")
+    images: int = option(24, "evenly spaced images of it; 0: all", at_least=0)
+    metric: Metric = option("miou", "what to maximise")
+    stride: int = option(4, "blocks of the CRF; 1: full size", at_least=1)
+    report: str | None = option(None, "then judge the settings on this part of the data")
+    report_images: int = option(0, "evenly spaced images of it; 0: all", at_least=0)
+    output: str | None = option(None, "write settings and figures to this file, for segmodel.refine")
+    overwrite: bool = option(False, "replace the output if it is there already")
+    device: str = option("auto", DEVICE)
 
 
 def scores_of(source: str, device: str, data: SegmentationData) -> Callable[[Sample], np.ndarray]:
@@ -74,52 +91,41 @@ def labelled(
         yield logits, sample.image, sample.label
 
 
-def table(result: Mapping[str, Mapping[str, float]]) -> str:
+def table(title: str, result: Mapping[str, Mapping[str, float]]) -> Table:
+    """Figures of ``report`` in percent, and how they change."""
     names = {"miou": "mIoU", "boundary_iou": "Boundary IoU", f"trimap_{TRIMAP}": f"trimap {TRIMAP} px"}
-    lines = [f"{'%':<14}{'before':>9}{'after':>9}{'change':>9}"]
     before, after = result["before"], result["after"]
-    for key, title in names.items():
-        change = after[key] - before[key]
-        lines.append(f"{title:<14}{100 * before[key]:>9.2f}{100 * after[key]:>9.2f}{100 * change:>+9.2f}")
+    rows = [[name, 100 * before[key], 100 * after[key], f"{100 * (after[key] - before[key]):+.2f}"]
+            for key, name in names.items()]  # fmt: skip
     more = max(0, 1000 * (after["seconds"] - before["seconds"]))
-    return "\n".join([*lines, f"{more:.0f} ms an image"])
+    return Table(title, ["%", "before", "after", "change"], rows, f"{more:.0f} ms an image")
 
 
 def make_parser() -> cli.Parser:
     parser = cli.Parser("tune", __doc__ or "")
     parser.add_argument("scores", metavar="SCORES|RUN", help="folder of NAME.npy logits, or a run or checkpoint")
     parser.add_argument("--data", required=True, help="as for segmodel.train, such as folder:PATH")
-    parser.add_argument("--split", default="train", help="part of the data to tune on (default: train)")
-    parser.add_argument("--images", type=int, default=24, help="evenly spaced images of it (default: 24; 0: all)")
-    parser.add_argument("--metric", choices=get_args(Metric), default="miou", help="what to maximise (default: miou)")
-    parser.add_argument("--stride", type=int, default=4, help="blocks of the CRF; 1: full size (default: 4)")
-    parser.add_argument("--report", metavar="SPLIT", help="then judge the settings on this part of the data")
-    parser.add_argument("--report-images", type=int, default=0, help="evenly spaced images of it (default: 0, all)")
-    parser.add_argument("--output", metavar="FILE", help="write settings and figures here, for segmodel.refine")
-    parser.add_argument("--overwrite", action="store_true", help="replace the output if it is there already")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: a GPU where there is one)")
+    add_flags(parser, {"tuning": Options})
     return parser
 
 
 def main(arguments: Sequence[str]) -> int:
-    options = make_parser().parse_args(arguments)
-    for name, least in (("images", 0), ("report_images", 0), ("stride", 1)):
-        if getattr(options, name) < least:
-            raise UserError(f"--{name.replace('_', '-')}: expected at least {least}, got {getattr(options, name)}")
+    given = make_parser().parse_args(arguments)
+    options: Options = from_flags(given, Options)
     output = output_file("--output", options.output, overwrite=options.overwrite) if options.output else None
-    data = open_data(options.data, split=options.split)
-    held_out = open_data(options.data, split=options.report) if options.report else None
-    scores = scores_of(options.scores, options.device, data)
+    data = open_data(given.data, split=options.split)
+    held_out = open_data(given.data, split=options.report) if options.report else None
+    scores = scores_of(given.scores, options.device, data)
     samples = list(labelled(data, options.images, scores, "scores"))
     try:
         tuned = tune_refinement(samples, metric=options.metric, start=Refinement(stride=options.stride))
     except ValueError as error:
-        raise UserError(f"{options.scores}: {error}") from error
+        raise UserError(f"{given.scores}: {error}") from error
     settings = asdict(tuned.settings)
     print(", ".join(f"{name} {value:g}" for name, value in settings.items()))
-    print(f"{options.data}, {options.split}, {len(samples)} images: {options.metric} {100 * tuned.before:.2f} -> "
+    print(f"{given.data}, {options.split}, {len(samples)} images: {options.metric} {100 * tuned.before:.2f} -> "
           f"{100 * tuned.after:.2f} ({len(tuned.tried)} settings tried)")  # fmt: skip
-    content = {"settings": settings, "data": options.data, "split": options.split, "images": len(samples),
+    content = {"settings": settings, "data": given.data, "split": options.split, "images": len(samples),
                "metric": options.metric, "before": tuned.before, "after": tuned.after}  # fmt: skip
 
     def keep() -> None:
@@ -134,9 +140,9 @@ def main(arguments: Sequence[str]) -> int:
         except (UserError, DataError):
             raise
         except ValueError as error:
-            raise UserError(f"{options.scores}: {error}") from error
+            raise UserError(f"{given.scores}: {error}") from error
         count = len(evenly_spaced(len(held_out), options.report_images))
-        print(f"\n{options.data}, {options.report}, {count} images:\n{table(result)}")
+        print("\n" + table(f"{given.data}, {options.report}, {count} images:", result).text())
         content["report"] = {"split": options.report, "images": count, **result}
         keep()
     return 0

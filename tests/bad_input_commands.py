@@ -117,7 +117,11 @@ COMMANDS = [
     Kind("tune: part that is none", command(*TUNING, "--split", "lava"), "lava"),
     Kind("tune: fewer images than none", command(*TUNING, "--images", "-1"), "--images: expected at least 0, got -1"),
     Kind("tune: stride of nothing", command(*TUNING, "--stride", "0"), "--stride: expected at least 1, got 0"),
-    Kind("tune: unknown metric", command(*TUNING, "--metric", "gold"), "--metric: invalid choice: 'gold'"),
+    Kind(
+        "tune: unknown metric",
+        command(*TUNING, "--metric", "gold"),
+        "--metric: expected one of miou, boundary_iou, got 'gold'",
+    ),
     Kind("tune: settings into no folder", command(*TUNING, "--output", "no/x.json"), "expected a file in an existing"),
     Kind("tune: output is there", given("x.json", "mine", *TUNING, "--output", "x.json"), "x.json: exists already"),
     Kind("tune: no samples", lambda r: tune_refinement([]), "at least one sample, got 'miou' and 0"),

@@ -33,7 +33,7 @@ def main(run: str, output: str) -> None:
         draw.text((GAP + step * column, 4), title, "black", font)
     for row, (index, (top, left)) in enumerate(SCENES.items()):
         sample = data[index]
-        maps = [sample.label, *label_maps(model, sample.image, modes=(False, True))]
+        maps = [sample.label, *label_maps(model, sample.image, guidance={"off": False, "on": True}).values()]
         truth, off, on = (colourise(labels, data.palette) for labels in maps)
         near = np.s_[top : top + CLOSE, left : left + CLOSE]
         for column, pixels in enumerate((sample.image, truth, off, on, off[near], on[near])):

@@ -57,7 +57,7 @@ def predicted(folder: Path, count: int) -> Iterator[None]:
             model = SegModel.load(folder / "run")
         height, width = sizes[index % len(sizes)]
         Image.new("RGB", (width, height), (index % 256, 9, 9)).save(folder / "x.png")
-        label = label_maps(model, read_image(folder / "x.png")[0], modes=[True])[0]
+        label = label_maps(model, read_image(folder / "x.png")[0], guidance={"on": True})["on"]
         save_label(folder / "y.png", label, model.palette)
         yield
 

@@ -19,6 +19,8 @@ LESS_MEMORY = {
     "predict": "--window, smaller --scales or --batch-size",
 }
 """What takes less memory, by command."""
+RENAMED = {"--limit": "--images"}
+"""Flags of former versions -> what they are called now."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -38,7 +40,9 @@ class Parser(argparse.ArgumentParser):
         options, unknown = self.parse_known_args(args, namespace)
         if unknown:
             flags = [text.partition("=")[0] for text in unknown if text.startswith("--")]
-            near = [name for flag in flags for name in difflib.get_close_matches(flag, self._option_string_actions, 1)]
+            known = self._option_string_actions
+            renamed = {flag: [RENAMED[flag]] for flag in flags if RENAMED.get(flag) in known}
+            near = [name for flag in flags for name in renamed.get(flag) or difflib.get_close_matches(flag, known, 1)]
             hint = f" (did you mean {', '.join(near)}?)" if near else ""
             self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
         return options

@@ -1,7 +1,7 @@
-"""Boundaries of label maps: distances to them, Boundary IoU (Cheng et al., CVPR 2021), trimaps (Fig. 6 in numbers).
+"""Boundaries of label maps: distance to the nearest, Boundary IoU (Cheng et al., CVPR 2021), trimaps (Fig. 6).
 
 A boundary runs between two pixels of different labels. Ignored pixels (255) are a label of their own: published labels
-mark objects' outlines so, and what lies on the other side of such a band is near a boundary too.
+mark the outlines of objects with them, and what lies on the other side of such a band is near a boundary too.
 """
 
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from segmodel.common.labels import IGNORE
-from segmodel.evaluation.metrics import ConfusionMatrix
+from segmodel.evaluation.metrics import class_counts, histograms
 
 
 def boundary_distance(label: np.ndarray, *, limit: int) -> np.ndarray:
-    """Distance in pixels from each pixel ``(H, W)`` to the nearest one of another label; inf beyond ``limit``.
+    """Exact Euclidean distance in pixels ``(H, W)`` to the nearest pixel of another label; inf beyond ``limit``.
 
-    The two pixels on either side of a boundary have distance 1. Euclidean, exact, in ``2 limit + 1`` passes.
+    The two pixels on either side of a boundary have distance 1. Takes ``2 limit + 1`` passes.
     """
     far = limit + 1
     dtype = np.int16 if 2 * far * far < 2**15 else np.int64
@@ -33,7 +33,7 @@ def boundary_distance(label: np.ndarray, *, limit: int) -> np.ndarray:
 
 
 def near_outline(label: np.ndarray, *, limit: int) -> np.ndarray:
-    """Which pixels ``(H, W)`` have another label, or the outside, in the square of radius ``limit`` around them."""
+    """Mask ``(H, W)`` of the pixels that have another label, or the outside, in the square of radius ``limit``."""
     padded = np.pad(label.astype(np.int16), 1, constant_values=-1)
     whole_in_row = _distance_in_row(padded, limit + 1) > limit
     columns = np.where(whole_in_row, padded, -1).T  # runs down a column of pixels whose part of the row is whole
@@ -54,28 +54,21 @@ def _distance_in_row(values: np.ndarray, far: int) -> np.ndarray:
 
 
 def boundary_counts(prediction: np.ndarray, label: np.ndarray, num_classes: int, *, ratio: float = 0.02) -> np.ndarray:
-    """Counts ``(3, C)`` whose IoU is the Boundary IoU: of each mask only the pixels near its own outline remain.
+    """Counts ``(3, C)`` of one image whose IoU is the Boundary IoU: only the pixels near the outline of their own mask.
 
-    Near is within ``ratio`` of the picture's diagonal (rounded, at least one pixel), in chessboard distance, and the
-    picture's border is part of the outline, as in the authors' code. Ignored pixels are cut out of both masks, so
-    that a perfect prediction scores 1. One image's counts; they add up over images as those of ``metrics`` do.
+    Near means within ``ratio`` of the image's diagonal (rounded, at least one pixel) in chessboard distance, and the
+    image's border is part of the outline, as in the authors' code. Ignored pixels are cut out of both masks, so that a
+    perfect prediction scores 1.
     """
     limit = max(1, round(ratio * float(np.hypot(*label.shape))))
     cut = np.where(label == IGNORE, IGNORE, prediction).astype(np.uint8)
     near_truth, near_prediction = (near_outline(mask, limit=limit) & (label != IGNORE) for mask in (label, cut))
-    kept = (label[near_truth & near_prediction & (label == cut)], label[near_truth], cut[near_prediction])
-    return np.stack([np.bincount(pixels, minlength=num_classes) for pixels in kept])
+    both = near_truth & near_prediction & (label == cut)
+    return histograms(label[both], label[near_truth], cut[near_prediction], num_classes=num_classes)
 
 
-def trimap_counts(
-    prediction: np.ndarray, label: np.ndarray, num_classes: int, *, widths: Sequence[int]
-) -> list[np.ndarray]:
-    """Counts ``(3, C)`` of the pixels within each width of a true boundary (Euclidean; the border is none)."""
+def trimap_counts(prediction: np.ndarray, label: np.ndarray, num_classes: int, *, widths: Sequence[int]) -> np.ndarray:
+    """Counts ``(len(widths), 3, C)`` of pixels within each width of a true boundary (the image's border is none)."""
     distance = boundary_distance(label, limit=max(widths))
-    counts = []
-    for width in widths:
-        near = distance <= width
-        matrix = ConfusionMatrix(num_classes)
-        matrix.update(prediction[near], label[near])
-        counts.append(matrix.class_counts())
-    return counts
+    bands = [distance <= width for width in widths]
+    return np.stack([class_counts(prediction[near], label[near], num_classes) for near in bands])

@@ -3,7 +3,8 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,108 +19,137 @@ from segmodel.common.files import json_text
 from segmodel.data import SegmentationData
 from segmodel.data.base import evenly_spaced
 from segmodel.evaluation.boundary import boundary_counts, trimap_counts
-from segmodel.evaluation.metrics import ConfusionMatrix, Scores, scores
-from segmodel.inference.views import InferenceConfig, predict_images, same_size_batches
+from segmodel.evaluation.metrics import Scores, class_counts, scores
+from segmodel.inference.views import CONFIGURED, Guidance, InferenceConfig, predict_images, same_size_batches
 from segmodel.model.network import Network
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One result on N images: int64 counts ``(N, 3, C)`` (see ``metrics``), of all pixels and of those at boundaries.
+    """One result on N images, as int64 counts of each (see ``metrics``).
 
-    ``boundary``: counts whose IoU is Boundary IoU. ``trimap``: by width. Both are empty where they were not asked for.
+    counts: ``(N, 3, C)``, of all pixels. boundary: ``(N, 3, C)``, whose IoU is Boundary IoU, or empty. trimap:
+    ``(N, len(widths), 3, C)``, of the pixels within each width of a true boundary. seconds: ``(N,)``, from scores to
+    labels, backbone and context CRF not included. labels: ``(H, W)`` uint8 of the images that were to be shown.
     """
 
     names: tuple[str, ...]
     counts: np.ndarray
     boundary: np.ndarray
-    trimap: dict[int, np.ndarray]
+    trimap: np.ndarray
+    seconds: np.ndarray
+    labels: tuple[np.ndarray, ...] = ()
+    widths: tuple[int, ...] = ()
 
     @property
     def scores(self) -> Scores:
         return scores(self.counts.sum(0))
 
 
+class Counter:
+    """Counts one image after the other; ``evaluation()`` is the result on all of them.
+
+    Args:
+        boundary: share of the diagonal for Boundary IoU; None leaves it out. widths: of the trimaps, in pixels.
+    """
+
+    def __init__(self, num_classes: int, *, boundary: float | None = None, widths: Sequence[int] = ()):
+        self.num_classes, self.ratio, self.widths = num_classes, boundary, tuple(widths)
+        self.names: list[str] = []
+        self.parts: dict[str, list] = {name: [] for name in ("counts", "boundary", "trimap", "seconds", "labels")}
+
+    def add(
+        self, prediction: np.ndarray, label: np.ndarray, *, name: str = "", seconds: float = 0.0, shown: bool = False
+    ) -> None:
+        """Counts an image; ``shown``: its predicted labels are kept."""
+        classes, parts = self.num_classes, self.parts
+        self.names.append(name)
+        parts["counts"].append(class_counts(prediction, label, classes))
+        parts["seconds"].append(seconds)
+        if self.ratio is not None:
+            parts["boundary"].append(boundary_counts(prediction, label, classes, ratio=self.ratio))
+        if self.widths:
+            parts["trimap"].append(trimap_counts(prediction, label, classes, widths=self.widths))
+        if shown:
+            parts["labels"].append(prediction)
+
+    def evaluation(self) -> Evaluation:
+        images, classes, parts = len(self.names), self.num_classes, self.parts
+        counts, boundary = (np.array(parts[part], np.int64).reshape(-1, 3, classes) for part in ("counts", "boundary"))
+        trimap = np.array(parts["trimap"], np.int64).reshape(images, len(self.widths), 3, classes)
+        seconds = np.array(parts["seconds"], np.float64)
+        return Evaluation(tuple(self.names), counts, boundary, trimap, seconds, tuple(parts["labels"]), self.widths)
+
+
 def evaluate_images(
     models: Sequence[Network],
     data: SegmentationData,
     *,
-    modes: Sequence[bool | None] = (None,),
+    guidance: Mapping[str, Guidance | Sequence[Guidance]] = CONFIGURED,
     config: InferenceConfig | None = None,
     dtype: torch.dtype | None = None,
     boundary: float | None = None,
     widths: Sequence[int] = (),
+    shown: Collection[int] = (),
+    images: int = 0,
     description: str = "evaluate",
     leave: bool = True,
-    limit: int = 0,
-) -> list[Evaluation]:
-    """Evaluates one model or an ensemble on a data set, once for each ``guidance`` mode (None: as configured).
+) -> dict[str, Evaluation]:
+    """Evaluates one model or an ensemble on a data set, once for each kind of guidance, by its title.
 
     Args:
         models: in evaluation mode, of the data's classes.
-        config, dtype: see ``predict_images``.
-        boundary: share of the diagonal for Boundary IoU; None leaves it out.
-        widths: of the trimaps, in pixels.
-        limit: so many evenly spaced images only.
+        guidance, config, dtype: see ``predict_images``.
+        boundary, widths: see ``Counter``.
+        shown: numbers of the samples whose labels are kept.
+        images: evaluate only so many, evenly spaced (0: all).
+        description, leave: of the progress bar.
 
     Several processes share the images; each gets the results of its own.
     """
     config = config or InferenceConfig()
-    chosen = evenly_spaced(len(data), limit)[distributed.rank() :: distributed.world_size()]
+    chosen = evenly_spaced(len(data), images)[distributed.rank() :: distributed.world_size()]
+    counters = {title: Counter(len(data.classes), boundary=boundary, widths=widths) for title in guidance}
+    samples = ((index, data[index]) for index in chosen)
     quiet = None if distributed.is_writer() else True
-    classes = len(data.classes)
-    names: list[str] = []
-    counts: list[list[np.ndarray]] = [[] for _ in modes]
-    edges: list[list[np.ndarray]] = [[] for _ in modes]
-    bands: list[list[list[np.ndarray]]] = [[] for _ in modes]
-    samples = (data[index] for index in chosen)
     with tqdm(total=len(chosen), desc=description, unit="image", leave=leave, disable=quiet) as progress:
-        for batch, images in same_size_batches(samples, config.batch_size, image=lambda sample: sample.image):
-            names += [sample.name for sample in batch]
-            for mode, found in enumerate(predict_images(models, images, modes=modes, config=config, dtype=dtype)):
-                for prediction, sample in zip(found.labels(), batch, strict=True):
-                    matrix = ConfusionMatrix(classes)
-                    matrix.update(prediction, sample.label)
-                    counts[mode].append(matrix.class_counts())
-                    if boundary is not None:
-                        edges[mode].append(boundary_counts(prediction, sample.label, classes, ratio=boundary))
-                    if widths:
-                        bands[mode].append(trimap_counts(prediction, sample.label, classes, widths=widths))
+        for batch, pixels in same_size_batches(samples, config.batch_size, image=lambda pair: pair[1].image):
+            found = predict_images(models, pixels, guidance=guidance, config=config, dtype=dtype)
+            for title, prediction in found.items():
+                start = time.perf_counter()
+                maps = prediction.labels()
+                seconds = (prediction.seconds + time.perf_counter() - start) / len(batch)
+                for labels, (index, sample) in zip(maps, batch, strict=True):
+                    counters[title].add(labels, sample.label, name=sample.name, seconds=seconds, shown=index in shown)
             progress.update(len(batch))
-    return [
-        Evaluation(
-            tuple(names), np.array(counts[mode], np.int64).reshape(-1, 3, classes), np.array(edges[mode]),
-            {width: np.stack([image[index] for image in bands[mode]]) for index, width in enumerate(widths)},
-        )
-        for mode in range(len(modes))
-    ]  # fmt: skip
+    return {title: counter.evaluation() for title, counter in counters.items()}
 
 
 def evaluate(
     model: Network,
     data: SegmentationData,
     *,
-    modes: Sequence[bool | None] = (None,),
+    guidance: Mapping[str, Guidance] = CONFIGURED,
     dtype: torch.dtype | None = None,
+    images: int = 0,
     description: str = "evaluate",
     leave: bool = True,
-    limit: int = 0,
-) -> list[Scores]:
-    """Scores of one model on whole images; see ``evaluate_images``. Each part of the model stays in its mode.
+) -> dict[str, Scores]:
+    """Scores of one model on whole images, see ``evaluate_images``; the model, and each part of it, stays in its mode.
 
     Several processes share the images; each gets all scores.
     """
     with evaluating(model):
         found = evaluate_images(
-            [model], data, modes=modes, dtype=dtype, description=description, leave=leave, limit=limit
+            [model], data, guidance=guidance, dtype=dtype, images=images, description=description, leave=leave
         )
     device = next(model.parameters()).device
-    counts = (torch.from_numpy(result.counts.sum(0)).to(device) for result in found)
-    return [scores(distributed.total(part).cpu().numpy()) for part in counts]
+    counts = {title: torch.from_numpy(result.counts.sum(0)).to(device) for title, result in found.items()}
+    return {title: scores(distributed.total(part).cpu().numpy()) for title, part in counts.items()}
 
 
 def check_classes(path: str | Path, classes: Sequence[str], data: SegmentationData) -> None:
-    """As many classes as the data has, in its order; other names are let through with a warning.
+    """Checks that a checkpoint's classes are as many as the data's; if some names differ, a warning is printed.
 
     Raises:
         UserError: another number of classes, or the same names in another order.
@@ -142,10 +172,13 @@ def result_json(scores: Scores, classes: Sequence[str]) -> dict:
     return json.loads(json_text(values))
 
 
-def class_numbers(names: str | None, classes: Sequence[str]) -> list[int]:
-    """Numbers of the classes named in "a, b"; none where nothing is named."""
-    wanted = list(dict.fromkeys(name.strip() for name in names.split(","))) if names else []
-    for name in wanted:
+def class_numbers(names: Sequence[str], classes: Sequence[str]) -> list[int]:
+    """Numbers of the named classes, each once.
+
+    Raises:
+        UserError: a name that is no class.
+    """
+    for name in names:
         if name not in classes:
             raise UserError(f"--classes: expected some of {', '.join(classes)}, got {name!r}")
-    return [classes.index(name) for name in wanted]
+    return [classes.index(name) for name in dict.fromkeys(names)]

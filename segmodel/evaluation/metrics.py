@@ -1,7 +1,7 @@
 """Segmentation figures, exact over a whole set, and how far to trust them (bootstrap over images).
 
-Every figure follows from three numbers a class, kept for each image as int64 ``(3, C)``: pixels that are of the class
-and predicted so, pixels of the class, pixels predicted as the class. Such *counts* add up over images.
+Every figure follows from three numbers for each class, kept for each image as int64 *counts* ``(3, C)``: its correctly
+predicted pixels, its true pixels, its predicted pixels. Counts add up over images.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segmodel.common.labels import IGNORE
+from segmodel.common.tables import Table
 
 
 @dataclass(frozen=True)
@@ -28,34 +29,25 @@ class Scores:
     ade20k_score: float
 
 
-class ConfusionMatrix:
-    """Counts of (true class, predicted class); pixels labelled 255 count nowhere."""
+def class_counts(prediction: np.ndarray, label: np.ndarray, num_classes: int) -> np.ndarray:
+    """Counts ``(3, C)`` of arrays of class numbers of one shape; where ``label`` is 255, a pixel is not counted.
 
-    def __init__(self, num_classes: int):
-        self.counts = np.zeros((num_classes, num_classes), np.int64)
+    Raises:
+        ValueError: another shape, or a number that is no class (in a prediction: where the label is not ignored).
+    """
+    if prediction.shape != label.shape:
+        raise ValueError(f"prediction: expected the label's shape {label.shape}, got {prediction.shape}")
+    valid = label != IGNORE
+    predicted, true = prediction[valid], label[valid]
+    for name, values in (("prediction", predicted), ("label", true)):
+        if values.size and not 0 <= values.min() <= values.max() < num_classes:
+            raise ValueError(f"{name}: expected classes 0..{num_classes - 1}, got {values.min()}..{values.max()}")
+    return histograms(true[predicted == true], true, predicted, num_classes=num_classes)
 
-    def update(self, prediction: np.ndarray, label: np.ndarray) -> None:
-        """Adds the pixels of arrays of one shape; predictions and labels are class numbers.
 
-        Raises:
-            ValueError: another shape, or a number that is no class (in a prediction: where the label is not ignored).
-        """
-        if prediction.shape != label.shape:
-            raise ValueError(f"prediction: expected the label's shape {label.shape}, got {prediction.shape}")
-        valid = label != IGNORE
-        classes = len(self.counts)
-        for name, values in (("prediction", prediction[valid]), ("label", label[valid])):
-            if values.size and not 0 <= values.min() <= values.max() < classes:
-                raise ValueError(f"{name}: expected classes 0..{classes - 1}, got {values.min()}..{values.max()}")
-        pairs = label[valid].astype(np.int64) * classes + prediction[valid]
-        self.counts += np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
-
-    def class_counts(self) -> np.ndarray:
-        """``(3, C)`` int64: correct, true, predicted pixels of each class."""
-        return np.stack([np.diag(self.counts), self.counts.sum(1), self.counts.sum(0)])
-
-    def scores(self) -> Scores:
-        return scores(self.class_counts())
+def histograms(*pixels: np.ndarray, num_classes: int) -> np.ndarray:
+    """How many of the pixels have each class: int64 ``(K, C)`` of K arrays ``(n,)`` of class numbers."""
+    return np.stack([np.bincount(part, minlength=num_classes) for part in pixels])
 
 
 def scores(counts: np.ndarray) -> Scores:
@@ -156,20 +148,13 @@ def _weighted(weights: np.ndarray, counts: np.ndarray, figure: Callable[[np.ndar
 
 
 def table(columns: Mapping[str, Scores], classes: Sequence[str], *, more: Mapping[str, Sequence[float]] = {}) -> str:
-    """Text table of one or more results, in percent: a row a class, the means, then rows of ``more``."""
-    per_class = {name: [result.iou[index] for result in columns.values()] for index, name in enumerate(classes)}
-    means = {
-        "mIoU": [result.miou for result in columns.values()],
-        "pixel accuracy": [result.pixel_accuracy for result in columns.values()],
-        "mean accuracy": [result.mean_accuracy for result in columns.values()],
-    }
-    blocks = [per_class, means, more]
-    width = max(len(name) for block in blocks for name in block)
-    head = f"{'IoU, %':<{width}}" + "".join(f"{title:>14}" for title in columns)
-    lines = [head]
-    for block in filter(None, blocks):
-        lines.append("-" * len(head))
-        for name, values in block.items():
-            cells = "".join(f"{'-':>14}" if np.isnan(value) else f"{100 * value:>14.2f}" for value in values)
-            lines.append(f"{name:<{width}}{cells}")
-    return "\n".join(lines)
+    """Text table of one or more results, in percent: a row for each class, the means, then the rows of ``more``."""
+    results = columns.values()
+    rows = [(name, [result.iou[index] for result in results]) for index, name in enumerate(classes)]
+    rows += [
+        ("mIoU", [result.miou for result in results]),
+        ("pixel accuracy", [result.pixel_accuracy for result in results]),
+        ("mean accuracy", [result.mean_accuracy for result in results]),
+        *((name, list(values)) for name, values in more.items()),
+    ]
+    return Table("IoU, %", ["class", *columns], [[name, *(100 * v for v in values)] for name, values in rows]).text()

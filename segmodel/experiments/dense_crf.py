@@ -1,4 +1,4 @@
-"""The bilateral dense CRF (Krähenbühl and Koltun, NIPS 2011) of pydensecrf, with DeepLab's kernels, to compare with."""
+"""The bilateral dense CRF (Krähenbühl and Koltun, NIPS 2011) of pydensecrf with DeepLab's kernels, for comparison."""
 
 from typing import Any
 
@@ -23,4 +23,4 @@ def dense_crf_scores(scores: Tensor, image: Tensor, *, iterations: int = 10) -> 
     picture = np.ascontiguousarray(image[0].permute(1, 2, 0).to(torch.uint8).cpu().numpy())
     crf.addPairwiseBilateral(sxy=80, srgb=13, rgbim=picture, compat=10)
     marginals = np.asarray(crf.inference(iterations), np.float32).reshape(1, labels, height, width)
-    return torch.from_numpy(marginals).log()
+    return torch.from_numpy(marginals).clamp(min=torch.finfo(torch.float32).tiny).log()  # finite: it is interpolated

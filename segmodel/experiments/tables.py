@@ -17,10 +17,11 @@ from segmodel.common.options import to_toml
 from segmodel.common.tables import Table
 from segmodel.data import SegmentationData
 from segmodel.data.base import evenly_spaced
+from segmodel.evaluation.evaluate import Evaluation
 from segmodel.evaluation.metrics import bootstrap, mean_iou
 from segmodel.experiments.ceilings import ceilings
 from segmodel.experiments.models import whole_models
-from segmodel.experiments.results import AS_IT_IS, DENSE, UNTRAINED, WIDTHS, Figures, run_figures
+from segmodel.experiments.results import AS_IT_IS, DENSE, UNTRAINED, WIDTHS, run_figures
 from segmodel.experiments.runs import AblationOptions, Run
 from segmodel.experiments.timing import Times, compare
 from segmodel.training.journal import Curve, loss_curve, read_metrics, score_curve
@@ -32,7 +33,7 @@ SHOWN = 8
 """Images drawn in the sheets, evenly spaced."""
 WHOLE, CLOSE_UP, ZOOM = 256, 72, 3
 """Sides in pixels: of a whole image at most, of a close-up; the enlargement of a close-up."""
-Part = Callable[[Figures], np.ndarray]
+Part = Callable[[Evaluation], np.ndarray]
 """Counts ``(N, 3, C)`` of some of the pixels."""
 ALL: Part = attrgetter("counts")
 OUTLINE: Part = attrgetter("boundary")
@@ -51,7 +52,7 @@ class Result:
 
     name: str
     seeds: tuple[int, ...]
-    figures: tuple[Figures, ...]
+    figures: tuple[Evaluation, ...]
 
     def counts(self, part: Part = ALL, seeds: Sequence[int] | None = None) -> np.ndarray:
         """``(seeds, N, 3, C)``: counts over all seeds or some."""
@@ -63,7 +64,7 @@ class Result:
         return 100 * mean_iou(self.counts(part).sum(1), classes=classes)
 
 
-def results_of(runs: Sequence[Run], figures: dict[str, dict[str, Figures]]) -> dict[str, Result]:
+def results_of(runs: Sequence[Run], figures: dict[str, dict[str, Evaluation]]) -> dict[str, Result]:
     """Rows of Table 3 by name: each variant, then the other ways to refine its scores, each over the seeds it has."""
     rows: dict[str, Result] = {}
     for variant in dict.fromkeys(run.variant for run in runs):

@@ -1,4 +1,4 @@
-"""Settings of a refinement, found on a few labelled images and judged on others."""
+"""Settings of a refinement: found on a few labelled images, evaluated on others."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,8 +10,8 @@ from PIL import Image
 
 from segmodel.common.labels import IGNORE
 from segmodel.data.images import picture_pixels
-from segmodel.evaluation.boundary import boundary_counts, trimap_counts
-from segmodel.evaluation.metrics import ConfusionMatrix, mean_iou
+from segmodel.evaluation.evaluate import Counter, Evaluation
+from segmodel.evaluation.metrics import mean_iou
 from segmodel.inference.refinement import Refinement, refine
 
 Metric = Literal["miou", "boundary_iou"]
@@ -22,13 +22,13 @@ VALUES: dict[str, tuple[float, ...]] = {
     "weight": (0.0, 0.5, 1.0, 2.0, 4.0, 8.0),
     "eps": (1.0, 10.0, 100.0, 1000.0),
 }
-TRIMAP = 5
-"""Width of the trimap of the report, in pixels."""
+BOUNDARY, TRIMAP = 0.02, 5
+"""Boundary IoU: share of the diagonal. Width of the trimap of the report, in pixels."""
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """The best settings, the metric (0..1) without refinement and with them, and all that was tried."""
+    """The best settings, the metric (0..1) without refinement and with them, and its value for all that was tried."""
 
     settings: Refinement
     before: float
@@ -46,9 +46,9 @@ def tune_refinement(
     """The settings of ``refine`` with the best metric over all samples.
 
     Args:
-        samples: some (logits (C, h, w), image (H, W, 3) uint8, labels (H, W)); a dozen images are a start.
-        metric: "miou", or "boundary_iou" (Cheng et al., 2021), over the whole of the samples.
-        start: where to begin; its stride and iterations stay (default: the paper's settings).
+        samples: (logits (C, h, w), image (H, W, 3) uint8, labels (H, W)) of each image; a dozen images are a start.
+        metric: "miou", or "boundary_iou" (Cheng et al., 2021), over all samples together.
+        start: where to begin; its stride and iterations are kept (default: the paper's settings).
         values: what is tried for each field of ``Refinement`` (default: ``VALUES``).
 
     Raises:
@@ -62,8 +62,9 @@ def tune_refinement(
     if metric not in get_args(Metric) or not samples:
         raise ValueError(f"metric, samples: expected one of {', '.join(get_args(Metric))} and at least one sample, "
                          f"got {metric!r} and {len(samples)}")  # fmt: skip
-    if max(len(scores) for scores, _, _ in samples) > IGNORE:
-        raise ValueError(f"samples: expected scores of at most {IGNORE} classes: labels are bytes")
+    classes = sorted({len(scores) for scores, _, _ in samples})
+    if len(classes) > 1 or classes[0] > IGNORE:
+        raise ValueError(f"samples: expected scores of the same, at most {IGNORE} classes, got {classes}")
     unknown = set(values or ()) - {item.name for item in fields(Refinement)}
     if unknown:
         raise ValueError(f"values: expected fields of Refinement, got {', '.join(sorted(unknown))}")
@@ -87,22 +88,16 @@ def tune_refinement(
     return Tuned(best, value(none), value(best), tried)
 
 
-def _judge(samples: Iterable[Labelled], settings: Refinement, metric: Metric) -> float:
-    total: np.ndarray | int = 0
-    for scores, image, label in samples:
-        labels = _labels(scores, image, settings)
-        total = total + _counts(labels, label, len(scores))[metric]
-    return float(mean_iou(np.asarray(total)))
-
-
 def _labels(scores: np.ndarray, image: np.ndarray, settings: Refinement) -> np.ndarray:
     return refine(scores, image, **asdict(settings)).argmax(0).astype(np.uint8)
 
 
-def _counts(prediction: np.ndarray, label: np.ndarray, num_classes: int) -> dict[str, np.ndarray]:
-    matrix = ConfusionMatrix(num_classes)
-    matrix.update(prediction, label)
-    return {"miou": matrix.class_counts(), "boundary_iou": boundary_counts(prediction, label, num_classes)}
+def _judge(samples: Sequence[Labelled], settings: Refinement, metric: Metric) -> float:
+    counter = Counter(len(samples[0][0]), boundary=BOUNDARY if metric == "boundary_iou" else None)
+    for scores, image, label in samples:
+        counter.add(_labels(scores, image, settings), label)
+    found = counter.evaluation()
+    return float(mean_iou((found.counts if metric == "miou" else found.boundary).sum(0)))
 
 
 def report(samples: Iterable[Labelled], settings: Refinement) -> dict[str, dict[str, float]]:
@@ -110,22 +105,17 @@ def report(samples: Iterable[Labelled], settings: Refinement) -> dict[str, dict[
 
     Before is the scores enlarged bilinearly to the image, which is what ``refine`` does with weight 0.
     """
-    total: dict[str, dict[str, np.ndarray]] = {}
-    spent: dict[str, float] = {}
-    images = 0
+    counters: dict[str, Counter] = {}
     for scores, image, label in samples:
-        images += 1
         for title, chosen in (("before", replace(settings, weight=0.0)), ("after", settings)):
+            counter = counters.setdefault(title, Counter(len(scores), boundary=BOUNDARY, widths=(TRIMAP,)))
             start = time.perf_counter()
             labels = _labels(scores, image, chosen)
-            seconds = time.perf_counter() - start
-            counts = _counts(labels, label, len(scores))
-            counts[f"trimap_{TRIMAP}"] = trimap_counts(labels, label, len(scores), widths=[TRIMAP])[0]
-            sums = total.setdefault(title, {})
-            for name, more in counts.items():
-                sums[name] = sums.get(name, 0) + more
-            spent[title] = spent.get(title, 0.0) + seconds
-    return {
-        title: {name: float(mean_iou(value)) for name, value in sums.items()} | {"seconds": spent[title] / images}
-        for title, sums in total.items()
-    }
+            counter.add(labels, label, seconds=time.perf_counter() - start)
+    return {title: _figures(counter.evaluation()) for title, counter in counters.items()}
+
+
+def _figures(found: Evaluation) -> dict[str, float]:
+    counts = {"miou": found.counts, "boundary_iou": found.boundary, f"trimap_{TRIMAP}": found.trimap[:, 0]}
+    figures = {name: float(mean_iou(part.sum(0))) for name, part in counts.items()}
+    return {**figures, "seconds": float(found.seconds.mean())}

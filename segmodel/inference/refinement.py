@@ -2,8 +2,9 @@
 
 import json
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from segmodel.common.errors import UserError, read_text
-from segmodel.common.options import build, check_values, checked, option
+from segmodel.common.options import Section, check_values, option
 from segmodel.data.images import picture_pixels, read_image
+from segmodel.inference.views import Crf
 from segmodel.kernels import guidance_crf
 from segmodel.model.guidance_crf import GuidanceCRF
 from segmodel.model.guided_filter import check_range, guide_from_image
@@ -23,21 +25,20 @@ Array = TypeVar("Array", np.ndarray, Tensor)
 
 
 @dataclass(frozen=True)
-class Refinement:
+class Refinement(Section):
     """Settings of an untrained refinement; the defaults are the paper's."""
 
-    stride: int = option(4, "the CRF works on blocks of stride x stride pixels; 1: full size", "Sec. 5")
-    radius: int = option(3, "radius of the guided filter's window, in blocks", "authors' code")
-    eps: float = option(1.0, "epsilon of Eq. 12, for colours in 0..255", "Sec. 5")
-    weight: float = option(2.0, "lambda of Algorithm 1", "authors' code")
-    iterations: int = option(3, "iterations of Algorithm 1", "Sec. 5")
+    stride: int = option(4, "the CRF works on blocks of stride x stride pixels; 1: full size", "Sec. 5", at_least=1)
+    radius: int = option(3, "radius of the guided filter's window, in blocks", "authors' code", at_least=0)
+    eps: float = option(1.0, "epsilon of Eq. 12, for colours in 0..255", "Sec. 5", above=0)
+    weight: float = option(2.0, "lambda of Algorithm 1", "authors' code", at_least=0)
+    iterations: int = option(3, "iterations of Algorithm 1", "Sec. 5", at_least=0)
 
     def __post_init__(self) -> None:
-        for name, low in {"stride": 1, "radius": 0, "weight": 0, "iterations": 0}.items():
-            if not getattr(self, name) >= low:
-                raise ValueError(f"{name}: expected at least {low}, got {getattr(self, name)!r}")
-        if not self.eps > 0:
-            raise ValueError(f"eps: expected more than 0, got {self.eps!r}")
+        for name, value in vars(self).items():
+            if isinstance(value, np.generic):
+                object.__setattr__(self, name, value.item())
+        super().__post_init__()
 
 
 def refine(
@@ -50,22 +51,22 @@ def refine(
 ) -> Array:
     """Logits that follow the image's edges, at the image's size (Algorithm 1).
 
-    Scores of another resolution than the image's are interpolated bilinearly to it. The guidance CRF runs on blocks of
-    ``stride`` pixels, and what it changes is added back, so that detail of full-size scores is kept; for scores that
-    have the blocks' resolution this is exactly the paper's way. Differentiable for tensors.
+    The guidance CRF runs on blocks of ``stride`` pixels. Scores of the blocks' resolution are then enlarged, as in the
+    paper. Any others are first interpolated bilinearly to the image's size, and what the CRF changes is added to them,
+    so that detail of full-size scores is kept. Differentiable for tensors.
 
     Args:
         scores: logits, class first: ``(C, h, w)`` or ``(N, C, h, w)``, an array or a tensor, floating point. Two
             dimensions ``(h, w)`` are a binary mask: see ``refine_mask``.
         image: RGB. Arrays are channels last, ``(H, W, 3)`` or ``(N, H, W, 3)``; tensors channels first, ``(3, H, W)``
             or ``(N, 3, H, W)``; grey: ``(H, W)`` or one channel. Or a PIL image, or the path of one.
-        crf: a trained one; its own settings hold, and of ``settings`` only ``stride`` may be given.
+        crf: a trained one, which has its own settings; beside it, only ``stride`` may be given.
         image_range: the image's black and white.
-        settings: ``stride`` (4; 1: full size), ``radius`` (3), ``eps`` (1.0), ``weight`` (2.0), ``iterations`` (3): the
-            fields of ``Refinement``.
+        settings: the fields of ``Refinement``: ``stride`` (4; 1: full size), ``radius`` (3), ``eps`` (1.0), ``weight``
+            (2.0), ``iterations`` (3).
 
     Returns:
-        ``(C, H, W)`` or ``(N, C, H, W)`` in the kind and dtype of the scores: again logits.
+        Logits ``(C, H, W)`` or ``(N, C, H, W)``, an array or a tensor as the scores are, and of their dtype.
 
     Raises:
         ValueError: on a shape, dtype, value range or setting that does not fit.
@@ -84,7 +85,7 @@ def refine(
     if batch.shape[1:3] == pixels.shape[2:] != batch.shape[2:]:
         raise ValueError(f"scores: expected (C, h, w), class first, got {describe(scores)}, which is class last; "
                          "give scores.transpose(2, 0, 1)")  # fmt: skip
-    refined = _refined(batch, pixels, own, crf, image_range)
+    refined = _refined(batch, pixels, own.stride, partial(_apply, own=own, crf=crf, image_range=image_range))
     return _like(refined if tensor.ndim == 4 else refined[0], scores)
 
 
@@ -100,13 +101,17 @@ def refine_mask(
     """A binary mask that follows the image's edges: ``refine`` for two classes.
 
     Args:
-        mask: ``(H, W)``, ``(N, H, W)`` or ``(N, 1, H, W)``: probabilities in 0..1, or hard: nothing but 0 and 1 in any
-            dtype, or whole numbers 0 and 255. Probabilities near 0 and 1 are sure of themselves and hardly move.
-        confidence: the probability that a hard mask is given where it is set; more changes less.
+        mask: ``(H, W)``, ``(N, H, W)`` or ``(N, 1, H, W)``: probabilities in 0..1, or hard: only 0 and 1 in any dtype,
+            or whole numbers 0 and 255. Probabilities near 0 and 1 hardly change.
+        confidence: probability of a hard mask where it is set, more than 0.5 and less than 1; the higher, the less
+            the mask changes.
         image, crf, image_range, settings: see ``refine``; a crf has two classes.
 
     Returns:
-        The mask at the image's size, in its kind and dtype: probabilities stay probabilities, hard masks hard.
+        The mask at the image's size, of the same type and dtype: probabilities stay probabilities, hard masks hard.
+
+    Raises:
+        ValueError: as ``refine``.
     """
     tensor = as_tensor("mask", mask)
     shape = tensor.shape
@@ -131,20 +136,18 @@ def refine_mask(
 
 
 def own_settings(settings: dict[str, float], crf: GuidanceCRF | None) -> Refinement:
-    """Checked settings; beside a trained crf only the stride is one."""
+    """The settings, checked; beside a trained crf only the stride may be given."""
     known = [item.name for item in fields(Refinement)]
     allowed = known if crf is None else ["stride"]
     for name in settings:
         if name not in allowed:
             why = " beside a crf, which has its own" if name in known else ""
             raise ValueError(f"{name}: expected one of {', '.join(allowed)}{why}")
-    hints = get_type_hints(Refinement)
-    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
-    return build(Refinement, {name: checked(value, hints[name], name) for name, value in plain.items()})
+    return Refinement(**settings)  # type: ignore[arg-type]
 
 
 def check_logits(scores: Tensor) -> None:
-    """Scores that are not finite cannot be averaged, and probabilities would be refined far too strongly."""
+    """Raises ValueError for scores that are not finite, or probabilities: they would be refined far too strongly."""
     values = scores.detach()
     low, high = (value.item() for value in values.aminmax())
     if not np.isfinite(low) or not np.isfinite(high):
@@ -153,29 +156,26 @@ def check_logits(scores: Tensor) -> None:
         raise ValueError("scores: expected logits, got probabilities (0..1, they sum to 1); give their logarithm")
 
 
-def _refined(
-    scores: Tensor, image: Tensor, own: Refinement, crf: GuidanceCRF | None, image_range: tuple[float, float]
-) -> Tensor:
+def _refined(scores: Tensor, image: Tensor, stride: int, crf: Crf) -> Tensor:
     """N C h w and N 3 H W -> N C H W."""
     height, width = image.shape[-2:]
     if len(scores) != len(image):
         raise ValueError(f"image: expected as many as scores, {len(scores)}, got {len(image)}")
-    g = own.stride
     wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    guide = area_average(image.to(wide.dtype), g)
+    guide = area_average(image.to(wide.dtype), stride)
     if scores.shape[2:] == guide.shape[2:]:
-        return enlarge(_apply(wide, guide, own, crf, image_range), g)[:, :, :height, :width].to(scores.dtype)
+        return enlarge(crf(wide, guide), stride)[:, :, :height, :width].to(scores.dtype)
     larger = scores.shape[2] > height or scores.shape[3] > width
     fine = functional.interpolate(wide, (height, width), mode="bilinear", align_corners=False, antialias=larger)
-    coarse = area_average(fine, g)
-    refined = _apply(coarse, guide, own, crf, image_range)
-    if g > 1:
-        refined = fine + enlarge(refined - coarse, g)[:, :, :height, :width]
+    coarse = area_average(fine, stride)
+    refined = crf(coarse, guide)
+    if stride > 1:
+        refined = fine + enlarge(refined - coarse, stride)[:, :, :height, :width]
     return refined.to(scores.dtype)
 
 
 def _apply(
-    scores: Tensor, guide: Tensor, own: Refinement, crf: GuidanceCRF | None, image_range: tuple[float, float]
+    scores: Tensor, guide: Tensor, *, own: Refinement, crf: GuidanceCRF | None, image_range: tuple[float, float]
 ) -> Tensor:
     guide = guide_from_image(guide, guide.shape[2:], image_range)
     if crf is None:
@@ -188,7 +188,11 @@ def _apply(
 
 
 def image_tensor(image: object, *, image_range: tuple[float, float] = (0, 255), device: Any = None) -> Tensor:
-    """Any of the images that ``refine`` takes as a floating point tensor N 3 H W or N 1 H W."""
+    """A floating point tensor N 3 H W or N 1 H W of any of the images that ``refine`` takes.
+
+    Raises:
+        ValueError: another shape or type, or colours outside of ``image_range``.
+    """
     if isinstance(image, str | Path):
         image = read_image(Path(image))[0]
     if isinstance(image, Image.Image):
@@ -214,13 +218,20 @@ def image_tensor(image: object, *, image_range: tuple[float, float] = (0, 255), 
 
 
 def as_tensor(name: str, value: object) -> Tensor:
+    """A tensor of an array's or tensor's numbers; unsigned integers of more than 8 bits become int64.
+
+    Raises:
+        ValueError: it is neither, or not of numbers.
+    """
     if isinstance(value, Tensor):
         return value.long() if value.dtype in (torch.uint16, torch.uint32, torch.uint64) else value
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "fbui" or value.dtype.itemsize > 8:
         raise ValueError(f"{name}: expected an array or a tensor of numbers, got {describe(value)}")
-    if not value.dtype.isnative or any(step < 0 for step in value.strides) or not value.flags.writeable:
+    if value.dtype.kind == "u" and value.dtype.itemsize > 1:
+        value = value.astype(np.int64)
+    elif not value.dtype.isnative or any(step < 0 for step in value.strides) or not value.flags.writeable:
         value = value.astype(value.dtype.newbyteorder("="), order="C")
-    return torch.from_numpy(value.astype(np.int64) if value.dtype.kind == "u" and value.dtype.itemsize > 1 else value)
+    return torch.from_numpy(value)
 
 
 def describe(value: object) -> str:
@@ -237,7 +248,11 @@ def _like(result: Tensor, given: Array) -> Array:
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
-    """The settings that ``segmodel.tune`` wrote to a JSON file."""
+    """The settings in a JSON file of ``segmodel.tune``, by name of the field; their bounds are not checked yet.
+
+    Raises:
+        UserError: it is not such a file.
+    """
     try:
         content = json.loads(read_text(path, most="SEGMODEL_MAX_CONFIG_BYTES"))
         settings = content["settings"]
@@ -249,7 +264,11 @@ def read_settings(path: str | Path) -> dict[str, Any]:
 
 
 def read_scores(path: Path) -> np.ndarray:
-    """The array of an .npy file; never a pickled object."""
+    """The array of an .npy file.
+
+    Raises:
+        UserError: it cannot be read, or holds pickled objects.
+    """
     try:
         scores = np.load(path, allow_pickle=False)
         if not isinstance(scores, np.ndarray):

@@ -1,85 +1,95 @@
-"""The options that evaluate and predict share, and the models that they name."""
+"""What evaluate and predict share: their options, and the models and kinds of guidance that these ask for."""
 
 import argparse
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, make_dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
 from segmodel.common.device import autocast_dtype, choose_device, place
 from segmodel.common.errors import UserError
-from segmodel.common.options import add_flags, build, flag_values
-from segmodel.inference.views import InferenceConfig
+from segmodel.common.options import Section, add_flags, from_flags, option
+from segmodel.inference.views import Guidance, InferenceConfig
+from segmodel.model.config import ModelConfig
 from segmodel.model.guidance_crf import GuidanceCRF
 from segmodel.model.network import Network
 from segmodel.model.store import load_network
 
+DEVICE = "cpu, cuda, ...; auto: a GPU where there is one"
+GUIDANCE = "guidance CRF; none: on where one of its settings is given, else as in the run's configuration"
+UNTRAINED = make_dataclass(
+    "Untrained",
+    [
+        (item.name, item.type, option(None, f"an untrained guidance CRF (Potts): {item.metadata['help']}", "the run's"))
+        for item in fields(ModelConfig)
+        if item.name.startswith("guidance_")
+    ],
+)
+"""The settings of a guidance CRF that takes the place of the run's where one of them is given (Sec. 7.2)."""
 
-def add_inference_options(parser: argparse.ArgumentParser, *, modes: Sequence[str]) -> None:
-    """The options that evaluate and predict share."""
+
+@dataclass(frozen=True)
+class Execution(Section):
+    """Where and how the models run."""
+
+    device: str = option("auto", DEVICE)
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = option("auto", "dtype of the convolutions")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The arguments of ``predict_images`` that the options stand for."""
+
+    models: list[Network]
+    guidance: Mapping[str, Guidance | Sequence[Guidance]]
+    config: InferenceConfig
+    dtype: torch.dtype | None
+
+
+def add_inference_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that evaluate and predict share."""
     parser.add_argument("--ensemble", action="append", default=[], metavar="RUN",
                         help="a further run or checkpoint whose result is fused; may be repeated")  # fmt: skip
-    parser.add_argument("--guidance", choices=modes, help="guidance CRF (default: on where a radius or weight is "
-                        "given, else as in the run's configuration)")  # fmt: skip
-    parser.add_argument("--guidance-radius", type=int, metavar="R", help="an untrained guidance CRF (Potts) instead of "
-                        "the run's, with this radius (Sec. 7.2: added at inference)")  # fmt: skip
-    parser.add_argument("--guidance-weight", type=float, metavar="W", help="the same, with this weight lambda")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: a GPU where there is one)")
-    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16", "float16"), default="auto",
-                        help="dtype of the convolutions (default: auto)")  # fmt: skip
-    add_flags(parser, {"inference": InferenceConfig})
+    add_flags(parser, {"inference": InferenceConfig, "execution": Execution, "guidance CRF": UNTRAINED})
 
 
-def inference_config(options: argparse.Namespace) -> InferenceConfig:
-    return build(InferenceConfig, flag_values(options, {"inference": InferenceConfig}).get("inference", {}))
+def load_for_inference(run: str | Path, options: argparse.Namespace, guidance: str | None) -> Setup:
+    """The models of a run and the ensemble on the device, and what to compute with them.
 
-
-def guidance_modes(options: argparse.Namespace) -> dict[str, bool | None]:
-    """What to compute, by title: the ``guidance`` modes of the options."""
-    given = {"--guidance-radius": options.guidance_radius, "--guidance-weight": options.guidance_weight}
-    named = [name for name, value in given.items() if value is not None]
-    if options.guidance in ("off", "configured") and named:
-        raise UserError(f"{named[0]}: expected the guidance CRF on, got --guidance {options.guidance}")
-    choice = options.guidance or ("on" if named else "configured")
-    titles: dict[str, dict[str, bool | None]] = {
-        "configured": {"model": None}, "on": {"guidance on": True}, "off": {"guidance off": False},
-        "both": {"guidance off": False, "guidance on": True},
-    }  # fmt: skip
-    return titles[choice]
-
-
-def load_for_inference(
-    paths: Sequence[str | Path], options: argparse.Namespace
-) -> tuple[list[Network], torch.dtype | None]:
-    """The models of some paths on the device, with the guidance CRF that the options ask for, and the autocast dtype.
+    Args:
+        guidance: configured, on, off, both; None: on where a setting of the guidance CRF is given, else configured.
 
     Raises:
-        UserError: no such checkpoint, options that it cannot follow, or models of different classes.
+        UserError: no such checkpoint, options that contradict each other, or models of different classes.
     """
-    device = choose_device(options.device)
-    models = [load_network(path, Network) for path in paths]
+    config, execution = from_flags(options, InferenceConfig), from_flags(options, Execution)
+    changes = {name: value for name, value in asdict(from_flags(options, UNTRAINED)).items() if value is not None}
+    if changes and guidance in ("off", "configured"):
+        raise UserError(f"{_flag(next(iter(changes)))}: expected the guidance CRF on, got --guidance {guidance}")
+    device = choose_device(execution.device)
+    paths = [run, *options.ensemble]
+    models = [place(load_network(path, Network), device) for path in paths]
     for path, model in zip(paths, models, strict=True):
         if model.classes != models[0].classes:
             raise UserError(f"{path}: expected the classes of {paths[0]}, got {', '.join(model.classes)}")
-        _replace_guidance(model, radius=options.guidance_radius, weight=options.guidance_weight)
-    return [place(model, device) for model in models], autocast_dtype(options.precision, device)
+    on = [_untrained(model, changes).to(device) for model in models] if changes else True
+    titles: dict[str, dict[str, Guidance | Sequence[Guidance]]] = {
+        "configured": {"model": None}, "on": {"guidance on": on}, "off": {"guidance off": False},
+        "both": {"guidance off": False, "guidance on": on},
+    }  # fmt: skip
+    ways = titles[guidance or ("on" if changes else "configured")]
+    return Setup(models, ways, config, autocast_dtype(execution.precision, device))
 
 
-def _replace_guidance(model: Network, *, radius: int | None, weight: float | None) -> None:
-    """An untrained guidance CRF in the place of the model's, where a radius or weight is given."""
-    given = {"guidance_radius": radius, "guidance_weight": weight}
-    changes = {name: value for name, value in given.items() if value is not None}
-    if not changes:
-        return
+def _untrained(model: Network, changes: Mapping[str, Any]) -> GuidanceCRF:
     try:
-        config = dataclasses.replace(model.config, **changes)  # type: ignore[arg-type]
+        return GuidanceCRF.configured(model.num_classes, replace(model.config, **changes))
     except ValueError as error:
-        raise UserError(f"--{str(error).replace('_', '-', 1)}") from error
-    model.head.crf = GuidanceCRF(
-        model.num_classes,
-        radius=config.guidance_radius,
-        eps=config.guidance_eps,
-        weight=config.guidance_weight,
-        iterations=config.guidance_iterations,
-    )
+        name, _, rest = str(error).partition(":")
+        raise UserError(f"{_flag(name)}:{rest}") from error
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

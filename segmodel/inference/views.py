@@ -1,15 +1,15 @@
-"""Trained models on pictures: whole or in windows, at several scales, mirrored, several models together.
+"""Trained models on images: whole or in windows, at several scales, mirrored, several models together.
 
 A *view* is one model's scores of one version of an image (resized, mirrored), on the grid of the guidance CRF (4 pixels
 a cell): windows are blended on that grid before the guidance CRF, which then runs once over the whole version. Views
 are interpolated straight to the image's pixels (half-pixel centres, clamped border) and fused there, a few rows at a
-time, so that no array of all scores at full size exists.
+time, so that no array of all scores at full size exists. Several kinds of guidance share one pass of the backbone.
 """
 
-import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -18,43 +18,55 @@ from PIL import Image
 from torch import Tensor
 
 from segmodel.common.device import autocast, to_batch
-from segmodel.common.options import option
+from segmodel.common.errors import UserError
+from segmodel.common.options import Section, option
 from segmodel.model.network import Network
-from segmodel.model.upsampling import area_average
+from segmodel.model.upsampling import area_average, enlarge
 
 Item = TypeVar("Item")
 BLOCK = 2**20
 """Scores of a view interpolated at a time; also pixels of the image averaged into the guide at a time."""
+Crf = Callable[[Tensor, Tensor], Tensor]
+"""Scores ``(N, C, h, w)`` and the image's means over the same cells ``(N, 3, h, w)``, 0..255 -> scores, same shape."""
 
 
 @dataclass(frozen=True)
-class InferenceConfig:
-    """How a picture becomes labels; the defaults are one pass over the whole image."""
+class AtFullSize:
+    """A CRF that takes the scores enlarged to the image's size, and the image itself."""
+
+    crf: Crf
+
+
+Guidance = Crf | AtFullSize | bool | None
+"""None: as the model is configured. True: its own guidance CRF. False: none. Or a CRF of one's own."""
+CONFIGURED: Mapping[str, Guidance] = {"model": None}
+
+
+@dataclass(frozen=True)
+class InferenceConfig(Section):
+    """How an image becomes labels; the defaults are one pass over the whole image."""
 
     window: tuple[int, int] | None = option(
-        None, "height,width of a window that slides over the image, rounded up to the model's stride (none: whole)"
+        None, "height,width of a sliding window, rounded up to the model's stride (none: the whole image)", at_least=1
     )
-    overlap: float = option(0.25, "share of the window that neighbouring windows have in common, at least")
-    scales: tuple[float, ...] = option((1.0,), "the image is seen at each of these scales", "Table 3; code: 0.7,1,1.2")
+    overlap: float = option(0.25, "least share of the window that neighbouring windows share", at_least=0, below=1)
+    scales: tuple[float, ...] = option(
+        (1.0,), "the image is seen at each of these scales", "Table 3; code: 0.7,1,1.2", above=0
+    )
     mirror: bool = option(False, "and mirrored, at each scale", "authors' code")
     fusion: Literal["mean", "max_mean"] = option(
         "mean", "of scales, mirrors and models: mean of the probabilities, or (max + mean)/2 of the scores (code)"
     )
-    batch_size: int = option(1, "images of one size, or windows, in one pass")
+    batch_size: int = option(1, "images of one size, or windows, in one pass", at_least=1)
 
     def __post_init__(self) -> None:
-        if self.window is not None and min(self.window) < 1:
-            raise ValueError(f"window: expected sides of at least 1, got {self.window}")
-        if not 0 <= self.overlap < 1:
-            raise ValueError(f"overlap: expected at least 0 and less than 1, got {self.overlap}")
-        if not self.scales or min(self.scales) <= 0:
-            raise ValueError(f"scales: expected numbers above 0, got {self.scales}")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size: expected at least 1, got {self.batch_size}")
+        super().__post_init__()
+        if not self.scales:
+            raise UserError("scales: expected at least one, got none")
 
 
 def resize(images: np.ndarray, scale: float) -> np.ndarray:
-    """Images ``(N, H, W, 3)`` with both sides times ``scale``, rounded half up, at least 1; cubic as in training."""
+    """Images ``(N, H, W, 3)`` with both sides times ``scale``, rounded half up, at least 1; bicubic as in training."""
     height, width = (max(1, int(scale * side + 0.5)) for side in images.shape[1:3])
     if (height, width) == images.shape[1:3]:
         return images
@@ -63,9 +75,9 @@ def resize(images: np.ndarray, scale: float) -> np.ndarray:
 
 
 def window_places(side: int, window: int, overlap: float, stride: int) -> list[tuple[int, int]]:
-    """(first, end) of the windows along an axis: starts are multiples of the stride, and the last ends at the side.
+    """(first, end) of each window along an axis of ``side`` pixels.
 
-    Windows are rounded up to the stride, the last one is cut at the border.
+    Windows are rounded up to the stride and start at multiples of it; the last one is cut at the border.
     """
     window = -(-window // stride) * stride
     step = max(stride, int(window * (1 - overlap)) // stride * stride)
@@ -75,7 +87,7 @@ def window_places(side: int, window: int, overlap: float, stride: int) -> list[t
 
 
 def window_weight(cells: int, taper: int) -> Tensor:
-    """Weights along a window's axis: they rise linearly over ``taper`` cells from either end to 1."""
+    """Weights ``(cells,)`` along a window's axis, which rise linearly to 1 over ``taper`` cells from either end."""
     index = torch.arange(cells)
     return ((torch.minimum(index, cells - 1 - index) + 0.5) / max(taper, 0.5)).clamp(max=1)
 
@@ -85,8 +97,8 @@ def coarse_scores(
 ) -> Tensor:
     """Scores before the guidance CRF ``(N, C, ceil(H / g), ceil(W / g))`` of images ``(N, H, W, 3)``.
 
-    Windows start at multiples of the model's stride, so that a window's cells are cells of the image; where they
-    overlap, their scores are averaged with weights that fall to the window's edges.
+    Windows start at multiples of the model's stride, so that their cells are cells of the image; where they overlap,
+    their scores are averaged with weights that fall towards the window's edges.
     """
     device, stride, g = next(model.parameters()).device, model.config.output_stride, model.head.guidance_stride
     height, width = images.shape[1:3]
@@ -104,26 +116,23 @@ def coarse_scores(
     total = torch.zeros(len(images), model.num_classes, -(-height // g), -(-width // g), device=device)
     weights = torch.zeros_like(total[:1, :1])
     taper = [int(side * config.overlap) // g for side in window]
-    sized = sorted(itertools.product(rows, columns), key=lambda box: (box[0][1] - box[0][0], box[1][1] - box[1][0]))
-    for _, boxes in itertools.groupby(sized, key=lambda box: (box[0][1] - box[0][0], box[1][1] - box[1][0])):
-        for chunk in _chunks([(n, box) for box in boxes for n in range(len(images))], config.batch_size):
-            found = scores(np.stack([images[n, y[0] : y[1], x[0] : x[1]] for n, (y, x) in chunk]))
-            weight = torch.outer(*(window_weight(*pair) for pair in zip(found.shape[2:], taper, strict=True))).to(
-                device
-            )
-            for part, (n, (y, x)) in zip(found, chunk, strict=True):
-                place = np.s_[..., y[0] // g : -(-y[1] // g), x[0] // g : -(-x[1] // g)]
-                total[n][place] += weight * part
-                weights[place] += weight * (n == 0)
+    boxes = [(n, y, x) for y, x in itertools.product(rows, columns) for n in range(len(images))]
+    boxes.sort(key=lambda box: (box[1][1] - box[1][0], box[2][1] - box[2][0]))
+    for batch, pixels in same_size_batches(
+        boxes, config.batch_size, image=lambda box: images[box[0], slice(*box[1]), slice(*box[2])]
+    ):
+        found = scores(pixels)
+        edges = (window_weight(cells, part) for cells, part in zip(found.shape[2:], taper, strict=True))
+        weight = torch.outer(*edges).to(device)
+        for part, (n, y, x) in zip(found, batch, strict=True):
+            place = np.s_[..., y[0] // g : -(-y[1] // g), x[0] // g : -(-x[1] // g)]
+            total[n][place] += weight * part
+            weights[place] += weight * (n == 0)
     return total / weights
 
 
-def _chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    return (items[first : first + size] for first in range(0, len(items), size))
-
-
 def guide(images: np.ndarray, stride: int, device: torch.device) -> Tensor:
-    """The guidance CRF's picture ``(N, 3, ceil(H / g), ceil(W / g))``: means over blocks, a band of rows at a time."""
+    """The guidance CRF's image ``(N, 3, ceil(H / g), ceil(W / g))``: means over blocks, a band of rows at a time."""
     band = max(1, BLOCK // (images.shape[0] * images.shape[2] * stride)) * stride
     bands = (images[:, first : first + band] for first in range(0, images.shape[1], band))
     return torch.cat([area_average(to_batch(part, device), stride) for part in bands], 2)
@@ -131,7 +140,7 @@ def guide(images: np.ndarray, stride: int, device: torch.device) -> Tensor:
 
 @dataclass(frozen=True)
 class View:
-    """One model's scores ``(N, C, h, w)`` of one version of the images, ``stride`` pixels a cell."""
+    """One model's scores ``(N, C, h, w)`` of one version of N images, with cells of ``stride`` pixels."""
 
     scores: Tensor
     size: tuple[int, int]  # of the version, in pixels
@@ -139,7 +148,7 @@ class View:
     mirrored: bool
 
     def rows(self, first: int, end: int, size: tuple[int, int]) -> Tensor:
-        """Scores ``(N, C, end - first, W)`` at these rows of the image of that size."""
+        """Scores ``(N, C, end - first, W)`` of the rows from ``first`` to ``end`` of an image of ``size`` (H, W)."""
         scores = self.scores
         low, high, fraction = self._between(0, np.arange(first, end), size[0])
         scores = torch.lerp(scores.index_select(2, low), scores.index_select(2, high), fraction[:, None])
@@ -149,7 +158,7 @@ class View:
         return scores.permute(0, 2, 3, 1).contiguous()
 
     def _between(self, axis: int, pixels: np.ndarray, side: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The two cells between which each pixel's centre lies, and how far it is from the first to the second."""
+        """The two cells between which each pixel's centre lies, and its distance from the first, as a share."""
         cells = self.scores.shape[2 + axis]
         position = ((pixels + 0.5) * (self.size[axis] / (side * self.stride)) - 0.5).clip(0, cells - 1)
         low = position.astype(np.int64)
@@ -159,13 +168,14 @@ class View:
         return torch.from_numpy(low).to(device), torch.from_numpy(high).to(device), fraction
 
 
-@dataclass(frozen=True)
+@dataclass
 class Prediction:
     """Views of N images of one size, fused when labels or probabilities are asked for."""
 
-    views: tuple[View, ...]
     size: tuple[int, int]
     fusion: Literal["mean", "max_mean"]
+    views: list[View] = field(default_factory=list)
+    seconds: float = 0.0  # spent on guidance, without the backbone
 
     def labels(self) -> np.ndarray:
         """``(N, H, W)`` uint8: the label of the highest probability, the first of equals."""
@@ -183,9 +193,9 @@ class Prediction:
         return found
 
     def image(self, index: int) -> "Prediction":
-        """That of one image of the N."""
-        views = (dataclasses.replace(view, scores=view.scores[index : index + 1]) for view in self.views)
-        return dataclasses.replace(self, views=tuple(views))
+        """The prediction of one of the N images."""
+        views = [replace(view, scores=view.scores[index : index + 1]) for view in self.views]
+        return replace(self, views=views)
 
     @torch.inference_mode()
     def _blocks(self) -> Iterator[tuple[int, Tensor]]:
@@ -207,41 +217,64 @@ def predict_images(
     models: Sequence[Network],
     images: np.ndarray,
     *,
-    modes: Sequence[bool | None] = (None,),
+    guidance: Mapping[str, Guidance | Sequence[Guidance]] = CONFIGURED,
     config: InferenceConfig | None = None,
     dtype: torch.dtype | None = None,
-) -> list[Prediction]:
-    """Predictions of images ``(N, H, W, 3)`` uint8 RGB, one for each ``guidance`` mode, from one backbone pass a view.
+) -> dict[str, Prediction]:
+    """Predictions of images ``(N, H, W, 3)`` uint8 RGB by title of the guidance, from one backbone pass a view.
 
-    ``modes``: False, True, or None for as each model is configured. ``dtype``: of the convolutions, see
-    ``autocast_dtype``. The models share their classes; they are in evaluation mode.
+    Args:
+        models: of the same classes, in evaluation mode; their results are fused.
+        guidance: title -> how the scores are refined, one for all models or one for each.
+        dtype: of the convolutions, see ``autocast_dtype``.
     """
     config = config or InferenceConfig()
-    views: list[list[View]] = [[] for _ in modes]
-    for model, scale, mirrored in itertools.product(models, config.scales, (False, True)[: 1 + config.mirror]):
+    found = {title: Prediction((images.shape[1], images.shape[2]), config.fusion) for title in guidance}
+    mirrors = (False, True)[: 1 + config.mirror]
+    for (number, model), scale, mirrored in itertools.product(enumerate(models), config.scales, mirrors):
         version = resize(images, scale)[:, :, :: -1 if mirrored else 1]
         coarse = coarse_scores(model, version, config=config, dtype=dtype)
-        for found, mode in zip(views, modes, strict=True):
-            scores = coarse
-            if model.head.guidance != "off" if mode is None else mode:
-                scores = model.head.crf(coarse, guide(version, model.head.guidance_stride, coarse.device))
-            size = (version.shape[1], version.shape[2])
-            found.append(View(scores, size, model.head.guidance_stride, mirrored))
-    size = (images.shape[1], images.shape[2])
-    return [Prediction(tuple(found), size, config.fusion) for found in views]
+        for title, way in guidance.items():
+            start = _now(coarse.device)
+            own = way[number] if isinstance(way, Sequence) else way
+            found[title].views.append(_view(model, version, coarse, own, mirrored))
+            found[title].seconds += _now(coarse.device) - start
+    return found
+
+
+def _view(model: Network, version: np.ndarray, scores: Tensor, way: Guidance, mirrored: bool) -> View:
+    stride, size = model.head.guidance_stride, (version.shape[1], version.shape[2])
+    if isinstance(way, AtFullSize):
+        scores, stride, way = enlarge(scores, stride)[..., : size[0], : size[1]], 1, way.crf
+    crf = model.head.guided(way) if way is None or isinstance(way, bool) else way
+    if crf is not None:
+        scores = crf(scores, guide(version, stride, scores.device))
+    return View(scores, size, stride, mirrored)
+
+
+def _now(device: torch.device) -> float:
+    """Seconds on a clock, read when the device has done its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def label_maps(
-    model: Network, image: np.ndarray, *, modes: Sequence[bool | None], dtype: torch.dtype | None = None
-) -> list[np.ndarray]:
-    """Labels ``(H, W)`` uint8 of one image ``(H, W, 3)``, one for each ``guidance`` mode, from one backbone pass."""
-    return [found.labels()[0] for found in predict_images([model], image[None], modes=modes, dtype=dtype)]
+    model: Network,
+    image: np.ndarray,
+    *,
+    guidance: Mapping[str, Guidance] = CONFIGURED,
+    dtype: torch.dtype | None = None,
+) -> dict[str, np.ndarray]:
+    """Labels ``(H, W)`` uint8 of one image ``(H, W, 3)`` by title of the guidance, from one backbone pass."""
+    found = predict_images([model], image[None], guidance=guidance, dtype=dtype)
+    return {title: prediction.labels()[0] for title, prediction in found.items()}
 
 
 def same_size_batches(
     items: Iterable[Item], size: int, *, image: Callable[[Item], np.ndarray]
 ) -> Iterator[tuple[list[Item], np.ndarray]]:
-    """Neighbouring items whose images have one size, at most ``size`` of them, and those images ``(N, H, W, 3)``."""
+    """Batches of at most ``size`` neighbouring items whose images have one size, with those images ``(N, H, W, 3)``."""
 
     def batch() -> tuple[list[Item], np.ndarray]:
         return group, np.stack([image(member) for member in group])

@@ -101,7 +101,8 @@ def validation_sheet(
     for index in evenly_spaced(len(data), count):
         sample = data[index]
         with evaluating(model):
-            labels = sample.label, *label_maps(model, sample.image, modes=(False, True), dtype=dtype)
+            maps = label_maps(model, sample.image, guidance={"off": False, "on": True}, dtype=dtype)
+        labels = sample.label, maps["off"], maps["on"]
         truth, off, on = (pictures.reduced(label, LONGEST, labels=True) for label in labels)
         row = pictures.row(pictures.reduced(sample.image, LONGEST), (truth, off, on), palette)
         rows.append([*row, pictures.boundaries(on, truth)])

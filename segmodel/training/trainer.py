@@ -266,10 +266,10 @@ class Trainer:
         limit = self.config.train.validate_images if self.step < self.total else 0
         images = min(limit or len(self.validation), len(self.validation))
         scores = evaluate(
-            self.model, self.validation, modes=(False, True), dtype=self.dtype, description="validate", leave=False,
-            limit=limit,
+            self.model, self.validation, guidance={"off": False, "on": True}, dtype=self.dtype, images=limit,
+            description="validate", leave=False,
         )  # fmt: skip
-        off, on = scores
+        off, on = scores["off"], scores["on"]
         chosen = off if self.config.model.guidance == "off" else on
         self.log("val", miou=chosen.miou, miou_guidance_off=off.miou, miou_guidance_on=on.miou,
                  pixel_accuracy=chosen.pixel_accuracy, images=images)  # fmt: skip
@@ -283,7 +283,7 @@ class Trainer:
             self.save("best", scores=chosen)
         if self.step < self.total:  # else it is saved when all that is to be said is written
             self.save("last", scores=chosen)
-        return scores
+        return [off, on]
 
     def draw(self) -> None:
         """A sheet of evenly spaced validation images."""

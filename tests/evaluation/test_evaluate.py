@@ -15,7 +15,7 @@ from segmodel.common.errors import UserError
 from segmodel.data import open_data
 from segmodel.evaluation import evaluate, per_image
 from segmodel.evaluation.boundary import boundary_counts, trimap_counts
-from segmodel.evaluation.metrics import ConfusionMatrix, mean_iou
+from segmodel.evaluation.metrics import class_counts, mean_iou
 from segmodel.experiments.results import run_figures
 from segmodel.inference.views import InferenceConfig, predict_images
 from segmodel.segmodel import SegModel
@@ -38,36 +38,39 @@ def test_figures_are_those_of_the_predictions(runs):
     models, data = [SegModel.load(path) for path in runs], open_data("scenes:val=3", split="val")
     config = InferenceConfig(scales=(0.5, 1.0), mirror=True, batch_size=2)
     found = evaluate.evaluate_images(
-        models, data, modes=(False, True), config=config, boundary=0.05, widths=(1, 4), description="test"
-    )
-    for mode, result in zip((False, True), found, strict=True):
+        models, data, guidance={"off": False, "on": True}, config=config, boundary=0.05, widths=(1, 4), shown=[2],
+        description="test",
+    )  # fmt: skip
+    assert list(found) == ["off", "on"]
+    for mode, result in zip((False, True), found.values(), strict=True):
         assert result.names == tuple(data[index].name for index in range(3))
         for index in range(3):
             sample = data[index]
-            prediction = predict_images(models, sample.image[None], modes=(mode,), config=config)[0].labels()[0]
-            matrix = ConfusionMatrix(12)
-            matrix.update(prediction, sample.label)
+            prediction = predict_images(models, sample.image[None], guidance={"": mode}, config=config)[""].labels()[0]
             near = trimap_counts(prediction, sample.label, 12, widths=(1, 4))
             # a batch of another size may turn a tie: at most a few of the 16384 pixels
             for got, expected in (
-                (result.counts[index], matrix.class_counts()),
+                (result.counts[index], class_counts(prediction, sample.label, 12)),
                 (result.boundary[index], boundary_counts(prediction, sample.label, 12, ratio=0.05)),
-                (result.trimap[1][index], near[0]),
-                (result.trimap[4][index], near[1]),
+                (result.trimap[index, 0], near[0]),
+                (result.trimap[index, 1], near[1]),
             ):
                 assert np.abs(got - expected).sum() <= 20
         assert result.scores.miou == mean_iou(result.counts.sum(0))
-    assert not np.array_equal(found[0].counts, found[1].counts)
+        assert (result.seconds > 0).all()
+        assert len(result.labels) == 1
+        assert (result.labels[0] != prediction).sum() <= 20
+    assert not np.array_equal(found["off"].counts, found["on"].counts)
 
 
 def test_scores_of_a_model_in_training_leave_it_so_and_a_limit_takes_fewer(runs):
     model, data = SegModel.load(runs[0]), open_data("scenes:val=5", split="val")
     model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    (scores,) = evaluate.evaluate(model, data, limit=2, leave=False)
+    scores = evaluate.evaluate(model, data, images=2, leave=False)["model"]
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    two = evaluate.evaluate_images([model.eval()], data, limit=2)[0]
+    two = evaluate.evaluate_images([model.eval()], data, images=2)["model"]
     assert two.names == ("val-00000", "val-00004")
     assert two.scores == scores
 
@@ -112,7 +115,7 @@ def test_a_result_compared_with_itself_differs_by_nothing(runs, tmp_path, capsys
 
 def test_where_the_images_are_others_the_figures_are_kept(runs, tmp_path, capsys):
     lines, figures, rows = tmp_path / "one.jsonl", tmp_path / "two.json", tmp_path / "two.jsonl"
-    assert run(runs[0], "--limit", 1, "--per-image", lines) == 0
+    assert run(runs[0], "--images", 1, "--per-image", lines) == 0
     capsys.readouterr()
     assert run(runs[0], "--compare", lines, "--json", figures, "--per-image", rows) == 2
     out, err = capsys.readouterr()
@@ -125,7 +128,7 @@ def test_where_the_images_are_others_the_figures_are_kept(runs, tmp_path, capsys
 def test_the_figures_say_what_they_are_of(runs, tmp_path):
     file = tmp_path / "figures.json"
     given = {"guidance_radius": 6, "guidance_weight": 8.0, "limit": 2, "boundary": 0.03}
-    flags = [text for name, value in given.items() for text in (f"--{name.replace('_', '-')}", value)]
+    flags = ["--guidance-radius", 6, "--guidance-weight", 8, "--images", 2, "--boundary", 0.03]
     assert run(runs[0], *flags, "--guidance", "on", "--classes", "sky,road,sky", "--json", file) == 0
     content = json.loads(file.read_text())
     assert {name: content[name] for name in given} == given
@@ -138,8 +141,8 @@ def test_the_figures_say_what_they_are_of(runs, tmp_path):
 def test_figures_of_an_absent_class_are_null(runs, tmp_path, monkeypatch):
     counts = np.ones((3, 3, 12), np.int64)
     counts[..., 2] = 0
-    found = evaluate.Evaluation(("a", "b", "c"), counts, np.array([]), {})
-    monkeypatch.setattr(evaluate, "evaluate_images", lambda *_, **__: [found])
+    found = evaluate.Evaluation(("a", "b", "c"), counts, counts[:0], counts[:, None][:, :0], np.ones(3))
+    monkeypatch.setattr(command, "evaluate_images", lambda *_, **__: {"model": found})
     name, file = open_data("scenes:val=1", split="val").classes[2], tmp_path / "figures.json"
     assert run(runs[0], "--classes", name, "--bootstrap", 20, "--json", file) == 0
     content = json.loads(file.read_text(), parse_constant=pytest.fail)  # NaN is no JSON
@@ -205,17 +208,18 @@ def test_mistakes_are_one_line(runs, tmp_path, capsys):
         (("--ensemble", tmp_path), "expected a run folder or a checkpoint file"),
         (("--guidance", "off", "--guidance-radius", 3), "--guidance-radius: expected the guidance CRF on, got"),
         (("--window", "64"), "--window: expected a list of 2"),
-        (("--window", "0,64"), "window: expected sides of at least 1, got (0, 64)"),
-        (("--scales", "1,0"), "scales: expected numbers above 0"),
+        (("--window", "0,64"), "--window: expected at least 1, got (0, 64)"),
+        (("--scales", "1,0"), "--scales: expected more than 0, got (1.0, 0.0)"),
         (("--scales", "big"), "--scales: expected"),
-        (("--overlap", "1"), "overlap: expected at least 0 and less than 1"),
-        (("--batch-size", "0"), "batch_size: expected at least 1, got 0"),
+        (("--overlap", "1"), "--overlap: expected less than 1, got 1"),
+        (("--batch-size", "0"), "--batch-size: expected at least 1, got 0"),
         (("--fusion", "sum"), "--fusion: expected one of mean, max_mean, got 'sum'"),
-        (("--trimap", "1,0"), "--trimap: expected widths in pixels"),
-        (("--trimap", "1,,3"), "--trimap: expected widths in pixels"),
+        (("--trimap", "1,0"), "--trimap: expected at least 1, got (1, 0)"),
+        (("--trimap", "1,,3"), "--trimap: expected a list of a whole number, got '[1,,3]'"),
         (("--boundary", "0"), "--boundary: expected more than 0 and less than 1, got 0.0"),
         (("--bootstrap", "-1"), "--bootstrap: expected at least 0, got -1"),
-        (("--limit", "-1"), "--limit: expected at least 0, got -1"),
+        (("--images", "-1"), "--images: expected at least 0, got -1"),
+        (("--limit", "1"), "unrecognized arguments: --limit 1 (did you mean --images?)"),
         (("--compare", tmp_path / "absent"), "absent: cannot be read"),
         (("--compare", runs[0] / "last.json"), "line 1: expected a line of --per-image"),
         (("--compare", lines), "line 1: expected a line of --per-image FILE.jsonl (expected counts of 12 classes)"),

@@ -19,6 +19,7 @@ from segmodel.common.options import to_toml
 from segmodel.common.pictures import busiest_window
 from segmodel.common.tables import Table
 from segmodel.data import open_data
+from segmodel.evaluation.evaluate import Evaluation
 from segmodel.experiments import dense_crf, results, runs
 from segmodel.experiments.tables import _interval, mean_curve
 from segmodel.model.config import VARIANTS
@@ -83,7 +84,7 @@ def test_table_3_is_what_training_found_in_the_end(done: Path) -> None:
 
 def test_called_again_it_does_nothing_twice(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("trained again"))
-    monkeypatch.setattr(results, "evaluate_rows", lambda *a, **k: pytest.fail("evaluated again"))
+    monkeypatch.setattr(results, "evaluate_images", lambda *a, **k: pytest.fail("evaluated again"))
     before = stamps(done / "runs") | stamps(done / "figures")
     assert run(done, "--variants", "unary,patch,guide", "--seeds", "0", "--workers", "1") == 0
     assert run(done, "--report-only") == 0
@@ -199,18 +200,19 @@ def test_a_report_of_some_seeds(done: Path, capsys) -> None:
 
 def test_figures_survive_their_file(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    figures = results.Figures(
-        rng.integers(0, 9, (4, 3, 3)), rng.integers(0, 9, (4, 3, 3)), rng.integers(0, 9, (4, 2, 3, 3)), rng.random(4),
-        [rng.integers(0, 3, (5, 6)), rng.integers(0, 3, (7, 2))],
+    figures = Evaluation(
+        ("a", "b", "c", "d"), rng.integers(0, 9, (4, 3, 3)), rng.integers(0, 9, (4, 3, 3)),
+        rng.integers(0, 9, (4, 2, 3, 3)), rng.random(4), (rng.integers(0, 3, (5, 6)), rng.integers(0, 3, (7, 2))),
+        (2, 5),
     )  # fmt: skip
     results.write_figures(tmp_path / "f.npz", "mark", {"model": figures, "other": figures})
     read = results.read_figures(tmp_path / "f.npz", "mark")
     assert read is not None
     assert list(read) == ["model", "other"]
-    for name in ("confusion", "boundary", "trimap", "seconds"):
+    for name in ("counts", "boundary", "trimap", "seconds"):
         np.testing.assert_array_equal(getattr(read["other"], name), getattr(figures, name))
     assert [map.tolist() for map in read["model"].labels] == [map.tolist() for map in figures.labels]
-    np.testing.assert_array_equal(figures.counts[0][1], figures.confusion[0].sum(1))
+    assert (read["other"].names, read["other"].widths) == (figures.names, figures.widths)
 
 
 def test_mistakes_are_one_line(done: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

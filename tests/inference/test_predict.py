@@ -34,7 +34,7 @@ def test_all_kinds_of_results_agree(tmp_path, photos):
     for index in range(3):
         pixels = np.asarray(Image.open(photos / f"{index}.png"))
         label = Image.open(out / f"{index}.png")
-        expected = label_maps(model, pixels, modes=(None,))[0]
+        expected = label_maps(model, pixels)["model"]
         assert label.mode == "P"
         assert np.mean(np.asarray(label) != expected) < 0.01  # two images a pass: ties may turn
         assert np.array_equal(np.array(label.getpalette()[: 3 * 12]).reshape(12, 3), model.palette)
@@ -78,7 +78,7 @@ def test_mistakes_are_one_line_and_nothing_is_written(tmp_path, photos, capsys):
     for arguments, message in (
         (("--ids", "cityscapes"), "--ids: cityscapes has no class 'mountain'; it has road, sidewalk"),
         (("--write", "labels,pdf"), "--write: expected some of labels, overlay, probabilities, got 'pdf'"),
-        (("--scales", "-1"), "scales: expected numbers above 0, got (-1.0,)"),
+        (("--scales", "-1"), "--scales: expected more than 0, got (-1.0,)"),
     ):
         assert run(path, photos, "--output", out, *arguments) == 2
         assert message in capsys.readouterr().err

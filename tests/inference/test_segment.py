@@ -22,7 +22,7 @@ def image() -> np.ndarray:
 
 
 def test_every_form_of_a_picture_gives_the_same_labels(model, image, tmp_path):
-    expected = label_maps(model, image, modes=[None], dtype=torch.bfloat16)[0]
+    expected = label_maps(model, image, dtype=torch.bfloat16)["model"]
     for name in ("b.png", "a.BMP"):
         Image.fromarray(image).save(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no picture")

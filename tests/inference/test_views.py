@@ -1,6 +1,7 @@
 """Inference: exact geometry of scales and mirrors, windows that agree with the whole, fusion, batches."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from segmodel.common import device
 from segmodel.common.device import to_batch
 from segmodel.inference import views
 from segmodel.inference.views import (
+    AtFullSize,
     InferenceConfig,
     View,
     coarse_scores,
@@ -23,13 +25,14 @@ from segmodel.inference.views import (
     same_size_batches,
     window_places,
 )
+from segmodel.model.guidance_crf import GuidanceCRF
 
 ROUNDING = {"rtol": 0, "atol": 2e-5}  # float32 sums of another order; scores here are below 10
 
 
-def probabilities(models, images, *, modes=(None,), **values):
+def probabilities(models, images, *, guidance=None, **values):
     """``(N, C, H, W)`` float32."""
-    found = predict_images(models, images, config=InferenceConfig(**values), modes=modes)[0]
+    found = predict_images(models, images, config=InferenceConfig(**values), guidance={"it": guidance})["it"]
     return np.concatenate([block.numpy() for _, block in found._blocks()], 2)
 
 
@@ -76,13 +79,32 @@ def test_one_pass_gives_the_models_own_probabilities_and_labels(size):
     with torch.inference_mode():
         for mode in (False, True, None):
             expected = model(to_batch(image[None], torch.device("cpu")), guidance=mode).softmax(1).numpy()
-            found = probabilities([model], image[None], modes=(mode,))
+            found = probabilities([model], image[None], guidance=mode)
             np.testing.assert_allclose(found, expected, **ROUNDING)
-            labels = label_maps(model, image, modes=(mode,))[0]
+            labels = label_maps(model, image, guidance={"it": mode})["it"]
             assert labels.dtype == np.uint8
             chosen = np.take_along_axis(expected[0], labels[None].astype(int), 0)[0]
             np.testing.assert_allclose(chosen, expected[0].max(0), **ROUNDING)
-    assert len(np.unique(label_maps(model, picture(64, 64), modes=(None,))[0])) > 1
+    assert len(np.unique(label_maps(model, picture(64, 64))["model"])) > 1
+
+
+def test_a_crf_of_ones_own_takes_the_place_of_the_models():
+    model, image = tiny_model(), picture(41, 50)[None]
+    own = GuidanceCRF.configured(model.num_classes, model.config)  # the model's is untrained, too
+    on, off = (probabilities([model], image, guidance=mode) for mode in (True, False))
+    np.testing.assert_array_equal(probabilities([model], image, guidance=own), on)
+    both = probabilities([model, model], image, guidance=[own, False])
+    np.testing.assert_allclose(both, (on + off) / 2, rtol=0, atol=1e-6)
+    assert np.abs(on - off).max() > 1e-3
+    seen = []
+
+    def full_size(scores: torch.Tensor, guide: torch.Tensor) -> torch.Tensor:
+        seen.append((scores.shape, guide))
+        return scores
+
+    np.testing.assert_allclose(probabilities([model], image, guidance=AtFullSize(full_size)), off, **ROUNDING)
+    assert seen[0][0] == (1, 5, 41, 50)
+    torch.testing.assert_close(seen[0][1], to_batch(image, torch.device("cpu")), rtol=0, atol=0)
 
 
 def test_fusion_is_what_it_says():
@@ -208,7 +230,7 @@ def test_results_do_not_depend_on_the_blocks(monkeypatch):
     model, image = tiny_model(), picture(41, 50)[None]
     whole = probabilities([model], image, scales=(1.0, 1.5))
     monkeypatch.setattr(views, "BLOCK", 700)
-    blocks = list(predict_images([model], image)[0]._blocks())
+    blocks = list(predict_images([model], image)["model"]._blocks())
     assert len(blocks) > 10
     np.testing.assert_allclose(probabilities([model], image, scales=(1.0, 1.5)), whole, rtol=0, atol=1e-6)
 
@@ -216,7 +238,7 @@ def test_results_do_not_depend_on_the_blocks(monkeypatch):
 def test_half_precision_stays_near():
     """bfloat16 has 8 bits: a few hundredths of probability on an untrained model."""
     model, image = tiny_model(), picture(64, 64)[None]
-    exact, found = (predict_images([model], image, dtype=dtype)[0] for dtype in (None, torch.bfloat16))
+    exact, found = (predict_images([model], image, dtype=dtype)["model"] for dtype in (None, torch.bfloat16))
     assert found.probabilities().dtype == np.float16
     difference = np.abs(exact.probabilities().astype(np.float32) - found.probabilities())
     assert 0 < difference.max() < 0.2
@@ -245,11 +267,11 @@ def test_each_part_is_in_its_own_mode_after_evaluation():
 
 def test_settings_are_checked():
     for values, message in (
-        ({"window": (0, 5)}, "window: expected sides of at least 1"),
-        ({"overlap": 1.0}, "overlap: expected at least 0 and less than 1, got 1.0"),
-        ({"scales": ()}, "scales: expected numbers above 0"),
-        ({"scales": (1.0, 0.0)}, "scales: expected numbers above 0"),
+        ({"window": (0, 5)}, "window: expected at least 1, got (0, 5)"),
+        ({"overlap": 1.0}, "overlap: expected less than 1, got 1.0"),
+        ({"scales": ()}, "scales: expected at least one, got none"),
+        ({"scales": (1.0, 0.0)}, "scales: expected more than 0, got (1.0, 0.0)"),
         ({"batch_size": 0}, "batch_size: expected at least 1, got 0"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=re.escape(message)):
             InferenceConfig(**values)

@@ -125,7 +125,7 @@ def test_the_best_is_kept_unless_it_was_judged_on_fewer_images(tmp_path, monkeyp
 
     def scored(*arguments, **options):
         part = Scores((0.5,) * 12, next(found), 0.5, 0.5, 0.5)
-        return [part, part]
+        return {"off": part, "on": part}
 
     monkeypatch.setattr(trainer, "evaluate", scored)
     options = ["--epochs", "2", "--pictures", "0", "--batch-norm-epochs", "0", "--validate-images", images]
