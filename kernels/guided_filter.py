@@ -22,6 +22,7 @@ from torch import Tensor
 from . import backend as _backend
 from .box_filter import box_sum
 from .flat_planes import FlatPlanes, window_counts
+from .guide_planes import GuidePlanes, channels_of, inverse_at, planes_of, split
 
 GUIDES = (torch.uint8, *_backend.FLOATS)
 
@@ -30,8 +31,7 @@ GUIDES = (torch.uint8, *_backend.FLOATS)
 class PreparedGuide:
     """What the filter needs of a guide, computed once; make it with :func:`prepare_guide`.
 
-    ``planes`` is N 12 H W for a colour guide and N 3 H W for a grey one: the guide minus its mean, the window means
-    of that, then L D L^T = Sigma + eps U: the entries of L below the diagonal, row by row, and 1 / D.
+    ``planes`` is N 12 H W for a colour guide and N 3 H W for a grey one, in the order of ``guide_planes``.
     """
 
     planes: Tensor
@@ -98,26 +98,12 @@ def moments(guide: Tensor, radius: int, eps: float, box: Callable[[list[Tensor]]
             diagonal.append((entry + eps).clamp(min=eps))
         else:
             lower[i, j] = entry / diagonal[j]
-    planes = [*colours, *means, *lower.values(), *(1 / d for d in diagonal)]
-    return torch.stack([plane.to(dtype) for plane in planes], dim=1)
-
-
-def split_planes(planes: Tensor) -> tuple[list[Tensor], list[Tensor], dict[tuple[int, int], Tensor], list[Tensor]]:
-    """Colours, means, lower entries by (row, column) and inverse diagonal out of dimension 0 of the planes."""
-    channels = 3 if planes.shape[0] == 12 else 1
-    each = list(planes.unbind(0))
-    lower = [(i, j) for i in range(channels) for j in range(i)]
-    return (
-        each[:channels],
-        each[channels : 2 * channels],
-        dict(zip(lower, each[2 * channels : -channels], strict=True)),
-        each[-channels:],
-    )
+    return GuidePlanes(colours, means, lower, [1 / d for d in diagonal]).joined(dtype)
 
 
 def composite_filter(p: Tensor, guide: PreparedGuide) -> Tensor:
     """W p in standard operators, differentiable in p and in the planes of the guide."""
-    colour, mean, lower, inverse = split_planes(guide.planes.unsqueeze(2).transpose(0, 1))  # each [N, 1, H, W]
+    colour, mean, lower, inverse = split(guide.planes.unsqueeze(2).transpose(0, 1))  # each [N, 1, H, W]
     counts = window_counts(p, guide.radius, guide.border)
     box_p = box_sum(p, guide.radius) / counts
     forward: list[Tensor] = []
@@ -138,7 +124,7 @@ def composite_filter(p: Tensor, guide: PreparedGuide) -> Tensor:
 
 def blocked_filter(p: Tensor, planes: Tensor, radius: int, border: str, adjoint: bool) -> Tensor:
     """W p, or W^T p: the same sums, image after image and some labels at a time, so that they stay in the cache."""
-    layout, channels = FlatPlanes(p.shape[-2], p.shape[-1], radius), 3 if planes.shape[1] == 12 else 1
+    layout, channels = FlatPlanes(p.shape[-2], p.shape[-1], radius), channels_of(planes.shape[1])
     out = torch.empty_like(p, memory_format=torch.contiguous_format)
     inverse, one = 1 / window_counts(planes, radius, border), planes.new_ones(())
     before, after = (inverse, one) if adjoint else (one, inverse)
@@ -146,7 +132,7 @@ def blocked_filter(p: Tensor, planes: Tensor, radius: int, border: str, adjoint:
     buffers = [layout.padded(block, planes) for _ in range(2 + channels)]
     for image in range(p.shape[0]):
         factors = layout.spread(torch.cat([planes[image], inverse[None]]))
-        factors[-1 - channels : -1] *= factors[-1]  # 1 / D and 1 / n are applied as one
+        factors[inverse_at(channels) : -1] *= factors[-1]  # 1 / D and 1 / n are applied as one
         for first in range(0, p.shape[1], block):
             labels = slice(first, first + block)
             source, target = p[image, labels], out[image, labels]
@@ -159,7 +145,7 @@ def blocked_filter(p: Tensor, planes: Tensor, radius: int, border: str, adjoint:
 def _gram(buffers: list[Tensor], factors: Tensor, layout: FlatPlanes) -> Tensor:
     """K p for the p in the first buffer; the others are for b and for each a. The zeros between rows stay zero."""
     p, b, *a = (layout.core(buffer) for buffer in buffers)
-    colour, mean, lower, inverse = split_planes(factors[:-1])
+    colour, mean, lower, inverse = split(factors[:-1])
     total = layout.box_sum(buffers[0])
     forward: list[Tensor] = []
     for i in range(len(a)):
@@ -247,7 +233,7 @@ def guided_filter(
 @torch.library.custom_op("segmodel::guide_moments", mutates_args=())
 def _guide_moments(guide: Tensor, radius: int, eps: float, triton: bool) -> Tensor:
     if triton:
-        from .triton_guided_filter import moments as triton_moments
+        from .triton_moments import moments as triton_moments
 
         return triton_moments(guide, radius, eps)
     layout = FlatPlanes(guide.shape[2], guide.shape[3], radius)
@@ -256,9 +242,8 @@ def _guide_moments(guide: Tensor, radius: int, eps: float, triton: bool) -> Tens
 
 @_guide_moments.register_fake
 def _(guide: Tensor, radius: int, eps: float, triton: bool) -> Tensor:
-    planes = 12 if guide.shape[1] == 3 else 3
-    dtype = _backend.statistics_dtype(guide.dtype)
-    return guide.new_empty((guide.shape[0], planes, *guide.shape[2:]), dtype=dtype)
+    shape = (guide.shape[0], planes_of(guide.shape[1]), *guide.shape[2:])
+    return guide.new_empty(shape, dtype=_backend.statistics_dtype(guide.dtype))
 
 
 def filter_planes(p: Tensor, planes: Tensor, radius: int, border: str, adjoint: bool, triton: bool) -> Tensor:

@@ -99,13 +99,13 @@ def test_the_environment_variable_stands_in_for_auto(monkeypatch: pytest.MonkeyP
 
 def test_kernels_are_launched_on_the_gpu_of_their_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a second GPU: every door to the kernels enters the device of its first argument."""
-    from segmodel.kernels import triton_guidance_crf, triton_guided_filter
+    from segmodel.kernels import triton_guidance_crf, triton_guided_filter, triton_moments
 
     entered = []
     monkeypatch.setattr(torch.cuda, "device_of", lambda x: entered.append(x) or nullcontext())
     scores, guide, planes = torch.empty(0, 2, 3, 4), torch.empty(0, 3, 3, 4), torch.empty(0, 12, 3, 4)
     weight, total = torch.tensor(2.0), torch.empty(0, 2, 3, 4)
-    triton_guided_filter.moments(guide, 1, 1.0)
+    triton_moments.moments(guide, 1, 1.0)
     triton_guided_filter.filter_planes(scores, planes, 1, "clipped", False)
     triton_guidance_crf.update(scores, scores, weight, True, True, total)
     triton_guidance_crf.update_backward(scores, scores, weight, True, total)

@@ -10,7 +10,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from segmodel.kernels import triton_guidance_crf, triton_guided_filter
+from segmodel.kernels import triton_guidance_crf, triton_guided_filter, triton_moments, triton_narrow, triton_wide
+from segmodel.kernels.triton_windows import LAUNCH
 
 TARGETS = {name: GPUTarget("cuda", int(name[3:]), 32) for name in ("sm_80", "sm_90", "sm_100")}
 TARGETS["gfx942"] = GPUTarget("hip", "gfx942", 64)
@@ -25,25 +26,29 @@ def kernels() -> list[tuple]:
     windows, and two of wide ones."""
     padded, pixels = triton_guidance_crf.tiling(21)
     labels = {"POTTS": True, "LABELS": padded, "PIXELS": pixels}
-    module, crf_module = triton_guided_filter, triton_guidance_crf
+    crf = triton_guidance_crf
     every = [
-        ("update", crf_module._update, labels | {"SOFTMAX": True}, crf_module.LAUNCH),
-        ("update_backward", crf_module._update_backward, labels, crf_module.LAUNCH),
+        ("update", crf._update, labels | {"SOFTMAX": True}, crf.LAUNCH),
+        ("update_backward", crf._update_backward, labels, crf.LAUNCH),
     ]
     for radius in RADII:
-        _, tile = module.tiling(16, 21, 128, 128, radius)
+        _, tile = triton_guided_filter.tiling(16, 21, 128, 128, radius)
         tile |= {"CHANNELS": 3}
         guide = {"CHANNELS": 3, "RADIUS": radius, "COLUMNS": tile["COLUMNS"]}
+        narrow = radius <= triton_guided_filter.NARROW
+        slopes = triton_narrow.slopes if narrow else triton_wide.prefix_sums
+        collect = triton_narrow.collect if narrow else triton_wide.collect
         cases = [
-            ("guide_sums", module._guide_sums, guide | {"ROWS": module.GUIDE_ROWS, "PRODUCTS": True}),
-            ("factorise", module._factorise, guide | {"PIXELS": module.FLAT}),
-            ("slopes", module._slopes, tile | {"CLIPPED": True, "DIVIDE": False}),
-            ("slopes_adjoint", module._slopes, tile | {"CLIPPED": True, "DIVIDE": True}),
-            ("collect", module._collect, tile | {"CLIPPED": True, "DIVIDE": True}),
+            ("guide_sums", triton_moments.guide_sums, guide | {"ROWS": triton_moments.ROWS, "PRODUCTS": True}),
+            ("factorise", triton_moments.factorise, guide | {"PIXELS": triton_moments.PIXELS}),
+            ("slopes", slopes, tile | {"CLIPPED": True, "DIVIDE": False}),
+            ("slopes_adjoint", slopes, tile | {"CLIPPED": True, "DIVIDE": True}),
+            ("collect", collect, tile | {"CLIPPED": True, "DIVIDE": True}),
         ]
-        if radius > module.NARROW.value:
-            cases.append(("solve", module._solve, tile | {"ROWS": module.SOLVE_ROWS, "CLIPPED": True}))
-        every += [(f"{name} radius {radius}", kernel, sizes, module.LAUNCH) for name, kernel, sizes in cases]
+        if not narrow:
+            rows = {"ROWS": triton_guided_filter.SOLVE_ROWS}
+            cases.append(("solve", triton_wide.solve, tile | rows | {"CLIPPED": True}))
+        every += [(f"{name} radius {radius}", kernel, sizes, LAUNCH) for name, kernel, sizes in cases]
     return every
 
 

@@ -10,7 +10,6 @@ import sys
 import numpy as np
 import torch
 import triton
-import triton.language as tl
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from kernels_tools import (
@@ -25,7 +24,7 @@ from kernels_tools import (
     make_guide,
 )
 
-from segmodel.kernels import guidance_crf, guided_filter, prepare_guide, triton_guided_filter
+from segmodel.kernels import guidance_crf, guided_filter, prepare_guide, triton_guided_filter, triton_moments
 from segmodel.kernels.triton_guidance_crf import update, update_backward
 from segmodel.reference import arrays
 from segmodel.reference import guidance_crf as algorithm
@@ -48,7 +47,7 @@ small = {"labels": (1, 2), "sizes": SMALL, "batch": (1,)}
 
 def small_columns(radius: int) -> int:
     """Tiles of 16 columns, or of one window: a 9 x 9 map has several of them side by side."""
-    return 16 if radius <= triton_guided_filter.NARROW.value else triton.next_power_of_2(2 * radius + 1)
+    return 16 if radius <= triton_guided_filter.NARROW else triton.next_power_of_2(2 * radius + 1)
 
 
 def two_images() -> Case:
@@ -178,8 +177,8 @@ TESTS = {
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    triton_guided_filter.columns_of_tile = small_columns
+    triton_guided_filter.columns_of_tile = triton_moments.columns_of_tile = small_columns
     if sys.argv[1].startswith("wide"):
-        triton_guided_filter.NARROW = tl.constexpr(0)
+        triton_guided_filter.NARROW = 0
     TESTS[sys.argv[1]]()
     print(sys.argv[1], "passed")
