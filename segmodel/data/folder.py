@@ -114,10 +114,9 @@ def _found_pairs(root: Path, split: str) -> list[Pair]:
     wrong: list[str] = []
     for image in files:
         name = image.relative_to(images).with_suffix("").as_posix()
-        label = labels / f"{name}.png"
         if name in pairs:
             wrong.append(f"{image}: expected one image of this name, got {pairs[name].image} too")
-        pairs[name] = Pair(image, label, name, where=str(image))
+        pairs[name] = Pair(image, labels / f"{name}.png", name, where=str(image))
     if wrong:
         raise DataError(*wrong)
     return list(pairs.values())
