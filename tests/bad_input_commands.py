@@ -201,8 +201,8 @@ COMMANDS = [
     ),
     Kind(
         "data check: fewer problems than none",
-        command("data.__main__", "check", "folder:own", "--limit", "-1"),
-        "--limit: expected at least 0, got -1",
+        command("data.__main__", "check", "folder:own", "--problems", "-1"),
+        "--problems: expected at least 0, got -1",
     ),
     Kind(
         "data check: fewer workers than none",
@@ -211,7 +211,7 @@ COMMANDS = [
     ),
     Kind("data: unknown kind", command("data.__main__", "show", "soup:own", "--output", "x.png"), "soup"),
     Kind("data: no command", command("data.__main__"), "the following arguments are required: command"),
-    Kind("data show: no sample", command(*SHEET, "x.png", "--count", "0"), "--count: expected at least 1, got 0"),
+    Kind("data show: no sample", command(*SHEET, "x.png", "--images", "0"), "--images: expected at least 1, got 0"),
     Kind("data show: into no folder", command(*SHEET, "no/x.png"), "expected a .png file in an existing folder"),
     Kind(
         "data show: another ending", command(*SHEET, "x.gif"), "expected a .png file in an existing folder, got x.gif"

@@ -47,7 +47,7 @@ CONFIGURATION = [
     Kind("start after the end", flag("--joint-from", "1.5"), "joint_from: expected at most 1, got 1.5"),
     Kind("momentum that grows without end", flag("--momentum", "1.5"), "momentum: expected at most 1, got 1.5"),
     Kind("seed of too many bits", flag("--seed", str(2**64)), "seed: expected at most"),
-    Kind("crop of nothing", flag("--crop", "0,32"), "crop: expected (height, width), both at least 1"),
+    Kind("crop of nothing", flag("--crop", "0,32"), "crop: expected at least 1, got (0, 32)"),
     Kind("range the wrong way round", flag("--scale", "2,0.5"), "scale: expected (low, high) with 0 < low <= high"),
     Kind("even window", flag("--label-pool", "4"), "label_pool: expected an odd number, got 4"),
     Kind("width of a million", flag("--width", "1000000"), "width: expected at most 4096, got 1000000"),

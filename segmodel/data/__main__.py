@@ -5,9 +5,11 @@ python -m segmodel.data show cityscapes:PATH --output sheet.png     # samples be
 """
 
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -20,7 +22,7 @@ from segmodel.common.options import Section, UserError, option
 from segmodel.common.pictures import colourise, overlay, save_picture, sheet
 from segmodel.common.tables import Table
 from segmodel.data import USAGE, Augmentation, AugmentedData, DataError, SegmentationData, index_data, open_data
-from segmodel.data.base import Sample, evenly_spaced
+from segmodel.data.base import evenly_spaced
 from segmodel.data.loading import loaded
 
 RENAMED = {"--limit": "--problems", "--count": "--images"}
@@ -81,11 +83,10 @@ class _Problems:
                 tqdm.write(f"  ... more than {self.most} problems: the others are only counted (--problems)")
 
 
-def _label_counts(sample: Sample | DataError) -> tuple[np.ndarray, tuple[int, ...]] | DataError:
-    """Pixels of each label value, (256,), and (height, width)."""
-    if isinstance(sample, DataError):
-        return sample
-    return np.bincount(sample.label.ravel(), minlength=256), sample.label.shape
+def _label_counts(data: SegmentationData, index: int) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Pixels of each label value, (256,), and (height, width) of a sample."""
+    label = data[index].label
+    return np.bincount(label.ravel(), minlength=256), label.shape
 
 
 def _check_source(data: SegmentationData, split: str, workers: int, problems: _Problems) -> None:
@@ -95,7 +96,7 @@ def _check_source(data: SegmentationData, split: str, workers: int, problems: _P
     indices = [index for index in range(len(data)) if index not in known]
     pixels, images, sizes = np.zeros(256, np.int64), np.zeros(256, np.int64), Counter[tuple[int, ...]]()
     empty: list[int] = []
-    found = loaded(data, workers=workers, sampler=indices, batch_size=None, collate_fn=_label_counts)
+    found = loaded(partial(_label_counts, data), indices, workers=workers)
     bar = tqdm(found, total=len(indices), desc=f"{data.name}, {split}", unit="sample", disable=None)
     for index, item in zip(indices, bar, strict=True):
         if isinstance(item, DataError):
@@ -189,8 +190,8 @@ def main(arguments: Sequence[str]) -> int:
     for flag in (text.partition("=")[0] for text in arguments):
         if flag in RENAMED:
             raise UserError(f"{flag}: is called {RENAMED[flag]} now")
-    mixes = "several of the same classes are joined by +; N*KIND:PATH is seen N times as often"
-    parser = cli.Parser("data", f"{__doc__}\nData sets: {USAGE};\n{mixes}.")
+    mixes = "several of the same classes are joined by +; N*KIND:PATH is seen N times as often."
+    parser = cli.Parser("data", f"{__doc__}\n{textwrap.fill(f'Data sets: {USAGE}; {mixes}', 100)}")
     parser.add_argument("command", choices=COMMANDS, help="each has a --help of its own")
     return COMMANDS[parser.parse_args(arguments[:1]).command](arguments[1:])
 

@@ -46,8 +46,7 @@ def ade20k(root: Path, *, split: str) -> FileData:
     pairs = [Pair(file, labels / f"{file.stem}.png", file.stem, where=str(file)) for file in files]
     values = index_values(0, ignore=0)
     values[1 : len(CLASSES) + 1] = np.arange(len(CLASSES))
-    palette = voc_palette(len(CLASSES) + 1)[1:]
-    return FileData(name="ade20k", classes=CLASSES, palette=palette, root=root, pairs=pairs, values=values)
+    return FileData("ade20k", CLASSES, voc_palette(len(CLASSES) + 1)[1:], root, pairs, values)
 
 
 def ade20k_ids(classes: Sequence[str]) -> np.ndarray:

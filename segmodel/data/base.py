@@ -14,7 +14,7 @@ from segmodel.common.labels import IGNORE
 from segmodel.data.images import read_image, read_label
 from segmodel.data.lists import Pair, misplaced
 
-MAX_CLASSES = 254  # 254 marks an invalid value in the tables below, 255 is the ignore value
+MAX_CLASSES = 254  # 254 marks values that are not allowed, 255 is the ignored label
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ def _state(file: Path) -> tuple[str, int, int]:
     return file.name, status.st_size, status.st_mtime_ns
 
 
+@dataclass(eq=False)
 class FileData(SegmentationData):
     """Samples read from pairs of files; labels are checked at each read.
 
@@ -84,19 +85,13 @@ class FileData(SegmentationData):
     colours: None, or (K, 3) uint8: labels are then RGB or grey pictures, and colour i stands for class values[i].
     """
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        classes: Sequence[str],
-        palette: np.ndarray,
-        root: Path,
-        pairs: Sequence[Pair],
-        values: np.ndarray,
-        colours: np.ndarray | None = None,
-    ) -> None:
-        self.name, self.classes, self.palette = name, tuple(classes), np.asarray(palette, np.uint8)
-        self.root, self.pairs, self.values, self.colours = root, list(pairs), values, colours
+    name: str
+    classes: tuple[str, ...]
+    palette: np.ndarray
+    root: Path
+    pairs: list[Pair]
+    values: np.ndarray
+    colours: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -123,10 +118,9 @@ class FileData(SegmentationData):
         return [file for pair in self.pairs for file in (pair.image, pair.label)]
 
     def problems(self) -> dict[int, str]:
-        where = [pair.where for pair in self.pairs]
         wrong = misplaced(self.root, [pair.image for pair in self.pairs])
         wrong = misplaced(self.root, [pair.label for pair in self.pairs]) | wrong
-        return {index: f"{where[index]}: {wrong[index]}".removeprefix(": ") for index in sorted(wrong)}
+        return {index: f"{self.pairs[index].where}: {wrong[index]}" for index in sorted(wrong)}
 
 
 def evenly_spaced(length: int, count: int) -> list[int]:

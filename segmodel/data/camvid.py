@@ -23,9 +23,10 @@ UNLABELLED = 11
 
 
 def camvid(root: Path, *, split: str) -> FileData:
-    """The pairs that train.txt, val.txt or test.txt list, IMAGE LABEL, relative to `root` or as paths of another machine
-    (/SegNet/CamVid/train/x.png). Label values 0..10; 11 (unlabelled) and 255 become 255."""
+    """The pairs that SPLIT.txt lists, IMAGE LABEL, relative to `root` or as paths of another machine.
+
+    Label values 0..10 are classes; 11 (unlabelled) and 255 become 255.
+    """
     values = index_values(len(CLASSES))
     values[UNLABELLED] = IGNORE
-    pairs = read_pairs(root / f"{split}.txt", root)
-    return FileData(name="camvid", classes=CLASSES, palette=PALETTE, root=root, pairs=pairs, values=values)
+    return FileData("camvid", CLASSES, PALETTE, root, read_pairs(root / f"{split}.txt", root), values)

@@ -69,7 +69,7 @@ def _part(root: Path, truth: str, split: str) -> FileData:
         label = labels / image.parent.name / f"{name}_{truth}_{kind}.png"
         pairs.append(Pair(image, label, name, where=str(image)))
     values = _id_values() if kind == "labelIds" else index_values(len(CLASSES))
-    return FileData(name="cityscapes", classes=CLASSES, palette=PALETTE, root=root, pairs=pairs, values=values)
+    return FileData("cityscapes", CLASSES, PALETTE, root, pairs, values)
 
 
 def _id_values() -> np.ndarray:

@@ -3,18 +3,18 @@
     PATH/annotations/instances_train2017.json   PATH/train2017/*.jpg or PATH/images/train2017/*.jpg
     PATH/annotations/instances_val2017.json     PATH/val2017/*.jpg
 
-2014's names are taken where those of 2017 are absent, and names without a year (instances_train.json, train/) where
-both are: so files of your own in COCO's format can be read, with the classes of their "categories".
+Without files of 2017 those of 2014 are read; without either, those without a year (instances_train.json, train/), which
+are for files of your own in COCO's format, with the classes of their "categories".
 
 How instances become one label map:
 
-* Where instances overlap, the one with fewer pixels lies in front (a cup on a table); of two alike the later one.
+* Where instances overlap, the one with fewer pixels lies in front (a cup on a table); of equal ones the later.
 * A crowd ("iscrowd": 1) is ignored where no single instance lies: it also covers what is between its members.
-* What no instance covers is background. With VOC's classes the other 60 are background too.
+* The rest is background. With VOC's classes the other 60 are background too.
 
-Polygons are drawn by pycocotools, as COCO's own tools do, when a sample is read. Its index of annotations would keep
-gigabytes of objects; here the file is read through when the data set is opened, the place of each annotation is kept
-in arrays, and annotations are parsed from there.
+Polygons are drawn by pycocotools when a sample is read, as by COCO's own tools. Its index of the annotations would take
+five times the size of the file in memory (measured); here the file is read through when the data set is opened, only
+the place of each annotation is kept, in arrays, and it is parsed from there.
 """
 
 import json
@@ -64,7 +64,7 @@ class CocoData(SegmentationData):
     images: file in `folder`, height, width and id of each.
     spans: (A, 2) int64, place and length of the annotations in the file, in the order of their images.
     first: (N + 1,) int64, of each image the number of its first annotation; the last is A.
-    categories: category id -> class.
+    categories: category id -> class, 0 for those left out.
     """
 
     root: Path
@@ -205,10 +205,8 @@ def _part(root: Path, file: Path, as_voc: bool, *, only_shown: bool) -> CocoData
     try:
         content, marks = _read(file)
         classes, categories = _classes(content["categories"], as_voc)
-        known = np.array([entry["id"] for entry in content["categories"]], np.int64)
         images = [_image(folder, entry) for entry in content["images"]]
-        kept = np.array(list(categories), np.int64)
-        images, spans, first = _index(marks, images, known, kept, only_shown)
+        images, spans, first = _index(marks, images, categories, only_shown)
     except DataError as error:
         raise DataError(f"{file}: {error}") from error
     except (OSError, ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
@@ -228,25 +226,20 @@ def _read(file: Path) -> tuple[dict[str, Any], np.ndarray]:
     marks = array("q")
     place = _after(text, 0, "{")
     while text[place] != "}":
-        name, place = _DECODER.raw_decode(text, place)
-        start = place = _after(text, place, ":")
+        name, end = _DECODER.raw_decode(text, place)
+        place = _after(text, end, ":")
         if name == "annotations":
-            place = _read_annotations(text, place, marks)
+            place = _after(text, place, "[")
+            while text[place] != "]":
+                entry, end = _DECODER.raw_decode(text, place)
+                marks.extend((entry["image_id"], entry["category_id"], place, end - place))
+                place = _next(text, end)
+            end = place + 1
         else:
-            place = _DECODER.raw_decode(text, start)[1]
-            content[name] = json.loads(text[start:place].encode("latin-1"))
-        place = _next(text, place)
-    return content, np.array(marks, np.int64).reshape(-1, 4)
-
-
-def _read_annotations(text: str, place: int, marks: "array[int]") -> int:
-    """Appends the marks of the annotations in the list that begins at `place`; returns where it ends."""
-    place = _after(text, place, "[")
-    while text[place] != "]":
-        entry, end = _DECODER.raw_decode(text, place)
-        marks.extend((entry["image_id"], entry["category_id"], place, end - place))
+            end = _DECODER.raw_decode(text, place)[1]
+            content[name] = json.loads(text[place:end].encode("latin-1"))
         place = _next(text, end)
-    return place + 1
+    return content, np.array(marks, np.int64).reshape(-1, 4)
 
 
 def _after(text: str, place: int, mark: str) -> int:
@@ -264,18 +257,19 @@ def _next(text: str, place: int) -> int:
 
 
 def _classes(categories: list[dict[str, Any]], as_voc: bool) -> tuple[tuple[str, ...], dict[int, int]]:
-    """Names of the classes, and category id -> class."""
+    """Names of the classes, and category id -> class (0: none of them)."""
     names = {entry["id"]: entry["name"] for entry in sorted(categories, key=lambda entry: entry["id"])}
     classes = ("background", *names.values())
     if len(set(classes)) < len(categories) + 1 or not 1 < len(classes) <= MAX_CLASSES:
         raise DataError(f"categories: expected 1 to {MAX_CLASSES - 1} that differ, got {len(categories)}")
     if not as_voc:
         return classes, {number: index for index, number in enumerate(names, start=1)}
-    renamed = {VOC_NAMES.get(name, name): number for number, name in names.items()}
-    missing = [name for name in VOC_CLASSES[1:] if name not in renamed]
+    names = {number: VOC_NAMES.get(name, name) for number, name in names.items()}
+    missing = [name for name in VOC_CLASSES[1:] if name not in names.values()]
     if missing:
         raise DataError(f"categories: expected all classes of VOC, none is {', '.join(missing)}")
-    return VOC_CLASSES, {renamed[name]: index for index, name in enumerate(VOC_CLASSES[1:], start=1)}
+    numbers = {name: index for index, name in enumerate(VOC_CLASSES)}
+    return VOC_CLASSES, {number: numbers.get(name, 0) for number, name in names.items()}
 
 
 def _image(folder: Path, entry: dict[str, Any]) -> Image:
@@ -287,13 +281,13 @@ def _image(folder: Path, entry: dict[str, Any]) -> Image:
 
 
 def _index(
-    marks: np.ndarray, images: list[Image], known: np.ndarray, kept: np.ndarray, only_shown: bool
+    marks: np.ndarray, images: list[Image], categories: dict[int, int], only_shown: bool
 ) -> tuple[list[Image], np.ndarray, np.ndarray]:
-    """`images`, `spans` and `first` of `CocoData`.
+    """`images`, `spans` and `first` of `CocoData`, without annotations of class 0.
 
-    marks: as `_read` returns them. known, kept: ids of all categories, and of those with a class. only_shown: leaves
-    out images without an annotation of these.
+    marks: as `_read` returns them. only_shown: leaves out images without an annotation.
     """
+    known = np.array(list(categories), np.int64)
     ids = np.array([image[3] for image in images], np.int64)
     if not images or len(np.unique(ids)) < len(ids):
         raise DataError(f"images: expected at least one, all ids different, got {len(images)}")
@@ -301,7 +295,7 @@ def _index(
         strange = ~np.isin(marks[:, column], values)
         if strange.any():
             raise DataError(f"annotations: {what} {marks[strange][0, column]} is not in this file")
-    marks = marks[np.isin(marks[:, 1], kept)]
+    marks = marks[np.isin(marks[:, 1], [number for number, index in categories.items() if index])]
     if only_shown:
         shown = np.isin(ids, marks[:, 0])
         images, ids = [image for image, one in zip(images, shown, strict=True) if one], ids[shown]

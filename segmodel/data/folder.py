@@ -29,6 +29,7 @@ from segmodel.data.lists import Pair, existing_folder, read_pairs
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 SPLITS = ("train", "val", "test")
+Rules = tuple[tuple[str, ...], np.ndarray, np.ndarray, np.ndarray | None]
 
 
 def folder(root: Path, *, split: str) -> FileData:
@@ -36,13 +37,11 @@ def folder(root: Path, *, split: str) -> FileData:
     names, palette, values, colours = read_classes(root / "classes.toml")
     has_list = any((root / f"{name}.txt").exists() for name in SPLITS)
     pairs = read_pairs(root / f"{split}.txt", root) if has_list else _found_pairs(root, split)
-    return FileData(
-        name=root.name, classes=names, palette=palette, root=root, pairs=pairs, values=values, colours=colours
-    )
+    return FileData(root.name, names, palette, root, pairs, values, colours)
 
 
-def read_classes(file: Path) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray | None]:
-    """Names, palette (C, 3) uint8, and `values` and `colours` of `FileData`, from a classes.toml."""
+def read_classes(file: Path) -> Rules:
+    """`classes`, `palette`, `values` and `colours` of `FileData`, as a classes.toml says."""
     try:
         table = tomllib.loads(read_text(file, most="SEGMODEL_MAX_CONFIG_BYTES"))
     except FileNotFoundError as error:
@@ -55,14 +54,14 @@ def read_classes(file: Path) -> tuple[list[str], np.ndarray, np.ndarray, np.ndar
         raise DataError(f"{file}: {error}") from error
 
 
-def _classes(table: dict[str, Any]) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray | None]:
+def _classes(table: dict[str, Any]) -> Rules:
     _only_keys("", table, {"labels", "ignore", "classes"})
     kind, entries, ignore = table.get("labels", "index"), table.get("classes"), table.get("ignore")
     if kind not in ("index", "colour"):
         raise ValueError(f"labels: expected 'index' or 'colour', got {kind!r}")
     if not isinstance(entries, list) or not 1 <= len(entries) <= MAX_CLASSES:
         raise ValueError(f"classes: expected 1 to {MAX_CLASSES} tables [[classes]], got {entries!r:.60}")
-    names = [_name(f"classes[{number}]", entry) for number, entry in enumerate(entries)]
+    names = tuple(_name(f"classes[{number}]", entry) for number, entry in enumerate(entries))
     if len(set(names)) < len(names):
         raise ValueError("classes: expected names that differ, got one twice")
     colours = [_colour(f"classes[{number}].colour", entry.get("colour")) for number, entry in enumerate(entries)]
@@ -115,10 +114,9 @@ def _found_pairs(root: Path, split: str) -> list[Pair]:
     wrong: list[str] = []
     for image in files:
         name = image.relative_to(images).with_suffix("").as_posix()
-        label = labels / f"{name}.png"
         if name in pairs:
             wrong.append(f"{image}: expected one image of this name, got {pairs[name].image} too")
-        pairs[name] = Pair(image, label, name, where=str(image))
+        pairs[name] = Pair(image, labels / f"{name}.png", name, where=str(image))
     if wrong:
         raise DataError(*wrong)
     return list(pairs.values())

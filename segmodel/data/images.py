@@ -1,4 +1,4 @@
-"""Pictures and label maps, read from files."""
+"""Reads pictures and label maps from files."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")  # not EPS: Pill
 
 
 def picture_endings() -> set[str]:
-    """Endings, such as ".png", of the picture files that are read."""
+    """Endings, such as ".png", of the picture files that can be read."""
     return {ending for ending, kind in Image.registered_extensions().items() if kind in _FORMATS}
 
 
 def has_picture_name(file: Path, endings: Container[str]) -> bool:
-    """Whether a file of a folder is one of its pictures, by its name; hidden files, such as macOS leaves, are not."""
+    """Whether a file is a picture, by its name; hidden files, such as macOS makes, are not."""
     return not file.name.startswith(".") and file.suffix.lower() in endings
 
 
 def pictures_below(folder: Path, endings: Container[str]) -> list[Path]:
-    """Pictures of a folder and of all folders in it, sorted; not those of hidden ones, such as notebooks leave."""
+    """The pictures at any depth below a folder, sorted; without those in hidden folders, such as notebooks make."""
     files = (file for file in folder.rglob("*") if has_picture_name(file, endings))
     return sorted(file for file in files if not any(part[0] == "." for part in file.relative_to(folder).parts))
 
@@ -39,7 +39,7 @@ def picture_pixels(image: Image.Image) -> np.ndarray:
     """The pixels (H, W, 3) uint8, RGB, of a PIL image.
 
     Raises:
-        ValueError: more than 8 bits a channel: Pillow would cut them off at 255.
+        ValueError: more than 8 bits a channel, which Pillow would cut off at 255.
     """
     if image.mode == "F" or image.mode.startswith("I"):
         raise ValueError(f"image: expected 8 bits a channel, got mode {image.mode}")
@@ -47,7 +47,7 @@ def picture_pixels(image: Image.Image) -> np.ndarray:
 
 
 def index_values(count: int, *, ignore: int | None = IGNORE) -> np.ndarray:
-    """The table for labels that are class numbers 0..count-1 plus one ignore value (None: none)."""
+    """Label value -> class, (256,) uint8: 0..count-1 are classes, `ignore` becomes 255, 254 marks all other values."""
     values = np.full(256, _INVALID, np.uint8)
     values[:count] = np.arange(count)
     if ignore is not None:
@@ -64,7 +64,7 @@ def read_image(path: Path) -> tuple[np.ndarray, int]:
 
 
 def read_label(path: Path, *, values: np.ndarray, colours: np.ndarray | None = None) -> np.ndarray:
-    """Labels as (H, W) uint8 classes; palette and grey pictures hold numbers, RGB ones (with `colours`) colours."""
+    """The classes (H, W) uint8 of a label file that holds numbers or, with `colours`, colours; see `FileData`."""
     if colours is not None:
         raw, _ = _decoded(path, ("RGB", "L"), "labels as colours (an RGB or grey picture)")
         return _from_colours(path, raw if raw.ndim == 3 else np.repeat(raw[..., None], 3, 2), values, colours)
@@ -73,7 +73,7 @@ def read_label(path: Path, *, values: np.ndarray, colours: np.ndarray | None = N
 
 
 def class_values(path: Path, raw: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Whole numbers (H, W) as uint8 classes by the table `values`; `path` is for the message if one has none."""
+    """The classes (H, W) uint8 of label values (H, W), by the table `values`; `path` is for messages."""
     clipped = np.clip(raw, 0, 255).astype(np.uint8, copy=False)
     label = values[clipped]
     wrong = (label == _INVALID) | (clipped != raw)
@@ -86,8 +86,7 @@ def class_values(path: Path, raw: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _decoded(path: Path, modes: tuple[str, ...], expected: str, convert: bool = False) -> tuple[np.ndarray, int]:
-    """The pixels of a file (of an animation its first picture), converted to RGB or as they are, and its EXIF
-    orientation."""
+    """The pixels of a file (the first picture of an animation), as RGB if `convert`, and its EXIF orientation."""
     most = limit("SEGMODEL_MAX_PIXELS")
     if most > (Image.MAX_IMAGE_PIXELS or most):  # Pillow's own limit yields to a higher one that the user asked for
         Image.MAX_IMAGE_PIXELS = most
@@ -109,7 +108,7 @@ def _decoded(path: Path, modes: tuple[str, ...], expected: str, convert: bool = 
 
 
 def _changed(image: Image.Image) -> str:
-    """What Pillow would change in a label picture's numbers; "" if it gives those that the file holds."""
+    """How Pillow changes the numbers of this label picture; "" if it gives those in the file."""
     if image.format in ("JPEG", "MPO") or image.info.get("compression") in ("jpeg", "tiff_jpeg"):
         return f"{image.mode}, compressed with loss"
     tiles = getattr(image, "tile", None)
@@ -128,7 +127,7 @@ def _changed(image: Image.Image) -> str:
 
 
 def _from_colours(path: Path, raw: np.ndarray, values: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """Classes of an RGB label picture: the colours are searched as 24-bit numbers."""
+    """The classes of an RGB label picture, whose colours are looked up as 24-bit numbers."""
     keys = _packed(colours)
     order = np.argsort(keys)
     codes = _packed(raw)

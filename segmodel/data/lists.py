@@ -17,7 +17,7 @@ class Pair:
     image: Path
     label: Path
     name: str
-    where: str = ""
+    where: str
 
 
 def misplaced(root: Path, paths: Sequence[Path]) -> dict[int, str]:

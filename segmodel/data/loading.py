@@ -1,9 +1,9 @@
-"""Samples read by worker processes."""
+"""Reads data sets by worker processes."""
 
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -11,21 +11,25 @@ from torch.utils.data import DataLoader
 from segmodel.common.errors import DataError, UserError
 
 
-def loaded(data: Any, *, workers: int, processes: int = 1, **options: Any) -> Iterator[Any]:
-    """The items of a `DataLoader` over `data` with these options; what is wrong with a file comes as a `DataError`.
+def loaded(
+    read: Callable[[Any], Any], keys: Iterable[Any], *, workers: int, processes: int = 1, pin_memory: bool = False
+) -> Iterator[Any]:
+    """read(key) for each key, in order; a `DataError` that it raises comes in its place.
 
-    Args:
-        data: gives a sample for each key of the sampler.
-        workers: processes that read, 0: none besides this; -1: one for each core but one, at most 8.
-        processes: processes on this machine that load in this way, which share its cores.
+    workers: processes that read; 0: this one; -1: one for each core but one, at most 8.
+    processes: how many processes with workers of their own share the cores of this machine.
+    pin_memory: as of `DataLoader`.
     """
     if workers < 0:
         workers = max(0, min(8, (os.cpu_count() or 1) // processes - 1))
     loader: DataLoader[Any] = DataLoader(
-        _Loadable(data),  # type: ignore[arg-type]
+        _Loadable(read),  # type: ignore[arg-type]
+        sampler=keys,
+        batch_size=None,
         num_workers=workers,
+        collate_fn=_unchanged,
         worker_init_fn=_quiet_worker,
-        **options,
+        pin_memory=pin_memory,
     )
     for item in _iterator(loader):
         if isinstance(item, UserError):
@@ -34,16 +38,20 @@ def loaded(data: Any, *, workers: int, processes: int = 1, **options: Any) -> It
 
 
 class _Loadable:
-    """Samples for a worker process: PyTorch would add the worker's trace to the text of an exception."""
+    """What a worker reads, errors as values: PyTorch would add the worker's trace to the text of an exception."""
 
-    def __init__(self, data: Any) -> None:
-        self.data = data
+    def __init__(self, read: Callable[[Any], Any]) -> None:
+        self.read = read
 
     def __getitem__(self, key: Any) -> Any:
         try:
-            return self.data[key]
+            return self.read(key)
         except (DataError, UserError) as error:
             return error
+
+
+def _unchanged(item: Any) -> Any:
+    return item
 
 
 def _quiet_worker(_: int) -> None:

@@ -1,7 +1,7 @@
-"""What SBD's label files need of MATLAB's format, version 5: a matrix of whole numbers in a field of a struct.
+"""Reads the part of MATLAB's file format, version 5, that SBD uses: a matrix of integers in a field of a struct.
 
-scipy reads the whole format, but some broken files crash its process (one in some thousands of those that the fuzzer
-makes), and a data file may be a stranger's. Here every length is checked before it is used.
+scipy reads the whole format, but crashes on some broken files (one in some thousands that the fuzzer makes), and data
+files may come from anywhere. Here every length is checked before it is used.
 """
 
 import math
@@ -12,12 +12,12 @@ from collections.abc import Iterator
 import numpy as np
 
 MATRIX, PACKED = 14, 15  # kinds of elements
-STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 12: "i8", 13: "u8"}  # kinds that hold whole numbers
+STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 12: "i8", 13: "u8"}  # kinds of integers
 STRUCT, WHOLE = 2, {8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}  # classes of arrays
 
 
 def read_field(content: bytes, variable: str, field: str, *, most: int) -> np.ndarray:
-    """The matrix (H, W) of whole numbers in a field of a 1 x 1 struct.
+    """The matrix (H, W) of integers in a field of a 1 x 1 struct.
 
     Args:
         content: the bytes of the file.
@@ -26,7 +26,7 @@ def read_field(content: bytes, variable: str, field: str, *, most: int) -> np.nd
         most: bytes that the file may unpack to.
 
     Raises:
-        ValueError: it is not such a file, or there is no such matrix; the text says what was met.
+        ValueError: it is not such a file, or has no such matrix.
     """
     orders = {b"IM": "<", b"MI": ">"}
     if content[126:128] not in orders:
@@ -47,7 +47,7 @@ def read_field(content: bytes, variable: str, field: str, *, most: int) -> np.nd
 
 
 def _elements(content: bytes, order: str) -> Iterator[tuple[int, bytes]]:
-    """Kind and data of each element: 8 bytes of kind and size before the data, or 4 where the data has at most 4."""
+    """Kind and data of each element: kind and size in 8 bytes before the data, or in 4 if the data have at most 4."""
     place = 0
     while place < len(content):
         if len(content) - place < 8:

@@ -1,24 +1,24 @@
-"""Built-in scenes: 128x128 landscapes drawn on the fly, made for what the paper is about.
+"""Built-in scenes: 128x128 landscapes drawn on the fly, which need what the paper is about.
 
-* Colour says nothing: each scene draws its own palette. Neighbouring regions still differ clearly in colour, so that
-  a guided filter has edges to follow.
-* Stuff is told apart by texture: road (smooth, a few pebbles), water (ripples), grass (blades), mountains (hatching).
-* Things are told apart by context only: one and the same box is a car on a road, a boat on water and a hut on grass;
-  a disc is the sun in the sky and a ball on the ground; a bar is a pole, unless 40 to 54 pixels above its foot it
-  carries a crown: then it is the trunk of a tree.
+* Colour says nothing about the class: each scene has a random palette. Neighbouring regions still differ clearly in
+  colour, so that a guided filter has edges to follow.
+* Stuff differs in texture: road (smooth, a few pebbles), water (ripples), grass (blades), mountains (hatching).
+* Things differ in context only: the same box is a car on a road, a boat on water and a hut on grass; a disc is the sun
+  in the sky and a ball on the ground; a bar is a pole, or, with a crown 40 to 54 pixels above its foot, a tree's trunk.
 * A map at 1/16 misses bars of 4 to 6 pixels, jagged ridges, ragged crowns and concave patches of ground.
-* Things overlap, the light changes across the picture, the pixels are noisy; a band of one pixel around things is 255.
+* Things overlap, the light changes across the picture, pixels are noisy; a band of one pixel around things is 255.
 
-`scenes:shores=1` draws 128x384 pictures for context from afar: the two shores of a bay, one kind of ground each, open
-water between them. What a box is depends on the ground of the *other* shore, further away than a small backbone sees.
+`scenes:shores=1` draws 128x384 pictures for long-range context: the two shores of a bay, one kind of ground each, with
+open water between them. The class of a box depends on the ground of the *other* shore, beyond a small backbone's view.
 
-A scene depends on (SCENES_VERSION, split, index, shores) alone; what would change a pixel needs a new version. Only
-`random` and `bytes` of the generator are used, which are taken straight from its frozen bit stream.
+A scene depends on (SCENES_VERSION, split, index, shores) alone; a change of any pixel needs a new version. Only
+`random` and `bytes` of the generator are used, which come straight from its frozen bit stream.
 """
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 
@@ -51,28 +51,29 @@ _STUFF = 5  # regions 0..4 are stuff, painted first; each thing gets the next fr
 
 
 def scenes(options: str = "", *, split: str) -> SceneData:
-    """The built-in scenes; "train=2000,val=50" sets the number of scenes of a split, "shores=1" draws bays."""
+    """The built-in scenes; "train=2000,val=50" sets the numbers of scenes, "shores=1" draws bays."""
     values = COUNTS | {"shores": 0}
     for option in filter(None, options.split(",")):
         key, _, value = option.partition("=")
         if key not in values or not re.fullmatch("1" if key == "shores" else "[1-9][0-9]*", value):
             raise DataError(f"scenes: expected options such as train=2000,val=50,shores=1, got {option!r}")
         values[key] = int(value)
-    if split not in SPLITS:
-        raise DataError(f"scenes: split: expected train or val, got {split!r}")
     return SceneData(split=split, count=values[split], shores=bool(values["shores"]))
 
 
 class SceneData(SegmentationData):
-    """`count` scenes of one split, drawn when they are asked for."""
+    """`count` scenes of one split, drawn on access."""
 
-    name, classes, palette, version = "scenes", CLASSES, PALETTE, SCENES_VERSION
+    name, classes, palette = "scenes", CLASSES, PALETTE
 
     def __init__(self, *, split: str, count: int, shores: bool = False) -> None:
         self.split, self.count, self.shores = split, count, shores
 
     def __len__(self) -> int:
         return self.count
+
+    def rules(self) -> list[Any]:
+        return [SCENES_VERSION, self.shores]
 
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < self.count:
@@ -92,10 +93,9 @@ class SceneData(SegmentationData):
 class _Scene:
     """One scene while it is painted, back to front.
 
-    region: (H, W) number of the stuff or thing seen at each pixel; the later number is in front. For each number its
-    class, texture and colour are kept in `classes`, `textures`, `colours`, and in `wholes` the number of what it is a
-    part of (a window of its box). ``ground``: the only kind of ground; ``box``: what every box is; ``bare``: no things
-    but the sun.
+    region: (H, W), the number of the stuff or thing visible at each pixel; higher numbers are in front. For each number
+    `classes`, `textures` and `colours` give its own, and `wholes` the number of what it is part of (of a window: its
+    box). `ground`: the only kind of ground. `box`: the class of all boxes. `bare`: no things but the sun.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class _Scene:
         return low + int((high - low + 1) * self.rng.random())
 
     def jagged(self, *, knots: int, low: float, high: float) -> np.ndarray:
-        """A polygonal line along one side of the picture, (SIZE,)."""
+        """A polygonal line across the picture, (SIZE,)."""
         places = (np.arange(knots) + self.rng.random(knots)) * SIZE / knots
         return np.interp(_ALONG, places, low + (high - low) * self.rng.random(knots))
 
@@ -141,7 +141,7 @@ class _Scene:
         self.ground = np.where(below, self.region, 0)
 
     def _second_part(self, base: int) -> np.ndarray:
-        """The foreground, or one side, cut off by a jagged line."""
+        """The foreground or one side, beyond a jagged line."""
         if self.rng.random() < 0.4:
             return self.jagged(knots=9, low=base + 25, high=base + 48) <= _Y
         middle, slant = self.uniform(40, 88), self.uniform(-0.7, 0.7)
@@ -150,7 +150,7 @@ class _Scene:
         return side if self.rng.random() < 0.5 else ~side
 
     def _concave_patch(self, base: int) -> np.ndarray:
-        """A bent patch: three overlapping ellipses, less one bite."""
+        """A bent patch: three overlapping ellipses without a bite."""
         x, y = self.uniform(24, 104), self.uniform(base + 22, 112)
         patch = np.zeros((SIZE, SIZE), bool)
         for shift in (-20, 0, 20):
@@ -160,7 +160,7 @@ class _Scene:
     # Things ---------------------------------------------------------------------------------------------------------
 
     def _paint_things(self) -> None:
-        """Boxes, balls, trees and poles, the lower on the ground the later."""
+        """Boxes, balls, trees and poles, those lower in the picture later."""
         plan = [self._paint_box] * 3 + [self._paint_ball] * self.between(1, 2)
         plan += [self._paint_tree] * self.between(1, 2) + [self._paint_pole] * self.between(2, 3)
         wanted = [self.kinds[self.between(0, 2)] for _ in plan]
@@ -172,7 +172,7 @@ class _Scene:
             plan[step](*places[step])
 
     def _place(self, kind: int, taken: list[tuple[int, int]]) -> tuple[int, int]:
-        """The best of twelve points: ground of this kind around it (counted), and not close to what is there."""
+        """The best of twelve points: most ground of this kind around it, and not close to the points taken."""
         x = (8 + 112 * self.rng.random(12)).astype(np.int64)
         y = (66 + 60 * self.rng.random(12)).astype(np.int64)
         around = self.ground[y[:, None, None] + _STRIP_Y, np.clip(x[:, None, None] + _STRIP_X, 0, SIZE - 1)]
@@ -199,7 +199,7 @@ class _Scene:
         self._paint_disc(BALL, x, y - radius, radius)
 
     def _paint_box(self, x: int, y: int) -> None:
-        """A body with a narrower top and two windows; unless ``box`` says what it is, the ground below it does."""
+        """A body with a narrower top and two windows; its class is `box`, or follows from the ground below it."""
         kind = int(np.bincount(self.ground[y, max(x - 12, 0) : x + 13], minlength=5)[ROAD:].argmax()) + ROAD
         label = BOX_ON[kind] if self.box is None else self.box
         number = self._new(label)
@@ -253,7 +253,7 @@ class _Scene:
 
 
 def _patterns(rng: np.random.Generator) -> dict[int, np.ndarray]:
-    """The textures, relative brightness, (SIZE, SIZE) each."""
+    """Textures as relative brightness, (SIZE, SIZE) each."""
     phase, period, bend = rng.random(), 5 + 1.5 * rng.random(), 7 + 4 * rng.random()
     hatch = np.where((np.arange(2 * SIZE - 1) / 7 + phase) % 1 < 0.5, 0.18, -0.18)
     ripple = 256 * (_Y / period) + 80 * np.sin(_X / bend + 6.28 * phase)
@@ -268,7 +268,7 @@ def _patterns(rng: np.random.Generator) -> dict[int, np.ndarray]:
 
 
 def _blocks(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Random squares of `size` pixels, 0..1, (SIZE, SIZE)."""
+    """Squares of `size` x `size` pixels of random value in 0..1, (SIZE, SIZE)."""
     count = -(-SIZE // size)
     coarse = np.frombuffer(rng.bytes(count * count), np.uint8).reshape(count, count) / 255
     return coarse.repeat(size, axis=0).repeat(size, axis=1)[:SIZE, :SIZE]
@@ -279,7 +279,7 @@ def _ellipse(x: float, y: float, half_width: float, half_height: float) -> np.nd
 
 
 def _in_front_beside(region: np.ndarray) -> np.ndarray:
-    """Pixels that touch (4 neighbours) a thing lying in front of them."""
+    """Pixels with a thing in front of them among their 4 neighbours."""
     padded = np.pad(region, 1, mode="edge")
     sides = padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]
     front = np.maximum(np.maximum(sides[0], sides[1]), np.maximum(sides[2], sides[3]))
@@ -287,7 +287,7 @@ def _in_front_beside(region: np.ndarray) -> np.ndarray:
 
 
 def _palette(rng: np.random.Generator) -> np.ndarray:
-    """(21, 3) colours, 0..255: the first five, in random order, are far from each other, the rest far from those."""
+    """(21, 3) colours, 0..255: five far from each other, in random order, then sixteen far from those."""
     hue, saturation, value = 6 * rng.random(64), 0.15 + 0.55 * rng.random(64), 0.35 + 0.6 * rng.random(64)
     ramp = np.clip(np.abs((hue[:, None] + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 1)
     colours = 255 * value[:, None] * (1 - saturation[:, None] * (1 - ramp))

@@ -62,7 +62,7 @@ class SbdData(FileData):
 
 def _voc(root: Path, list_path: Path, labels: Path) -> FileData:
     pairs = _pairs(root, _names(list_path), "JPEGImages/{}.jpg", f"{labels.name}/{{}}.png")
-    return FileData(name="voc", classes=CLASSES, palette=voc_palette(), root=root, pairs=pairs, values=_VALUES)
+    return FileData("voc", CLASSES, voc_palette(), root, pairs, _VALUES)
 
 
 def _sbd(root: Path, lists: tuple[str, ...], without: Collection[str] = ()) -> FileData:
@@ -73,7 +73,7 @@ def _sbd(root: Path, lists: tuple[str, ...], without: Collection[str] = ()) -> F
             found.setdefault(name, where)
     names = [(where, name) for name, where in found.items() if name not in without]
     pairs = _pairs(root, names, "img/{}.jpg", "cls/{}.mat")
-    return SbdData(name="sbd", classes=CLASSES, palette=voc_palette(), root=root, pairs=pairs, values=_VALUES)
+    return SbdData("sbd", CLASSES, voc_palette(), root, pairs, _VALUES)
 
 
 def _names(list_path: Path) -> list[tuple[str, str]]:

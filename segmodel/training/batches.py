@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,10 +73,8 @@ class Batch(NamedTuple):
     names: tuple[str, ...]
 
 
-def _collate(samples: list[Any]) -> Batch | DataError | UserError:
-    for sample in samples:
-        if isinstance(sample, DataError | UserError):
-            return sample
+def _read_batch(data: AugmentedData, keys: list[tuple[int, int]]) -> Batch:
+    samples = [data[key] for key in keys]
     images = torch.from_numpy(np.stack([sample.image for sample in samples]))
     labels = torch.from_numpy(np.stack([sample.label for sample in samples]))
     return Batch(images, labels, tuple(sample.name for sample in samples))
@@ -84,11 +83,10 @@ def _collate(samples: list[Any]) -> Batch | DataError | UserError:
 def load_batches(data: AugmentedData, keys: BatchKeys, *, workers: int, device: torch.device) -> Iterator[Batch]:
     """The batches of the keys, on the device; ``workers`` = -1 takes one process for each core but one, at most 8."""
     batches = loaded(
-        data,
+        partial(_read_batch, data),
+        keys,
         workers=workers,
         processes=distributed.local_processes(),
-        batch_sampler=keys,
-        collate_fn=_collate,
         pin_memory=device.type == "cuda",
     )
     for batch in batches:

@@ -9,6 +9,7 @@ from data_tools import SIZE, save_image, save_label
 from PIL import Image
 
 from segmodel.common import cli
+from segmodel.data import KINDS
 from segmodel.data.__main__ import main
 
 
@@ -120,6 +121,8 @@ def test_show_draws_samples_variants_and_a_legend(folder, tmp_path, capsys):
         (("look",), "invalid choice: 'look'"),
         (("check",), "the following arguments are required: data"),
         (("show", "scenes"), "the following arguments are required: --output"),
+        (("check", "scenes", "--limit", "3"), "--limit: is called --problems now"),
+        (("show", "scenes", "--output", "{}", "--count=3"), "--count: is called --images now"),
         (("show", "scenes", "--output", "{}", "--images", "0"), "--images: expected at least 1, got 0"),
         (("show", "scenes", "--output", "{}", "--crop", "0,5"), "--crop: expected at least 1, got (0, 5)"),
         (("show", "kitti:x", "--output", "{}"), "expected one of scenes, voc,"),
@@ -134,6 +137,22 @@ def test_wrong_commands(arguments, message, tmp_path, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_wrong_limit_is_the_users_error_whoever_reads(folder, capsys, monkeypatch, workers):
+    monkeypatch.setenv("SEGMODEL_MAX_PIXELS", "many")
+    assert command("check", f"folder:{folder}", "--workers", workers) == 2
+    error = capsys.readouterr().err
+    assert "segmodel.data: error: SEGMODEL_MAX_PIXELS: expected a whole number of at least 0, got 'many'\n" in error
+
+
+def test_help_lists_every_kind(capsys):
+    with pytest.raises(SystemExit):
+        command("--help")
+    out = " ".join(capsys.readouterr().out.split())
+    assert "scenes[:train=N,val=N,shores=1], voc:PATH[,sbd=PATH], sbd:PATH, cityscapes:PATH[,coarse]," in out
+    assert all(f" {name}:PATH" in out for name in KINDS if name != "scenes")
 
 
 def test_check_of_data_that_cannot_be_opened(capsys):

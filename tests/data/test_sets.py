@@ -1,6 +1,8 @@
 """SBD, Cityscapes and ADE20K on small trees laid out as they ship, and mixes of data sets."""
 
 import hashlib
+import json
+import os
 import pickle
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from data_tools import SIZE, fails, save_image, save_label
 from PIL import Image
 
 from segmodel.common.labels import voc_palette
-from segmodel.data import DataError, MixedData, index_data, open_data
+from segmodel.data import PUBLISHED_IDS, DataError, MixedData, index_data, open_data
 from segmodel.data.ade20k import CLASSES as ADE_CLASSES
 from segmodel.data.cityscapes import CLASSES, IDS, PALETTE
 
@@ -260,6 +262,30 @@ def test_a_mix_is_its_parts_one_after_the_other(cityscapes):
     assert open_data(spec, split="val")[0].name == "frankfurt_000000_000019"
     assert len(open_data(spec, split="val")) == 1
     assert len(open_data(f"3*cityscapes:{cityscapes}", split="val")) == 1
+
+
+def test_facts_change_with_the_rules_and_the_files(cityscapes, voc):
+    spec = f"cityscapes:{cityscapes}+cityscapes:{cityscapes},coarse"
+    facts = open_data(spec, split="train").facts()
+    assert json.loads(json.dumps(facts)) == json.loads(json.dumps(open_data(spec, split="train").facts()))
+    assert [(one[0], len(one[3])) for one in facts] == [("cityscapes", 2)] * 3  # image and label; mixes are resolved
+    assert facts[0] == facts[1]
+    assert facts[1] != facts[2]
+    assert open_data(f"voc:{voc}", split="train").facts()[0][3][1][0] == "2007_000032.png"
+    image = cityscapes / "leftImg8bit" / "train" / "aachen" / "aachen_000000_000019_leftImg8bit.png"
+    os.utime(image, ns=(1, 1))
+    assert open_data(spec, split="train").facts() != facts
+    bays, scenes = (open_data(text, split="train").facts() for text in ("scenes:shores=1", "scenes"))
+    assert bays != scenes
+
+
+def test_published_ids():
+    assert set(PUBLISHED_IDS) == {"cityscapes", "ade20k"}
+    assert PUBLISHED_IDS["ade20k"](ADE_CLASSES).tolist() == list(range(1, 151))
+    assert PUBLISHED_IDS["cityscapes"](CLASSES[::-1]).tolist() == list(IDS[::-1])
+    assert PUBLISHED_IDS["cityscapes"](CLASSES).dtype == np.uint8
+    with pytest.raises(DataError, match="cityscapes has no class 'mountain'; it has road, sidewalk,"):
+        PUBLISHED_IDS["cityscapes"](["road", "mountain"])
 
 
 def test_a_mix_names_every_file_that_is_missing(cityscapes):

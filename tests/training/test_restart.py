@@ -163,7 +163,7 @@ def test_a_signal_to_the_loader_loses_no_step(tmp_path, who):
 LOADED = (
     "import signal, sys, torch\n"
     "from segmodel.data import Augmentation, AugmentedData, open_data\n"
-    "from segmodel.loader import BatchKeys, load_batches\n"
+    "from segmodel.training.batches import BatchKeys, load_batches\n"
     "if __name__ == '__main__':\n"
     "    if len(sys.argv) > 2: del signal.SIGCHLD\n"
     "    data = AugmentedData(open_data('scenes:train=4', split='train'), Augmentation(crop=(32, 32)), seed=1)\n"
