@@ -84,10 +84,7 @@ def main(arguments: Sequence[str]) -> int:
     check_classes(file, setup.models[0].classes, data)
     subset = class_numbers(options.classes, data.classes)
     earlier = read_per_image(options.compare, len(data.classes)) if options.compare else {}
-    results = evaluate_images(
-        setup.models, data, guidance=setup.guidance, config=setup.config, dtype=setup.dtype, boundary=boundary,
-        widths=options.trimap, images=options.images,
-    )  # fmt: skip
+    results = evaluate_images(data=data, boundary=boundary, widths=options.trimap, images=options.images, **vars(setup))
     names = next(iter(results.values())).names
     others = [str(find_checkpoint(path)) for path in given.ensemble]
     print(f"{' + '.join([str(file), *others])}\n{spec}, {options.split}: {len(names)} images\n")

@@ -152,9 +152,7 @@ def main(arguments: Sequence[str]) -> int:
 
     with tqdm(total=len(images), unit="image", disable=None) as progress:
         for batch, pixels in same_size_batches(jobs(), setup.config.batch_size, image=lambda job: job.pixels):
-            (prediction,) = predict_images(
-                setup.models, pixels, guidance=setup.guidance, config=setup.config, dtype=setup.dtype
-            ).values()
+            (prediction,) = predict_images(images=pixels, **vars(setup)).values()
             for index, job in enumerate(batch):
                 write(job, prediction.image(index), ids=ids, model=model)
             progress.update(len(batch))

@@ -40,7 +40,7 @@ class Execution(Section):
 
 @dataclass(frozen=True)
 class Setup:
-    """The arguments of ``predict_images`` that the options stand for."""
+    """The arguments of ``predict_images`` and ``evaluate_images`` that the options stand for."""
 
     models: list[Network]
     guidance: Mapping[str, Guidance | Sequence[Guidance]]
