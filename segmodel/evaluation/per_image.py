@@ -69,11 +69,7 @@ def read_per_image(path: str, num_classes: int) -> dict[str, dict[str, np.ndarra
 
 
 def aligned(title: str, counts: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
-    """The counts ``(N, 3, C)`` of the named images in order.
-
-    Raises:
-        UserError: the file is of other images, or two have the same name.
-    """
+    """The counts ``(N, 3, C)`` of the named images in order; UserError if the file has others or a name comes twice."""
     if len(set(names)) < len(names):
         twice = next(name for name in names if list(names).count(name) > 1)
         raise UserError(f"--compare: expected images of different names, got {twice!r} twice")

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass, fields
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -75,7 +74,7 @@ def refine(
         return refine_mask(scores, image, crf=crf, image_range=image_range, **settings)
     own = own_settings(settings, crf)
     batch, pixels = scores_and_pixels(scores, image, image_range)
-    refined = _refined(batch, pixels, own.stride, partial(_apply, own=own, crf=crf, image_range=image_range))
+    refined = _refined(batch, pixels, own.stride, _crf(own, crf, image_range))
     return _like(refined if scores.ndim == 4 else refined[0], scores)
 
 
@@ -139,11 +138,10 @@ def own_settings(settings: dict[str, float], crf: GuidanceCRF | None) -> Refinem
 def scores_and_pixels(
     scores: object, image: object, image_range: tuple[float, float] = (0, 255)
 ) -> tuple[Tensor, Tensor]:
-    """Scores ``(N, C, h, w)`` and image ``(N, 3 or 1, H, W)`` as tensors of what ``refine`` takes, checked.
+    """Tensors ``(N, C, h, w)`` and ``(N, 3 or 1, H, W)`` of what ``refine`` takes.
 
     Raises:
-        ValueError: a shape, type or value that ``refine`` does not take, such as probabilities: they would be refined
-            far too strongly.
+        ValueError: anything else, also probabilities: they would be refined far too strongly.
     """
     tensor = as_tensor("scores", scores)
     if tensor.ndim not in (3, 4) or not tensor.is_floating_point() or 0 in tensor.shape:
@@ -182,25 +180,24 @@ def _refined(scores: Tensor, image: Tensor, stride: int, crf: Crf) -> Tensor:
     return refined.to(scores.dtype)
 
 
-def _apply(
-    scores: Tensor, guide: Tensor, *, own: Refinement, crf: GuidanceCRF | None, image_range: tuple[float, float]
-) -> Tensor:
-    guide = guide_from_image(guide, guide.shape[2:], image_range)
-    if crf is None:
-        return guidance_crf(scores, guide, radius=own.radius, eps=own.eps, weight=own.weight, iterations=own.iterations)
-    if len(crf.compatibility) != scores.shape[1]:
-        raise ValueError(f"crf: expected one of {scores.shape[1]} classes, as the scores have, "
-                         f"got {len(crf.compatibility)}")  # fmt: skip
-    low, high = crf.image_range
-    return crf(scores, guide * ((high - low) / 255) + low)
+def _crf(own: Refinement, trained: GuidanceCRF | None, image_range: tuple[float, float]) -> Crf:
+    """The untrained or trained guidance CRF, for images in ``image_range``."""
+
+    def crf(scores: Tensor, guide: Tensor) -> Tensor:
+        guide = guide_from_image(guide, guide.shape[2:], image_range)
+        if trained is None:
+            return guidance_crf(scores, guide, **{name: value for name, value in vars(own).items() if name != "stride"})
+        if len(trained.compatibility) != scores.shape[1]:
+            raise ValueError(f"crf: expected one of {scores.shape[1]} classes, as the scores have, "
+                             f"got {len(trained.compatibility)}")  # fmt: skip
+        low, high = trained.image_range
+        return trained(scores, guide * ((high - low) / 255) + low)
+
+    return crf
 
 
 def image_tensor(image: object, *, image_range: tuple[float, float], device: torch.device) -> Tensor:
-    """A floating point tensor N 3 H W or N 1 H W of any of the images that ``refine`` takes.
-
-    Raises:
-        ValueError: another shape or type, or colours outside of ``image_range``.
-    """
+    """A floating point tensor N 3 H W or N 1 H W of any image that ``refine`` takes; ValueError for any other."""
     if isinstance(image, str | Path):
         image = read_image(Path(image))[0]
     if isinstance(image, Image.Image):
@@ -225,11 +222,7 @@ def image_tensor(image: object, *, image_range: tuple[float, float], device: tor
 
 
 def as_tensor(name: str, value: object) -> Tensor:
-    """A tensor of an array's or tensor's numbers; unsigned integers of more than 8 bits become int64.
-
-    Raises:
-        ValueError: it is neither, or not of numbers.
-    """
+    """An array or tensor of numbers as a tensor (wide unsigned integers as int64); ValueError for anything else."""
     if isinstance(value, Tensor):
         return value.long() if value.dtype in (torch.uint16, torch.uint32, torch.uint64) else value
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "fbui" or value.dtype.itemsize > 8:
@@ -255,11 +248,7 @@ def _like(result: Tensor, given: Array) -> Array:
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
-    """The settings in a JSON file of ``segmodel.tune``, by name of the field; their bounds are not checked yet.
-
-    Raises:
-        UserError: it is not such a file.
-    """
+    """The settings in a JSON file of ``segmodel.tune``, their types checked; UserError for any other file."""
     try:
         settings = json.loads(read_text(path, most="SEGMODEL_MAX_CONFIG_BYTES"))["settings"]
         if not isinstance(settings, dict) or not settings:
@@ -270,11 +259,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
 
 
 def read_scores(path: Path) -> np.ndarray:
-    """The array of an .npy file.
-
-    Raises:
-        UserError: it cannot be read, or holds pickled objects.
-    """
+    """The array of an .npy file; UserError if it cannot be read or holds pickled objects."""
     try:
         scores = np.load(path, allow_pickle=False)
         if not isinstance(scores, np.ndarray):

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, make_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -67,29 +67,22 @@ def load_for_inference(run: str | Path, options: argparse.Namespace, guidance: s
     config, execution = from_flags(options, InferenceConfig), from_flags(options, Execution)
     changes = {name: value for name, value in asdict(from_flags(options, UNTRAINED)).items() if value is not None}
     if changes and guidance in ("off", "configured"):
-        raise UserError(f"{_flag(next(iter(changes)))}: expected the guidance CRF on, got --guidance {guidance}")
+        flag = f"--{next(iter(changes)).replace('_', '-')}"
+        raise UserError(f"{flag}: expected the guidance CRF on, got --guidance {guidance}")
     device = choose_device(execution.device)
     paths = [run, *options.ensemble]
     models = [place(load_network(path, Network), device) for path in paths]
     for path, model in zip(paths, models, strict=True):
         if model.classes != models[0].classes:
             raise UserError(f"{path}: expected the classes of {paths[0]}, got {', '.join(model.classes)}")
-    on = [_untrained(model, changes).to(device) for model in models] if changes else True
+    try:
+        configs = [replace(model.config, **changes) for model in models]
+    except ValueError as error:
+        raise UserError(f"--{str(error).replace('_', '-', 1)}") from error
+    on = [GuidanceCRF.configured(len(models[0].classes), config).to(device) for config in configs] if changes else True
     titles: dict[str, dict[str, Guidance | Sequence[Guidance]]] = {
         "configured": {"model": None}, "on": {"guidance on": on}, "off": {"guidance off": False},
         "both": {"guidance off": False, "guidance on": on},
     }  # fmt: skip
     ways = titles[guidance or ("on" if changes else "configured")]
     return Setup(models, ways, config, autocast_dtype(execution.precision, device))
-
-
-def _untrained(model: Network, changes: Mapping[str, Any]) -> GuidanceCRF:
-    try:
-        return GuidanceCRF.configured(model.num_classes, replace(model.config, **changes))
-    except ValueError as error:
-        name, _, rest = str(error).partition(":")
-        raise UserError(f"{_flag(name)}:{rest}") from error
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
