@@ -10,6 +10,7 @@ from PIL import Image
 
 from segmodel.common.labels import IGNORE
 from segmodel.data.images import picture_pixels
+from segmodel.evaluation.boundary import SHARE
 from segmodel.evaluation.evaluate import Counter, Evaluation
 from segmodel.evaluation.metrics import mean_iou
 from segmodel.inference.refinement import Refinement, refine
@@ -22,8 +23,8 @@ VALUES: dict[str, tuple[float, ...]] = {
     "weight": (0.0, 0.5, 1.0, 2.0, 4.0, 8.0),
     "eps": (1.0, 10.0, 100.0, 1000.0),
 }
-BOUNDARY, TRIMAP = 0.02, 5
-"""Boundary IoU: share of the diagonal. Width of the trimap of the report, in pixels."""
+TRIMAP = 5
+"""Width of the trimap of the report, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def tune_refinement(
     def value(settings: Refinement) -> float:
         settings = none if settings.weight == 0 else settings
         if settings not in tried:
-            ratio = BOUNDARY if metric == "boundary_iou" else None
+            ratio = SHARE if metric == "boundary_iou" else None
             (found,) = _evaluations(samples, [settings], boundary=ratio)
             tried[settings] = float(mean_iou((found.counts if ratio is None else found.boundary).sum(0)))
         return tried[settings]
@@ -111,7 +112,7 @@ def report(samples: Iterable[Labelled], settings: Refinement) -> dict[str, dict[
     """
     result = {}
     tried = (replace(settings, weight=0.0), settings)
-    before, after = _evaluations(samples, tried, boundary=BOUNDARY, widths=(TRIMAP,))
+    before, after = _evaluations(samples, tried, boundary=SHARE, widths=(TRIMAP,))
     for title, found in (("before", before), ("after", after)):
         counts = {"miou": found.counts, "boundary_iou": found.boundary, f"trimap_{TRIMAP}": found.trimap[:, 0]}
         result[title] = {name: float(mean_iou(part.sum(0))) for name, part in counts.items()}

@@ -156,7 +156,7 @@ def scores_and_pixels(
     if 0 <= low < high <= 1 and (values.float().sum(1) - 1).abs().max() < 1e-2:
         raise ValueError("scores: expected logits, got probabilities (0..1, they sum to 1); give their logarithm")
     pixels = image_tensor(image, image_range=image_range, device=batch.device)
-    if batch.shape[1:3] == pixels.shape[2:] != batch.shape[2:]:
+    if batch.shape[1:3] == pixels.shape[2:] != batch.shape[2:] and batch.shape[3] > 1:
         raise ValueError(f"scores: expected (C, h, w), class first, got {describe(scores)}, which is class last; "
                          "give scores.transpose(2, 0, 1)")  # fmt: skip
     if len(batch) != len(pixels):

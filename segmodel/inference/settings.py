@@ -19,8 +19,8 @@ from segmodel.model.store import load_network
 
 DEVICE = "cpu, cuda, ...; auto: a GPU where there is one"
 GUIDANCE = "guidance CRF; none: on where one of its settings is given, else as in the run's configuration"
-UNTRAINED = make_dataclass(
-    "Untrained",
+UntrainedCRF = make_dataclass(
+    "UntrainedCRF",
     [
         (item.name, item.type, option(None, f"an untrained guidance CRF (Potts): {item.metadata['help']}", "the run's"))
         for item in fields(ModelConfig)
@@ -52,7 +52,7 @@ def add_inference_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options that evaluate and predict share."""
     parser.add_argument("--ensemble", action="append", default=[], metavar="RUN",
                         help="a further run or checkpoint whose result is fused; may be repeated")  # fmt: skip
-    add_flags(parser, {"inference": InferenceConfig, "execution": Execution, "guidance CRF": UNTRAINED})
+    add_flags(parser, {"inference": InferenceConfig, "execution": Execution, "guidance CRF": UntrainedCRF})
 
 
 def load_for_inference(run: str | Path, options: argparse.Namespace, guidance: str | None) -> Setup:
@@ -65,7 +65,7 @@ def load_for_inference(run: str | Path, options: argparse.Namespace, guidance: s
         UserError: no such checkpoint, options that contradict each other, or models of different classes.
     """
     config, execution = from_flags(options, InferenceConfig), from_flags(options, Execution)
-    changes = {name: value for name, value in asdict(from_flags(options, UNTRAINED)).items() if value is not None}
+    changes = {name: value for name, value in asdict(from_flags(options, UntrainedCRF)).items() if value is not None}
     if changes and guidance in ("off", "configured"):
         flag = f"--{next(iter(changes)).replace('_', '-')}"
         raise UserError(f"{flag}: expected the guidance CRF on, got --guidance {guidance}")
