@@ -22,10 +22,11 @@ from segmodel.common.errors import UserError
 from segmodel.common.files import json_text, output_file, write_output
 from segmodel.common.options import Section, add_flags, from_flags, option
 from segmodel.data import SegmentationData, open_data
+from segmodel.evaluation.boundary import SHARE
 from segmodel.evaluation.evaluate import Evaluation, check_classes, class_numbers, evaluate_images, result_json
 from segmodel.evaluation.metrics import bootstrap, class_iou, mean_iou, table
 from segmodel.evaluation.per_image import aligned, read_per_image, write_per_image
-from segmodel.inference.settings import GUIDANCE, UNTRAINED, add_inference_options, load_for_inference
+from segmodel.inference.settings import GUIDANCE, UntrainedCRF, add_inference_options, load_for_inference
 from segmodel.model.store import find_checkpoint, read_checkpoint
 
 
@@ -62,8 +63,8 @@ class Options(Section):
 def make_parser() -> cli.Parser:
     parser = cli.Parser("evaluate", __doc__)
     parser.add_argument("run", help="run folder (its best checkpoint on the validation images) or checkpoint file")
-    parser.add_argument("--boundary", type=float, nargs="?", const=0.02, metavar="SHARE", help="also Boundary IoU, "
-                        "within this share of the diagonal (default share: 0.02)")  # fmt: skip
+    parser.add_argument("--boundary", type=float, nargs="?", const=SHARE, metavar="SHARE", help="also Boundary IoU, "
+                        f"within this share of the diagonal (default share: {SHARE})")  # fmt: skip
     add_flags(parser, {"evaluation": Options})
     add_inference_options(parser)
     return parser
@@ -84,10 +85,7 @@ def main(arguments: Sequence[str]) -> int:
     check_classes(file, setup.models[0].classes, data)
     subset = class_numbers(options.classes, data.classes)
     earlier = read_per_image(options.compare, len(data.classes)) if options.compare else {}
-    results = evaluate_images(
-        setup.models, data, guidance=setup.guidance, config=setup.config, dtype=setup.dtype, boundary=boundary,
-        widths=options.trimap, images=options.images,
-    )  # fmt: skip
+    results = evaluate_images(data=data, boundary=boundary, widths=options.trimap, images=options.images, **vars(setup))
     names = next(iter(results.values())).names
     others = [str(find_checkpoint(path)) for path in given.ensemble]
     print(f"{' + '.join([str(file), *others])}\n{spec}, {options.split}: {len(names)} images\n")
@@ -104,7 +102,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.json:
         content = {"checkpoint": str(file), "ensemble": others, "data": spec, "split": options.split,
                    "images": len(names), "limit": options.images, "classes": options.classes, "boundary": boundary,
-                   "guidance": options.guidance, **asdict(from_flags(given, UNTRAINED)),
+                   "guidance": options.guidance, **asdict(from_flags(given, UntrainedCRF)),
                    "inference": asdict(setup.config), "precision": str(setup.dtype or torch.float32),
                    "results": report, "versions": versions()}  # fmt: skip
         write_output("--json", Path(options.json), json_text(content, indent=1) + "\n")

@@ -75,11 +75,7 @@ def find_images(paths: Iterable[str]) -> list[tuple[Path, Path]]:
 
 
 def find_targets(images: Sequence[tuple[Path, Path]], kinds: Sequence[str], output: Path) -> list[dict[str, Path]]:
-    """The files to write for each picture, by kind.
-
-    Raises:
-        UserError: a file would be written twice, or is one of the pictures.
-    """
+    """The files to write for each picture, by kind; UserError if one would be written twice or is a picture itself."""
     pictures = {file.resolve() for file, _ in images}
     taken: dict[Path, Path] = {}
     targets = [{kind: output / f"{name}{KINDS[kind]}" for kind in kinds} for _, name in images]
@@ -152,9 +148,7 @@ def main(arguments: Sequence[str]) -> int:
 
     with tqdm(total=len(images), unit="image", disable=None) as progress:
         for batch, pixels in same_size_batches(jobs(), setup.config.batch_size, image=lambda job: job.pixels):
-            (prediction,) = predict_images(
-                setup.models, pixels, guidance=setup.guidance, config=setup.config, dtype=setup.dtype
-            ).values()
+            (prediction,) = predict_images(images=pixels, **vars(setup)).values()
             for index, job in enumerate(batch):
                 write(job, prediction.image(index), ids=ids, model=model)
             progress.update(len(batch))

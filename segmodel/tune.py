@@ -24,11 +24,11 @@ from segmodel.common.errors import UserError
 from segmodel.common.files import json_text, output_file, write_output
 from segmodel.common.options import Section, add_flags, from_flags, option
 from segmodel.common.tables import Table
-from segmodel.data import DataError, Sample, SegmentationData, open_data
+from segmodel.data import Sample, SegmentationData, open_data
 from segmodel.data.base import evenly_spaced
 from segmodel.evaluation.evaluate import check_classes
 from segmodel.experiments.tuning import TRIMAP, Labelled, Metric, report, tune_refinement
-from segmodel.inference.refinement import Refinement, as_tensor, check_logits, read_scores
+from segmodel.inference.refinement import Refinement, read_scores, scores_and_pixels
 from segmodel.inference.settings import DEVICE
 from segmodel.model.network import Network
 from segmodel.model.store import load_network
@@ -85,7 +85,7 @@ def labelled(
         if logits.ndim != 3 or 0 in logits.shape or len(logits) != len(data.classes):
             raise UserError(f"{sample.name}: expected scores of {len(data.classes)} classes, got {logits.shape}")
         try:
-            check_logits(as_tensor("scores", logits)[None])
+            scores_and_pixels(logits, sample.image)
         except ValueError as error:
             raise UserError(f"{sample.name}: {error}") from error
         yield logits, sample.image, sample.label
@@ -117,10 +117,7 @@ def main(arguments: Sequence[str]) -> int:
     held_out = open_data(given.data, split=options.report) if options.report else None
     scores = scores_of(given.scores, options.device, data)
     samples = list(labelled(data, options.images, scores, "scores"))
-    try:
-        tuned = tune_refinement(samples, metric=options.metric, start=Refinement(stride=options.stride))
-    except ValueError as error:
-        raise UserError(f"{given.scores}: {error}") from error
+    tuned = tune_refinement(samples, metric=options.metric, start=Refinement(stride=options.stride))
     settings = asdict(tuned.settings)
     print(", ".join(f"{name} {value:g}" for name, value in settings.items()))
     print(f"{given.data}, {options.split}, {len(samples)} images: {options.metric} {100 * tuned.before:.2f} -> "
@@ -135,12 +132,7 @@ def main(arguments: Sequence[str]) -> int:
     keep()
     if held_out is not None:
         del samples
-        try:
-            result = report(labelled(held_out, options.report_images, scores, "report"), tuned.settings)
-        except (UserError, DataError):
-            raise
-        except ValueError as error:
-            raise UserError(f"{given.scores}: {error}") from error
+        result = report(labelled(held_out, options.report_images, scores, "report"), tuned.settings)
         count = len(evenly_spaced(len(held_out), options.report_images))
         print("\n" + table(f"{given.data}, {options.report}, {count} images:", result).text())
         content["report"] = {"split": options.report, "images": count, **result}

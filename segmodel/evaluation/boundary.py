@@ -11,6 +11,9 @@ import numpy as np
 from segmodel.common.labels import IGNORE
 from segmodel.evaluation.metrics import class_counts, histograms
 
+SHARE = 0.02
+"""Boundary IoU: of the image's diagonal, as in the authors' code."""
+
 
 def boundary_distance(label: np.ndarray, *, limit: int) -> np.ndarray:
     """Exact Euclidean distance in pixels ``(H, W)`` to the nearest pixel of another label; inf beyond ``limit``.
@@ -53,7 +56,7 @@ def _distance_in_row(values: np.ndarray, far: int) -> np.ndarray:
     return np.minimum(np.minimum(to_the_left(changes), to_the_left(changes[:, ::-1])[:, ::-1]), far)
 
 
-def boundary_counts(prediction: np.ndarray, label: np.ndarray, num_classes: int, *, ratio: float = 0.02) -> np.ndarray:
+def boundary_counts(prediction: np.ndarray, label: np.ndarray, num_classes: int, *, ratio: float = SHARE) -> np.ndarray:
     """Counts ``(3, C)`` of one image whose IoU is the Boundary IoU: only the pixels near the outline of their own mask.
 
     Near means within ``ratio`` of the image's diagonal (rounded, at least one pixel) in chessboard distance, and the

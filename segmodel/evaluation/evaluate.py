@@ -173,11 +173,7 @@ def result_json(scores: Scores, classes: Sequence[str]) -> dict:
 
 
 def class_numbers(names: Sequence[str], classes: Sequence[str]) -> list[int]:
-    """Numbers of the named classes, each once.
-
-    Raises:
-        UserError: a name that is no class.
-    """
+    """Numbers of the named classes, each once; UserError for a name that is no class."""
     for name in names:
         if name not in classes:
             raise UserError(f"--classes: expected some of {', '.join(classes)}, got {name!r}")

@@ -54,9 +54,8 @@ def scores(counts: np.ndarray) -> Scores:
     """Figures of counts ``(3, C)``."""
     hits, truth, _ = counts.astype(np.float64)
     iou = class_iou(counts)
-    miou = float(_mean(iou))
+    miou, accuracy = float(_mean(iou)), float(pixel_accuracy(counts))
     with np.errstate(invalid="ignore", divide="ignore"):
-        accuracy = float(hits.sum() / truth.sum())
         recall = float(_mean(hits / truth))
     return Scores(tuple(iou.tolist()), miou, accuracy, recall, (miou + accuracy) / 2)
 

@@ -14,6 +14,7 @@ import torch
 from segmodel.common.device import place
 from segmodel.common.files import replacing
 from segmodel.data import SegmentationData
+from segmodel.evaluation.boundary import SHARE
 from segmodel.evaluation.evaluate import Evaluation, check_classes, evaluate_images
 from segmodel.experiments.dense_crf import dense_crf_scores, installed
 from segmodel.inference.views import AtFullSize, Guidance
@@ -23,8 +24,6 @@ from segmodel.model.store import load_network
 
 WIDTHS = (2, 5, 10, 20)
 """Trimaps: pixels at most so far from a true boundary."""
-BOUNDARY = 0.02
-"""Boundary IoU: pixels within this share of the diagonal of an outline."""
 UNTRAINED = {"CRF untrained, weight 2, radius 3": (2.0, 3), "CRF untrained, weight 8, radius 6": (8.0, 6)}
 DENSE = "bilateral dense CRF"
 AS_IT_IS = "model"
@@ -74,7 +73,7 @@ def run_figures(
     if found is not None and found.keys() >= guidance.keys():
         return found
     figures = evaluate_images(
-        [model], data, guidance=guidance, dtype=dtype, boundary=BOUNDARY, widths=WIDTHS, shown=shown,
+        [model], data, guidance=guidance, dtype=dtype, boundary=SHARE, widths=WIDTHS, shown=shown,
         description=folder.name, leave=False,
     )  # fmt: skip
     write_figures(kept, mark, figures)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from segmodel.common.labels import IGNORE
 from segmodel.data.images import picture_pixels
+from segmodel.evaluation.boundary import SHARE
 from segmodel.evaluation.evaluate import Counter, Evaluation
 from segmodel.evaluation.metrics import mean_iou
 from segmodel.inference.refinement import Refinement, refine
@@ -22,8 +23,8 @@ VALUES: dict[str, tuple[float, ...]] = {
     "weight": (0.0, 0.5, 1.0, 2.0, 4.0, 8.0),
     "eps": (1.0, 10.0, 100.0, 1000.0),
 }
-BOUNDARY, TRIMAP = 0.02, 5
-"""Boundary IoU: share of the diagonal. Width of the trimap of the report, in pixels."""
+TRIMAP = 5
+"""Width of the trimap of the report, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,9 @@ def tune_refinement(
     def value(settings: Refinement) -> float:
         settings = none if settings.weight == 0 else settings
         if settings not in tried:
-            tried[settings] = _judge(samples, settings, metric)
+            ratio = SHARE if metric == "boundary_iou" else None
+            (found,) = _evaluations(samples, [settings], boundary=ratio)
+            tried[settings] = float(mean_iou((found.counts if ratio is None else found.boundary).sum(0)))
         return tried[settings]
 
     axes = (VALUES if values is None else values).items()
@@ -88,16 +91,18 @@ def tune_refinement(
     return Tuned(best, value(none), value(best), tried)
 
 
-def _labels(scores: np.ndarray, image: np.ndarray, settings: Refinement) -> np.ndarray:
-    return refine(scores, image, **asdict(settings)).argmax(0).astype(np.uint8)
-
-
-def _judge(samples: Sequence[Labelled], settings: Refinement, metric: Metric) -> float:
-    counter = Counter(len(samples[0][0]), boundary=BOUNDARY if metric == "boundary_iou" else None)
+def _evaluations(
+    samples: Iterable[Labelled], tried: Sequence[Refinement], *, boundary: float | None, widths: Sequence[int] = ()
+) -> list[Evaluation]:
+    """One evaluation of the samples for each of the settings, in one pass."""
+    counters: list[Counter] = []
     for scores, image, label in samples:
-        counter.add(_labels(scores, image, settings), label)
-    found = counter.evaluation()
-    return float(mean_iou((found.counts if metric == "miou" else found.boundary).sum(0)))
+        counters = counters or [Counter(len(scores), boundary=boundary, widths=widths) for _ in tried]
+        for counter, settings in zip(counters, tried, strict=True):
+            start = time.perf_counter()
+            labels = refine(scores, image, **asdict(settings)).argmax(0).astype(np.uint8)
+            counter.add(labels, label, seconds=time.perf_counter() - start)
+    return [counter.evaluation() for counter in counters]
 
 
 def report(samples: Iterable[Labelled], settings: Refinement) -> dict[str, dict[str, float]]:
@@ -105,17 +110,11 @@ def report(samples: Iterable[Labelled], settings: Refinement) -> dict[str, dict[
 
     Before is the scores enlarged bilinearly to the image, which is what ``refine`` does with weight 0.
     """
-    counters: dict[str, Counter] = {}
-    for scores, image, label in samples:
-        for title, chosen in (("before", replace(settings, weight=0.0)), ("after", settings)):
-            counter = counters.setdefault(title, Counter(len(scores), boundary=BOUNDARY, widths=(TRIMAP,)))
-            start = time.perf_counter()
-            labels = _labels(scores, image, chosen)
-            counter.add(labels, label, seconds=time.perf_counter() - start)
-    return {title: _figures(counter.evaluation()) for title, counter in counters.items()}
-
-
-def _figures(found: Evaluation) -> dict[str, float]:
-    counts = {"miou": found.counts, "boundary_iou": found.boundary, f"trimap_{TRIMAP}": found.trimap[:, 0]}
-    figures = {name: float(mean_iou(part.sum(0))) for name, part in counts.items()}
-    return {**figures, "seconds": float(found.seconds.mean())}
+    result = {}
+    tried = (replace(settings, weight=0.0), settings)
+    before, after = _evaluations(samples, tried, boundary=SHARE, widths=(TRIMAP,))
+    for title, found in (("before", before), ("after", after)):
+        counts = {"miou": found.counts, "boundary_iou": found.boundary, f"trimap_{TRIMAP}": found.trimap[:, 0]}
+        result[title] = {name: float(mean_iou(part.sum(0))) for name, part in counts.items()}
+        result[title]["seconds"] = float(found.seconds.mean())
+    return result

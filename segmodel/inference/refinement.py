@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass, fields
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -74,19 +73,9 @@ def refine(
     if getattr(scores, "ndim", None) == 2:
         return refine_mask(scores, image, crf=crf, image_range=image_range, **settings)
     own = own_settings(settings, crf)
-    tensor = as_tensor("scores", scores)
-    if tensor.ndim not in (3, 4) or not tensor.is_floating_point() or 0 in tensor.shape:
-        raise ValueError(f"scores: expected floating point (C, h, w) or (N, C, h, w), got {describe(scores)}")
-    batch = tensor if tensor.ndim == 4 else tensor[None]
-    if batch.shape[1] == 1:
-        raise ValueError("scores: expected 2 classes or more, got 1; refine_mask takes the sigmoid of a single channel")
-    check_logits(batch)
-    pixels = image_tensor(image, image_range=image_range, device=batch.device)
-    if batch.shape[1:3] == pixels.shape[2:] != batch.shape[2:]:
-        raise ValueError(f"scores: expected (C, h, w), class first, got {describe(scores)}, which is class last; "
-                         "give scores.transpose(2, 0, 1)")  # fmt: skip
-    refined = _refined(batch, pixels, own.stride, partial(_apply, own=own, crf=crf, image_range=image_range))
-    return _like(refined if tensor.ndim == 4 else refined[0], scores)
+    batch, pixels = scores_and_pixels(scores, image, image_range)
+    refined = _refined(batch, pixels, own.stride, _crf(own, crf, image_range))
+    return _like(refined if scores.ndim == 4 else refined[0], scores)
 
 
 def refine_mask(
@@ -146,21 +135,38 @@ def own_settings(settings: dict[str, float], crf: GuidanceCRF | None) -> Refinem
     return Refinement(**settings)  # type: ignore[arg-type]
 
 
-def check_logits(scores: Tensor) -> None:
-    """Raises ValueError for scores that are not finite, or probabilities: they would be refined far too strongly."""
-    values = scores.detach()
+def scores_and_pixels(
+    scores: object, image: object, image_range: tuple[float, float] = (0, 255)
+) -> tuple[Tensor, Tensor]:
+    """Tensors ``(N, C, h, w)`` and ``(N, 3 or 1, H, W)`` of what ``refine`` takes.
+
+    Raises:
+        ValueError: anything else, also probabilities: they would be refined far too strongly.
+    """
+    tensor = as_tensor("scores", scores)
+    if tensor.ndim not in (3, 4) or not tensor.is_floating_point() or 0 in tensor.shape:
+        raise ValueError(f"scores: expected floating point (C, h, w) or (N, C, h, w), got {describe(scores)}")
+    batch = tensor if tensor.ndim == 4 else tensor[None]
+    if batch.shape[1] == 1:
+        raise ValueError("scores: expected 2 classes or more, got 1; refine_mask takes the sigmoid of a single channel")
+    values = batch.detach()
     low, high = (value.item() for value in values.aminmax())
     if not np.isfinite(low) or not np.isfinite(high):
         raise ValueError("scores: expected finite numbers, got NaN or infinities")
     if 0 <= low < high <= 1 and (values.float().sum(1) - 1).abs().max() < 1e-2:
         raise ValueError("scores: expected logits, got probabilities (0..1, they sum to 1); give their logarithm")
+    pixels = image_tensor(image, image_range=image_range, device=batch.device)
+    if batch.shape[1:3] == pixels.shape[2:] != batch.shape[2:] and batch.shape[3] > 1:
+        raise ValueError(f"scores: expected (C, h, w), class first, got {describe(scores)}, which is class last; "
+                         "give scores.transpose(2, 0, 1)")  # fmt: skip
+    if len(batch) != len(pixels):
+        raise ValueError(f"image: expected as many as scores, {len(batch)}, got {len(pixels)}")
+    return batch, pixels
 
 
 def _refined(scores: Tensor, image: Tensor, stride: int, crf: Crf) -> Tensor:
     """N C h w and N 3 H W -> N C H W."""
     height, width = image.shape[-2:]
-    if len(scores) != len(image):
-        raise ValueError(f"image: expected as many as scores, {len(scores)}, got {len(image)}")
     wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
     guide = area_average(image.to(wide.dtype), stride)
     if scores.shape[2:] == guide.shape[2:]:
@@ -174,38 +180,36 @@ def _refined(scores: Tensor, image: Tensor, stride: int, crf: Crf) -> Tensor:
     return refined.to(scores.dtype)
 
 
-def _apply(
-    scores: Tensor, guide: Tensor, *, own: Refinement, crf: GuidanceCRF | None, image_range: tuple[float, float]
-) -> Tensor:
-    guide = guide_from_image(guide, guide.shape[2:], image_range)
-    if crf is None:
-        return guidance_crf(scores, guide, radius=own.radius, eps=own.eps, weight=own.weight, iterations=own.iterations)
-    if len(crf.compatibility) != scores.shape[1]:
-        raise ValueError(f"crf: expected one of {scores.shape[1]} classes, as the scores have, "
-                         f"got {len(crf.compatibility)}")  # fmt: skip
-    low, high = crf.image_range
-    return crf(scores, guide * ((high - low) / 255) + low)
+def _crf(own: Refinement, trained: GuidanceCRF | None, image_range: tuple[float, float]) -> Crf:
+    """The untrained or trained guidance CRF, for images in ``image_range``."""
+
+    def crf(scores: Tensor, guide: Tensor) -> Tensor:
+        guide = guide_from_image(guide, guide.shape[2:], image_range)
+        if trained is None:
+            return guidance_crf(scores, guide, **{name: value for name, value in vars(own).items() if name != "stride"})
+        if len(trained.compatibility) != scores.shape[1]:
+            raise ValueError(f"crf: expected one of {scores.shape[1]} classes, as the scores have, "
+                             f"got {len(trained.compatibility)}")  # fmt: skip
+        low, high = trained.image_range
+        return trained(scores, guide * ((high - low) / 255) + low)
+
+    return crf
 
 
-def image_tensor(image: object, *, image_range: tuple[float, float] = (0, 255), device: Any = None) -> Tensor:
-    """A floating point tensor N 3 H W or N 1 H W of any of the images that ``refine`` takes.
-
-    Raises:
-        ValueError: another shape or type, or colours outside of ``image_range``.
-    """
+def image_tensor(image: object, *, image_range: tuple[float, float], device: torch.device) -> Tensor:
+    """A floating point tensor N 3 H W or N 1 H W of any image that ``refine`` takes; ValueError for any other."""
     if isinstance(image, str | Path):
         image = read_image(Path(image))[0]
     if isinstance(image, Image.Image):
         image = picture_pixels(image)
     tensor = as_tensor("image", image)
     last = isinstance(image, np.ndarray)
-    form = "(H, W), (H, W, 3) or (N, H, W, 3)" if last else "(3, H, W) or (N, 3, H, W)"
+    form = "an array (H, W), (H, W, 3) or (N, H, W, 3)" if last else "a tensor (3, H, W) or (N, 3, H, W)"
     if tensor.ndim == 2 and last:
         tensor = tensor[..., None]
     batch = tensor[None] if tensor.ndim == 3 else tensor
     if batch.ndim != 4 or batch.shape[-1 if last else 1] not in (1, 3) or 0 in batch.shape:
-        kind = "an array" if last else "a tensor"
-        raise ValueError(f"image: expected {kind} {form}, RGB or grey, got {describe(image)}")
+        raise ValueError(f"image: expected {form}, RGB or grey, got {describe(image)}")
     batch = batch.permute(0, 3, 1, 2) if last else batch
     check_range(image_range)
     low, high = (value.item() for value in batch.detach().aminmax())
@@ -218,11 +222,7 @@ def image_tensor(image: object, *, image_range: tuple[float, float] = (0, 255), 
 
 
 def as_tensor(name: str, value: object) -> Tensor:
-    """A tensor of an array's or tensor's numbers; unsigned integers of more than 8 bits become int64.
-
-    Raises:
-        ValueError: it is neither, or not of numbers.
-    """
+    """An array or tensor of numbers as a tensor (wide unsigned integers as int64); ValueError for anything else."""
     if isinstance(value, Tensor):
         return value.long() if value.dtype in (torch.uint16, torch.uint32, torch.uint64) else value
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "fbui" or value.dtype.itemsize > 8:
@@ -248,14 +248,9 @@ def _like(result: Tensor, given: Array) -> Array:
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
-    """The settings in a JSON file of ``segmodel.tune``, by name of the field; their bounds are not checked yet.
-
-    Raises:
-        UserError: it is not such a file.
-    """
+    """The settings in a JSON file of ``segmodel.tune``, their types checked; UserError for any other file."""
     try:
-        content = json.loads(read_text(path, most="SEGMODEL_MAX_CONFIG_BYTES"))
-        settings = content["settings"]
+        settings = json.loads(read_text(path, most="SEGMODEL_MAX_CONFIG_BYTES"))["settings"]
         if not isinstance(settings, dict) or not settings:
             raise ValueError(f"settings: expected a table, got {settings!r:.60}")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -264,11 +259,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
 
 
 def read_scores(path: Path) -> np.ndarray:
-    """The array of an .npy file.
-
-    Raises:
-        UserError: it cannot be read, or holds pickled objects.
-    """
+    """The array of an .npy file; UserError if it cannot be read or holds pickled objects."""
     try:
         scores = np.load(path, allow_pickle=False)
         if not isinstance(scores, np.ndarray):

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, make_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -19,8 +19,8 @@ from segmodel.model.store import load_network
 
 DEVICE = "cpu, cuda, ...; auto: a GPU where there is one"
 GUIDANCE = "guidance CRF; none: on where one of its settings is given, else as in the run's configuration"
-UNTRAINED = make_dataclass(
-    "Untrained",
+UntrainedCRF = make_dataclass(
+    "UntrainedCRF",
     [
         (item.name, item.type, option(None, f"an untrained guidance CRF (Potts): {item.metadata['help']}", "the run's"))
         for item in fields(ModelConfig)
@@ -40,7 +40,7 @@ class Execution(Section):
 
 @dataclass(frozen=True)
 class Setup:
-    """The arguments of ``predict_images`` that the options stand for."""
+    """The arguments of ``predict_images`` and ``evaluate_images`` that the options stand for."""
 
     models: list[Network]
     guidance: Mapping[str, Guidance | Sequence[Guidance]]
@@ -52,7 +52,7 @@ def add_inference_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options that evaluate and predict share."""
     parser.add_argument("--ensemble", action="append", default=[], metavar="RUN",
                         help="a further run or checkpoint whose result is fused; may be repeated")  # fmt: skip
-    add_flags(parser, {"inference": InferenceConfig, "execution": Execution, "guidance CRF": UNTRAINED})
+    add_flags(parser, {"inference": InferenceConfig, "execution": Execution, "guidance CRF": UntrainedCRF})
 
 
 def load_for_inference(run: str | Path, options: argparse.Namespace, guidance: str | None) -> Setup:
@@ -65,31 +65,24 @@ def load_for_inference(run: str | Path, options: argparse.Namespace, guidance: s
         UserError: no such checkpoint, options that contradict each other, or models of different classes.
     """
     config, execution = from_flags(options, InferenceConfig), from_flags(options, Execution)
-    changes = {name: value for name, value in asdict(from_flags(options, UNTRAINED)).items() if value is not None}
+    changes = {name: value for name, value in asdict(from_flags(options, UntrainedCRF)).items() if value is not None}
     if changes and guidance in ("off", "configured"):
-        raise UserError(f"{_flag(next(iter(changes)))}: expected the guidance CRF on, got --guidance {guidance}")
+        flag = f"--{next(iter(changes)).replace('_', '-')}"
+        raise UserError(f"{flag}: expected the guidance CRF on, got --guidance {guidance}")
     device = choose_device(execution.device)
     paths = [run, *options.ensemble]
     models = [place(load_network(path, Network), device) for path in paths]
     for path, model in zip(paths, models, strict=True):
         if model.classes != models[0].classes:
             raise UserError(f"{path}: expected the classes of {paths[0]}, got {', '.join(model.classes)}")
-    on = [_untrained(model, changes).to(device) for model in models] if changes else True
+    try:
+        configs = [replace(model.config, **changes) for model in models]
+    except ValueError as error:
+        raise UserError(f"--{str(error).replace('_', '-', 1)}") from error
+    on = [GuidanceCRF.configured(len(models[0].classes), config).to(device) for config in configs] if changes else True
     titles: dict[str, dict[str, Guidance | Sequence[Guidance]]] = {
         "configured": {"model": None}, "on": {"guidance on": on}, "off": {"guidance off": False},
         "both": {"guidance off": False, "guidance on": on},
     }  # fmt: skip
     ways = titles[guidance or ("on" if changes else "configured")]
     return Setup(models, ways, config, autocast_dtype(execution.precision, device))
-
-
-def _untrained(model: Network, changes: Mapping[str, Any]) -> GuidanceCRF:
-    try:
-        return GuidanceCRF.configured(model.num_classes, replace(model.config, **changes))
-    except ValueError as error:
-        name, _, rest = str(error).partition(":")
-        raise UserError(f"{_flag(name)}:{rest}") from error
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

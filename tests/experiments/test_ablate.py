@@ -8,9 +8,11 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from inference_tools import picture, tiny_model
 from PIL import Image
 
 from segmodel import ablate, train
@@ -22,6 +24,7 @@ from segmodel.data import open_data
 from segmodel.evaluation.evaluate import Evaluation
 from segmodel.experiments import dense_crf, results, runs
 from segmodel.experiments.tables import _interval, mean_curve
+from segmodel.inference.views import label_maps
 from segmodel.model.config import VARIANTS
 from segmodel.training import settings, trainer
 from segmodel.training.run import asdict_shallow
@@ -213,6 +216,39 @@ def test_figures_survive_their_file(tmp_path: Path) -> None:
         np.testing.assert_array_equal(getattr(read["other"], name), getattr(figures, name))
     assert [map.tolist() for map in read["model"].labels] == [map.tolist() for map in figures.labels]
     assert (read["other"].names, read["other"].widths) == (figures.names, figures.widths)
+
+
+def test_a_model_without_guidance_is_tried_with_untrained_ones_and_the_dense_crf(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Stands in for pydensecrf: a dense CRF without pairwise terms, some of whose marginals are 0."""
+
+    class Unary:
+        def __init__(self, width: int, height: int, labels: int):
+            self.pixels = width * height
+
+        def setUnaryEnergy(self, energy: np.ndarray) -> None:
+            assert energy.shape == (5, self.pixels)
+            self.marginals = np.exp(-energy)
+
+        def addPairwiseGaussian(self, **_: object) -> None: ...
+
+        def addPairwiseBilateral(self, *, rgbim: np.ndarray, **_: object) -> None:
+            np.testing.assert_array_equal(rgbim, image)
+
+        def inference(self, iterations: int) -> np.ndarray:
+            return np.where(self.marginals < self.marginals.max(0), 0, self.marginals)
+
+    for module in (dense_crf, results):
+        monkeypatch.setattr(module, "installed", lambda: SimpleNamespace(DenseCRF2D=Unary))
+    image = picture(41, 50)
+    model = tiny_model(guidance="off")
+    ways = results.guidance_of(model, dense=True)
+    assert list(ways) == [results.AS_IT_IS, *results.UNTRAINED, results.DENSE]
+    assert list(results.guidance_of(tiny_model(), dense=True)) == [results.AS_IT_IS, "guidance off"]
+    maps = label_maps(model, image, guidance=ways)
+    assert (maps[results.DENSE] != maps[results.AS_IT_IS]).mean() < 0.001  # the tie of a pixel may turn
+    assert all((maps[name] != maps[results.AS_IT_IS]).mean() > 0.01 for name in results.UNTRAINED)
 
 
 def test_mistakes_are_one_line(done: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

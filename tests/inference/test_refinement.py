@@ -89,6 +89,10 @@ def test_a_trained_crf_brings_its_own_settings():
         refine(scores, image, crf=segmodel.GuidanceCRF(3), image_range=(0, 1))
 
 
+def test_an_image_as_high_as_there_are_classes_does_not_look_like_classes_last():
+    assert refine(np.zeros((3, 1, 1), np.float32), np.zeros((3, 1, 3), np.uint8)).shape == (3, 3, 1)
+
+
 def test_gradients_reach_scores_and_crf():
     scores, crf = torch.randn(1, 4, 6, 6, requires_grad=True), segmodel.GuidanceCRF(4)
     refine(scores, 255 * torch.rand(1, 3, 24, 24), crf=crf).square().sum().backward()
