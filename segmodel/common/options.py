@@ -104,9 +104,10 @@ def parsed(text: str, expected: Any, name: str) -> Any:
         expected = next(part for part in get_args(expected) if part is not type(None))
     if expected is str or get_origin(expected) is Literal:
         return checked(text, expected, name)
-    if get_args(expected)[:1] == (str,) and get_origin(expected) is tuple:
-        return tuple(part.strip() for part in text.split(",")) if text else ()
     if get_origin(expected) is tuple:
+        inner = get_args(expected)[0]
+        if inner is str or get_origin(inner) is Literal:
+            return checked(tuple(part.strip() for part in text.split(",")) if text else (), expected, name)
         depth = 2 if get_origin(get_args(expected)[0]) is tuple else 1
         text = text if text.startswith("[" * depth) or text == "[]" else f"[{text}]"
     try:
