@@ -13,7 +13,7 @@ batch of the tables memory and loader, and the precision of the model's times.
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -22,8 +22,10 @@ import torch
 
 from segmodel.common import cli
 from segmodel.common.environment import environment, peer
+from segmodel.common.errors import UserError
 from segmodel.common.files import write_output
 from segmodel.common.options import Section, add_flags, from_flags, option
+from segmodel.common.tables import Table
 from segmodel.experiments import gpu
 from segmodel.experiments.loader import loader_table
 from segmodel.experiments.memory import memory_table
@@ -55,22 +57,19 @@ def memory_settings(given: argparse.Namespace) -> Config:
     return resolve(argparse.Namespace(**{"batch_size": 2, **vars(given), "recipe": ""}))
 
 
-def use_threads(count: int) -> None:
-    torch.set_num_threads(count)
-    cv2 = peer("cv2")
-    if cv2 is not None:
-        cv2.setNumThreads(count)
-
-
 def main(arguments: Sequence[str]) -> int:
     parser = cli.Parser("benchmark", __doc__ or "")
     add_flags(parser, {"benchmark": BenchmarkOptions})
     add_settings(parser)
     given = parser.parse_args(arguments)
     options, config = from_flags(given, BenchmarkOptions), resolve(given)
-    timing = {"operators", "model"} & set(options.only)
+    if "model" in options.only and config.train.precision == "float64":
+        raise UserError("--precision: expected auto, float32, bfloat16 or float16 for the model's times, got float64")
+    timing, cv2 = {"operators", "model"} & set(options.only), peer("cv2")
     if options.threads or timing:
-        use_threads(options.threads or 2)
+        torch.set_num_threads(options.threads or 2)
+        if cv2 is not None:
+            cv2.setNumThreads(options.threads or 2)
     report: dict[str, Any] = environment()
     print(json.dumps(report))
     if timing:
@@ -80,17 +79,15 @@ def main(arguments: Sequence[str]) -> int:
         report["milliseconds"] = times
         print("times in ms", *(times_table(title, rows).text() for title, rows in times.items()), sep="\n\n")
     if "gpu" in options.only:
-        report["gpu"] = found = gpu.measure()
-        print(f"\nGPU: {gpu.text(found)}")
-    if "memory" in options.only:
-        settings = memory_settings(given)
-        crop, batch_size = settings.augmentation.crop, settings.train.batch_size
-        table = memory_table(settings.model, options.classes, crop=crop, batch_size=batch_size, image=options.image)
-        report["memory"] = table.records()
-        print(f"\n{table.text()}")
-    if "loader" in options.only:
-        table = loader_table(config, options.batches)
-        report["loader"] = table.records()
+        report["gpu"] = gpu.measure()
+        print(f"\nGPU: {gpu.text(report['gpu'])}")
+    tables: dict[str, Callable[[], Table]] = {
+        "memory": lambda: memory_table(memory_settings(given), options.classes, options.image),
+        "loader": lambda: loader_table(config, options.batches),
+    }
+    for name in (name for name in tables if name in options.only):
+        table = tables[name]()
+        report[name] = table.records()
         print(f"\n{table.text()}")
     if options.json:
         write_output("--json", Path(options.json), json.dumps(report, indent=1) + "\n")
