@@ -13,10 +13,10 @@ batch of the tables memory and loader, and the precision of the model's times.
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -25,6 +25,7 @@ from segmodel.common.environment import environment, peer
 from segmodel.common.errors import UserError
 from segmodel.common.files import write_output
 from segmodel.common.options import Section, add_flags, from_flags, option
+from segmodel.common.tables import Table
 from segmodel.experiments import gpu
 from segmodel.experiments.loader import loader_table
 from segmodel.experiments.memory import memory_table
@@ -33,26 +34,20 @@ from segmodel.experiments.operators import operator_tables
 from segmodel.experiments.timing import times_table
 from segmodel.training.settings import Config, add_settings, resolve
 
-TABLES = ("operators", "model", "gpu", "memory", "loader")
+Part = Literal["operators", "model", "gpu", "memory", "loader"]
 
 
 @dataclass(frozen=True)
 class BenchmarkOptions(Section):
     """What to measure."""
 
-    only: tuple[str, ...] = option(TABLES[:3], f"tables to measure, some of {', '.join(TABLES)}")
+    only: tuple[Part, ...] = option(("operators", "model", "gpu"), f"some of {', '.join(get_args(Part))}")
     threads: int | None = option(None, "threads of torch and OpenCV (2; torch's own for memory and loader)", at_least=1)
     seconds: float = option(2.0, "time for each contestant of a table", above=0)
     json: str = option("", "write the figures to this file as well")
     classes: int = option(21, "memory: classes of the model", at_least=1, at_most=255)
     image: tuple[int, int] = option((1024, 2048), "memory: HEIGHT,WIDTH at inference", at_least=1)
     batches: int = option(20, "loader: batches to time", at_least=1)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in self.only:
-            if name not in TABLES:
-                raise UserError(f"only: expected some of {', '.join(TABLES)}, got {name!r}")
 
 
 def memory_settings(given: argparse.Namespace) -> Config:
@@ -62,22 +57,19 @@ def memory_settings(given: argparse.Namespace) -> Config:
     return resolve(argparse.Namespace(**{"batch_size": 2, **vars(given), "recipe": ""}))
 
 
-def use_threads(count: int) -> None:
-    torch.set_num_threads(count)
-    cv2 = peer("cv2")
-    if cv2 is not None:
-        cv2.setNumThreads(count)
-
-
 def main(arguments: Sequence[str]) -> int:
     parser = cli.Parser("benchmark", __doc__ or "")
     add_flags(parser, {"benchmark": BenchmarkOptions})
     add_settings(parser)
     given = parser.parse_args(arguments)
     options, config = from_flags(given, BenchmarkOptions), resolve(given)
-    timing = {"operators", "model"} & set(options.only)
+    if "model" in options.only and config.train.precision == "float64":
+        raise UserError("--precision: expected auto, float32, bfloat16 or float16 for the model's times, got float64")
+    timing, cv2 = {"operators", "model"} & set(options.only), peer("cv2")
     if options.threads or timing:
-        use_threads(options.threads or 2)
+        torch.set_num_threads(options.threads or 2)
+        if cv2 is not None:
+            cv2.setNumThreads(options.threads or 2)
     report: dict[str, Any] = environment()
     print(json.dumps(report))
     if timing:
@@ -87,17 +79,15 @@ def main(arguments: Sequence[str]) -> int:
         report["milliseconds"] = times
         print("times in ms", *(times_table(title, rows).text() for title, rows in times.items()), sep="\n\n")
     if "gpu" in options.only:
-        report["gpu"] = found = gpu.measure()
-        print(f"\nGPU: {gpu.text(found)}")
-    if "memory" in options.only:
-        settings = memory_settings(given)
-        crop, batch_size = settings.augmentation.crop, settings.train.batch_size
-        table = memory_table(settings.model, options.classes, crop=crop, batch_size=batch_size, image=options.image)
-        report["memory"] = table.records()
-        print(f"\n{table.text()}")
-    if "loader" in options.only:
-        table = loader_table(config, options.batches)
-        report["loader"] = table.records()
+        report["gpu"] = gpu.measure()
+        print(f"\nGPU: {gpu.text(report['gpu'])}")
+    tables: dict[str, Callable[[], Table]] = {
+        "memory": lambda: memory_table(memory_settings(given), options.classes, options.image),
+        "loader": lambda: loader_table(config, options.batches),
+    }
+    for name in (name for name in tables if name in options.only):
+        table = tables[name]()
+        report[name] = table.records()
         print(f"\n{table.text()}")
     if options.json:
         write_output("--json", Path(options.json), json.dumps(report, indent=1) + "\n")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -70,18 +70,13 @@ def export_program(model: Network, *, guidance: bool | None = None) -> ExportedP
             _Scores(model, guidance), (torch.zeros(2, 3, 70, 93),), dynamic_shapes={"image": sizes}, strict=False,
             prefer_deferred_runtime_asserts_over_guards=True,
         )  # fmt: skip
-    _drop_assertions(program)
-    return program
-
-
-def _drop_assertions(program: ExportedProgram) -> None:
-    """Removes the checks at run time: some demand more than one cell an image, which nothing relies on."""
-    graph = program.graph
-    for node in list(graph.nodes):
+    for node in list(program.graph.nodes):
+        # checks at run time: some demand more than one cell an image, which nothing relies on
         if node.target is torch.ops.aten._assert_scalar.default:
-            graph.erase_node(node)
-    graph.eliminate_dead_code()
+            program.graph.erase_node(node)
+    program.graph.eliminate_dead_code()
     program.graph_module.recompile()
+    return program
 
 
 def card(model: Network) -> dict[str, str]:
@@ -126,8 +121,7 @@ FORMATS: dict[str, tuple[Callable[[ExportedProgram, Path, dict[str, str]], None]
 }
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     """Of one size: the largest difference of a score, and the milliseconds of the model and of the file."""
 
     size: tuple[int, int, int]
@@ -157,19 +151,6 @@ def compare(model: Network, run: Runner, sizes: Sequence[tuple[int, int, int]], 
     return checks
 
 
-def table(checks: Sequence[Check], name: str) -> Table:
-    rows = [
-        [" x ".join(map(str, check.size)), f"{check.difference:.1e}", check.model_ms, check.file_ms] for check in checks
-    ]
-    return Table("", ["N x H x W", "difference", "model, ms", f"{name}, ms"], rows)
-
-
-def require_packages(names: Sequence[str]) -> None:
-    missing = [name for name in names if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(f"--format onnx: needs {', '.join(missing)}: python -m pip install 'segmodel[onnx]'")
-
-
 @dataclass(frozen=True)
 class ExportOptions(Section):
     """How to export."""
@@ -188,8 +169,9 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     options = from_flags(given, ExportOptions)
     target = output_file("--output", given.output, endings=(f".{given.format}",), overwrite=options.overwrite)
-    if given.format == "onnx":
-        require_packages(ONNX_PACKAGES)
+    missing = [name for name in ONNX_PACKAGES if given.format == "onnx" and importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"--format onnx: needs {', '.join(missing)}: python -m pip install 'segmodel[onnx]'")
     guidance = {"configured": None, "on": True, "off": False}[options.guidance]
     model = load_network(given.run, Network).float()
     try:
@@ -201,7 +183,8 @@ def main(arguments: Sequence[str]) -> int:
     with replacing(target) as partial:
         save(program, partial, card(model))
         checks = compare(model, load(partial), sizes, guidance)
-        print(table(checks, given.format).text())
+        rows = [[" x ".join(map(str, size)), f"{difference:.1e}", *times] for size, difference, *times in checks]
+        print(Table("", ["N x H x W", "difference", "model, ms", f"{given.format}, ms"], rows).text())
         worst = max(check.difference for check in checks)
         if not worst <= TOLERANCE:
             raise RuntimeError(f"the file differs from the model by {worst:.1e}, allowed {TOLERANCE:.0e}: not kept")

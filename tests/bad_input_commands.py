@@ -172,7 +172,7 @@ COMMANDS = [
         "head: 'ppm' pools to grids",
     ),
     Kind("ablate: nothing to report", command("ablate", "--output", "new", "--report-only"), "runs: expected finished"),
-    Kind("ablate: unknown variant", ablated("--variants", "unary,soup"), "--variants: expected some of"),
+    Kind("ablate: unknown variant", ablated("--variants", "unary,soup"), "--variants: expected one of"),
     Kind("ablate: seeds that are none", ablated("--seeds", "0,-1"), "--seeds: expected at least 0"),
     Kind("ablate: one seed", ablated("--seed", "3"), "--seed: expected --seeds here"),
     Kind("ablate: classes of nobody", ablated("--classes", "lava"), "--classes: expected some of"),

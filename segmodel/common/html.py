@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib import resources
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -76,34 +77,32 @@ def curves(series: Mapping[str, Curve], *, x_label: str = "", y_label: str = "",
     if not points:
         return f"<figure><figcaption>{escape(caption)} (no points)</figcaption></figure>"
     (x_low, x_high), (y_low, y_high) = (_limits([point[axis] for point in points]) for axis in (0, 1))
-    width, height, left, right, top, bottom = 640, 340, 58, 12, 12, 44 + 18 * len(series)
-    plot_width, plot_height = width - left - right, height - top - 44
+    left, right, top, bottom, end = 58, 628, 12, 296, 340 + 18 * len(series)  # of the frame; end of the legend
 
-    def place(point: tuple[float, float]) -> tuple[float, float]:
-        across, up = (point[0] - x_low) / (x_high - x_low), (point[1] - y_low) / (y_high - y_low)
-        return left + plot_width * across, top + plot_height * (1 - up)
+    def place(x: float, y: float) -> tuple[float, float]:
+        across, up = (x - x_low) / (x_high - x_low), (y - y_low) / (y_high - y_low)
+        return left + (right - left) * across, bottom - (bottom - top) * up
+
+    def text(position: str, words: str, anchor: str = "middle") -> str:
+        return f'<text {position} text-anchor="{anchor}">{escape(words)}</text>'
 
     parts = []
     for value in _ticks(y_low, y_high):
-        y = place((x_low, value))[1]
-        parts.append(f'<path d="M{left} {y:.1f}H{width - right}" stroke="var(--line)"/>')
-        parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
+        _, y = place(x_low, value)
+        parts.append(f'<path d="M{left} {y:.1f}H{right}" stroke="var(--line)"/>')
+        parts.append(text(f'x="{left - 6}" y="{y + 4:.1f}"', f"{value:g}", "end"))
     for value in _ticks(x_low, x_high):
-        x = place((value, y_low))[0]
-        parts.append(f'<path d="M{x:.1f} {height - 44}v4" stroke="var(--faint)"/>')
-        parts.append(f'<text x="{x:.1f}" y="{height - 26}" text-anchor="middle">{value:g}</text>')
+        x, _ = place(value, y_low)
+        parts.append(f'<path d="M{x:.1f} {bottom}v4" stroke="var(--faint)"/>')
+        parts.append(text(f'x="{x:.1f}" y="{bottom + 18}"', f"{value:g}"))
     for index, (name, curve) in enumerate(series.items()):
-        colour, y = COLOURS[index % len(COLOURS)], height + 18 * index
-        parts.append(_line([place(point) if _finite(point) else None for point in curve], colour))
+        colour, y = COLOURS[index % len(COLOURS)], 340 + 18 * index
+        parts.append(_line([place(*point) if _finite(point) else None for point in curve], colour))
         parts.append(f'<path d="M{left} {y}h24" stroke="{colour}" stroke-width="3"/>')
-        parts.append(f'<text x="{left + 32}" y="{y + 4}">{escape(name)}</text>')
-    middle = f"{left + plot_width / 2:.0f}"
-    parts.append(f'<text x="{middle}" y="{height - 10}" text-anchor="middle">{escape(x_label)}</text>')
-    parts.append(
-        f'<text transform="translate(12 {top + plot_height / 2:.0f}) rotate(-90)" text-anchor="middle">'
-        f"{escape(y_label)}</text>"
-    )
-    box = f'viewBox="0 0 {width} {height + bottom - 44}" width="{width}" role="img" aria-label="{escape(caption)}"'
+        parts.append(text(f'x="{left + 32}" y="{y + 4}"', name, "start"))
+    parts.append(text(f'x="{(left + right) / 2:.0f}" y="{bottom + 34}"', x_label))
+    parts.append(text(f'transform="translate(12 {(top + bottom) / 2:.0f}) rotate(-90)"', y_label))
+    box = f'viewBox="0 0 640 {end}" width="640" role="img" aria-label="{escape(caption)}"'
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" {box}>{"".join(parts)}</svg>'
     return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
 
@@ -128,15 +127,8 @@ def _ticks(low: float, high: float) -> list[float]:
 
 def _line(places: Sequence[tuple[float, float] | None], colour: str) -> str:
     """A path through the places with a gap at each None; a dot for a point between two gaps."""
-    runs: list[list[tuple[float, float]]] = [[]]
-    for point in places:
-        if point is None:
-            runs.append([])
-        else:
-            runs[-1].append(point)
+    runs = [list(filter(None, group)) for there, group in groupby(places, bool) if there]
     path = "".join("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in run) for run in runs if len(run) > 1)
-    dots = [
-        f'<circle cx="{run[0][0]:.1f}" cy="{run[0][1]:.1f}" r="3" fill="{colour}"/>' for run in runs if len(run) == 1
-    ]
     line = f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="1.8"/>' if path else ""
-    return line + "".join(dots)
+    dots = [run[0] for run in runs if len(run) == 1]
+    return line + "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in dots)

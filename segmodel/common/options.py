@@ -57,7 +57,7 @@ WITHIN: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
 
 
 def _check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
-    if choices and value not in choices:
+    if choices and not all(part in choices for part in (value if isinstance(value, tuple) else (value,))):
         raise UserError(f"{name}: expected one of {', '.join(map(str, choices))}, got {value!r:.200}")
 
 
@@ -112,9 +112,10 @@ def parsed(text: str, expected: Any, name: str) -> Any:
         expected = next(part for part in get_args(expected) if part is not type(None))
     if expected is str or get_origin(expected) is Literal:
         return checked(text, expected, name)
-    if get_args(expected)[:1] == (str,) and get_origin(expected) is tuple:
-        return tuple(part.strip() for part in text.split(",")) if text else ()
     if get_origin(expected) is tuple:
+        inner = get_args(expected)[0]
+        if inner is str or get_origin(inner) is Literal:
+            return checked(tuple(part.strip() for part in text.split(",")) if text else (), expected, name)
         depth = 2 if get_origin(get_args(expected)[0]) is tuple else 1
         text = text if text.startswith("[" * depth) or text == "[]" else f"[{text}]"
     try:

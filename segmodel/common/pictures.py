@@ -1,5 +1,6 @@
 """Pictures of segmentations: coloured labels, overlays, sheets of several, palette PNG files."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,13 +56,15 @@ def boundaries(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return drawn
 
 
-def reduced(pixels: np.ndarray, longest: int, *, labels: bool = False) -> np.ndarray:
-    """A picture ``(H, W, 3)``, or labels ``(H, W)``, made smaller until no side is longer than ``longest`` pixels."""
-    height, width = pixels.shape[:2]
-    scale = longest / max(height, width)
+def reduced(
+    pixels: np.ndarray, longest: float = math.inf, *, widest: float = math.inf, labels: bool = False
+) -> np.ndarray:
+    """A picture ``(H, W, 3)``, or labels ``(H, W)``, shrunk to sides of at most ``longest``, a width of ``widest``."""
+    sides = pixels.shape[1::-1]
+    scale = min(longest / max(sides), widest / sides[0])
     if scale >= 1:
         return pixels
-    size = max(1, round(width * scale)), max(1, round(height * scale))
+    size = max(1, round(sides[0] * scale)), max(1, round(sides[1] * scale))
     way = Image.Resampling.NEAREST if labels else Image.Resampling.BOX
     return np.asarray(Image.fromarray(pixels).resize(size, way))
 

@@ -1,11 +1,11 @@
-"""How well a coarse code can do at best: mIoU on given labels of C x n x n scores a cell at 1/16 (Sec. 3.1, Eq. 6).
+"""Upper ends of coarse codes: the best mIoU on given labels of C x n x n scores a cell at 1/16 (Sec. 3.1, Eq. 6).
 
-n = 1, 2, 4 have a label cell of 16, 8, 4 pixels. No training is involved: the codes are made from the labels.
+A label cell has 16, 8, 4 pixels a side for n = 1, 2, 4. Nothing is trained: the codes are made from the labels.
 
-* blocks: every cell paints its square with one label. The cells choose so that the mIoU of the whole set is best, as
-  far as exchanging the label of one cell at a time can tell.
-* bilinear: scores are enlarged bilinearly, the best is taken at every pixel. The cross-entropy of that is convex in the
-  scores; it is descended from the cells' label histograms on. A lower bound of the best mIoU.
+* blocks: every cell paints its square with one label, chosen for the best mIoU over the whole set; a local optimum,
+  which no other label of a single cell improves.
+* bilinear: scores are enlarged bilinearly, and each pixel takes the highest. Their cross-entropy, which is convex, is
+  minimised from the cells' label histograms on. A lower bound of the best mIoU.
 """
 
 from collections.abc import Sequence
@@ -39,10 +39,9 @@ def block_counts(counts: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def exchange_gains(counts: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """What mIoU times the number of classes gains if one cell takes another label: ``(cells, C)``, exact.
+    """The exact gain in mIoU times the number of classes if one cell takes another label: ``(cells, C)``.
 
-    A cell of N pixels, n of its class, takes n from that class's intersection and N - n from its union, and likewise
-    brings them to the new one.
+    A cell of N pixels, n of them of a class, adds n to that class's intersection and N - n to its union.
     """
     hits, truth, predicted = block_counts(counts, labels).astype(np.float64)
     union = truth + predicted - hits
@@ -57,16 +56,10 @@ def exchange_gains(counts: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def best_blocks(counts: np.ndarray) -> np.ndarray:
-    """Labels of cells whose mIoU over all of them cannot be raised by another label of one cell.
+    """Labels ``(cells,)`` int64 of cells with ``counts`` ``(cells, C)``; no single change of one raises their mIoU.
 
-    From the majority vote on, the most promising exchanges are made together, half as many each time that the mIoU
-    does not rise, down to a single one.
-
-    Args:
-        counts: ``(cells, C)``, pixels of each class in each cell.
-
-    Returns:
-        ``(cells,)`` int64.
+    From the majority vote on, the most promising changes are made together, half as many each time that the mIoU does
+    not rise, down to a single one.
     """
     labels = counts.argmax(1)
     highest = mean_iou(block_counts(counts, labels))
@@ -86,7 +79,7 @@ def best_blocks(counts: np.ndarray) -> np.ndarray:
 
 
 def fitted_labels(label: np.ndarray, num_classes: int, *, cell: int, steps: int = STEPS) -> np.ndarray:
-    """The label map ``(H, W)`` of scores on cells, fitted to ``label`` through bilinear enlargement."""
+    """The label map ``(H, W)`` of scores a cell that are fitted to ``label`` through bilinear enlargement."""
     present = np.unique(label[label != IGNORE])
     if not len(present):
         return np.zeros(label.shape, np.uint8)
@@ -111,7 +104,7 @@ def fitted_labels(label: np.ndarray, num_classes: int, *, cell: int, steps: int 
 
 
 def ceilings(data: SegmentationData, *, cells: Sequence[int] = CELLS) -> dict[int, dict[str, float]]:
-    """mIoU in 0..1 of both codes, ``{cell: {"blocks": ..., "bilinear": ...}}``, over all labels of a set."""
+    """mIoU in 0..1 over all labels of a set: ``{cell: {"blocks": ..., "bilinear": ...}}``."""
     classes = len(data.classes)
     pure = {cell: np.zeros(classes, np.int64) for cell in cells}  # pixels in cells of one class, which never change it
     mixed: dict[int, list[np.ndarray]] = {cell: [] for cell in cells}

@@ -45,12 +45,12 @@ def calls(scores: Tensor, guide: Tensor) -> dict[str, Call]:
             f"guidance CRF with gradient, {backend}": with_gradient(scores, guide, backend),
         }
     wide = prepare_guide(guide, radius=WIDE)
-    found[f"guided filter, triton, prepared guide, radius {WIDE}"] = partial(
-        guided_filter, scores, wide, backend="triton"
-    )
-    found["prepare guide, triton"] = partial(prepare_guide, guide, backend="triton")
     compiled = torch.compile(composite_filter)  # a registered operator is opaque to the compiler
-    found[f"guided filter, standard operators compiled, prepared guide{PLAIN}"] = partial(compiled, scores, prepared)
+    found |= {
+        f"guided filter, triton, prepared guide, radius {WIDE}": partial(guided_filter, scores, wide, backend="triton"),
+        "prepare guide, triton": partial(prepare_guide, guide, backend="triton"),
+        f"guided filter, standard operators compiled, prepared guide{PLAIN}": partial(compiled, scores, prepared),
+    }
     kornia = peer("kornia.filters")
     if kornia is not None:
         found[f"guided filter, kornia{PLAIN}"] = partial(kornia.guided_blur, guide, scores, 7, 1.0)
@@ -81,10 +81,7 @@ def copy_rate() -> float:
 
 
 def measure() -> dict[str, Any] | str:
-    """Microseconds by size and call, and the share of the copy rate that the filter reaches.
-
-    Without a GPU "not measured".
-    """
+    """Microseconds by size and call, and the filter's share of the copy rate; "not measured" without a GPU."""
     if not torch.cuda.is_available():
         return "not measured"
     rate = copy_rate()

@@ -12,6 +12,7 @@ from segmodel.experiments.timing import peak_bytes
 from segmodel.model.config import ModelConfig
 from segmodel.model.network import Network
 from segmodel.training.objective import hard_pixel_loss
+from segmodel.training.settings import Config
 
 
 def activation_bytes(model: Network, images: Tensor, labels: Tensor) -> int:
@@ -47,21 +48,19 @@ def inference_peak(config: ModelConfig, num_classes: int, size: tuple[int, int])
     return before, peak_bytes()
 
 
-def memory_table(
-    config: ModelConfig, num_classes: int, *, crop: tuple[int, int], batch_size: int, image: tuple[int, int]
-) -> Table:
+def memory_table(config: Config, num_classes: int, image: tuple[int, int]) -> Table:
     """MiB in float32 on the CPU: activations without and with recomputation, and inference in a process of its own.
 
     Args:
-        crop, image: height and width in training and at inference.
+        config: model, crop and batch size of the training. image: height and width at inference.
 
     Raises:
         UserError: a configuration that is no model, or whose backbone cannot be recomputed.
     """
     torch.manual_seed(0)
-    kept = []
+    kept, crop, batch_size, backbone = [], config.augmentation.crop, config.train.batch_size, config.model.backbone
     try:
-        model = Network(num_classes, config).train()
+        model = Network(num_classes, config.model).train()
         for recompute in (False, True):
             model.backbone.recompute = recompute
             images = 255 * torch.rand(batch_size, 3, *crop)
@@ -70,13 +69,13 @@ def memory_table(
     except ValueError as error:
         raise UserError(str(error)) from error
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        loaded, peak = (size / 2**20 for size in pool.submit(inference_peak, config, num_classes, image).result())
+        loaded, peak = (size / 2**20 for size in pool.submit(inference_peak, config.model, num_classes, image).result())
     rows = [
         ["activations kept for the backward pass", kept[0], None],
         ["with --checkpoint-activations", kept[1], f"{kept[1] / kept[0]:.3f}"],
         ["inference: resident with the model loaded", loaded, None],
         ["inference: resident at the peak", peak, None],
     ]
-    name = config.backbone if config.backbone != "resnet" else f"ResNet-{config.depth}"
+    name = backbone if backbone != "resnet" else f"ResNet-{config.model.depth}"
     sizes = "training step of {} crops of {}x{}, inference on an image of {}x{}".format(batch_size, *crop, *image)
     return Table(f"Memory: {name}, {num_classes} classes, float32; {sizes}", ["", "MiB", "share"], rows)

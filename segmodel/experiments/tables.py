@@ -5,7 +5,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from operator import attrgetter
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -48,60 +50,50 @@ def near(width: int) -> Part:
 
 @dataclass(frozen=True)
 class Result:
-    """A row of Table 3: one variant, or one way to refine its scores, over its seeds (in order)."""
+    """A row of Table 3: one variant, or one way to refine its scores, with its figures by seed."""
 
     name: str
-    seeds: tuple[int, ...]
-    figures: tuple[Evaluation, ...]
+    figures: dict[int, Evaluation]
 
-    def counts(self, part: Part = ALL, seeds: Sequence[int] | None = None) -> np.ndarray:
-        """``(seeds, N, 3, C)``: counts over all seeds or some."""
-        chosen = self.seeds if seeds is None else seeds
-        return np.stack([part(self.figures[self.seeds.index(seed)]) for seed in chosen])
+    def counts(self, part: Part = ALL, seeds: Sequence[int] = ()) -> np.ndarray:
+        """``(seeds, N, 3, C)``: counts over these seeds, or over all."""
+        return np.stack([part(self.figures[seed]) for seed in seeds or self.figures])
 
-    def percent(self, part: Part = ALL, classes: Sequence[int] | None = None) -> np.ndarray:
-        """``(seeds,)``: mIoU."""
-        return 100 * mean_iou(self.counts(part).sum(1), classes=classes)
+    def percent(self, part: Part = ALL, classes: Sequence[int] | None = None) -> list[float]:
+        """mIoU of each seed."""
+        return (100 * mean_iou(self.counts(part).sum(1), classes=classes)).tolist()
 
 
 def results_of(runs: Sequence[Run], figures: dict[str, dict[str, Evaluation]]) -> dict[str, Result]:
-    """Rows of Table 3 by name: each variant, then the other ways to refine its scores, each over the seeds it has."""
+    """Rows of Table 3 by name: each variant, then the other ways to refine its scores."""
     rows: dict[str, Result] = {}
-    for variant in dict.fromkeys(run.variant for run in runs):
-        mine = [run for run in runs if run.variant == variant]
-        for row in figures[mine[0].name]:
-            kept = [run for run in mine if row in figures[run.name]]
-            name = variant if row == AS_IT_IS else f"{variant}, {row}"
-            seeds = tuple(run.seed for run in kept)
-            rows[name] = Result(name, seeds, tuple(figures[run.name][row] for run in kept))
+    for run in runs:
+        for row, found in figures[run.name].items():
+            name = run.variant if row == AS_IT_IS else f"{run.variant}, {row}"
+            rows.setdefault(name, Result(name, {})).figures[run.seed] = found
     return rows
 
 
-def compared(results: dict[str, Result]) -> list[tuple[Result, Result, tuple[int, ...]]]:
+def compared(results: dict[str, Result]) -> list[tuple[Result, Result, list[int]]]:
     """The pairs of rows whose difference is of interest, with the seeds that both have."""
     wanted = [*STEPS, ("guide, guidance off", "guide")]
     wanted += [("patch", name) for name in results if name.startswith("patch, ")]
     wanted += [(f"patch, {DENSE}", f"patch, {name}") for name in UNTRAINED]
-    pairs = []
-    for first, second in wanted:
-        if first in results and second in results:
-            one, other = results[first], results[second]
-            common = tuple(seed for seed in one.seeds if seed in other.seeds)
-            if common:
-                pairs.append((one, other, common))
-    return pairs
+    pairs = [(results[first], results[second]) for first, second in wanted if {first, second} <= results.keys()]
+    shared = [(one, other, sorted(one.figures.keys() & other.figures.keys())) for one, other in pairs]
+    return [(one, other, seeds) for one, other, seeds in shared if seeds]
 
 
 def table_3(results: dict[str, Result], classes: list[int]) -> Table:
     """mIoU of each row: mean over seeds, its interval, each seed."""
-    seeds = sorted({seed for result in results.values() for seed in result.seeds})
+    seeds = sorted({seed for result in results.values() for seed in result.figures})
     rows = []
     for result in results.values():
         whole = bootstrap(result.counts(), draw_runs=True)
-        of_seed = dict(zip(result.seeds, result.percent().tolist(), strict=True))
-        chosen = [float(result.percent(classes=classes).mean())] if classes else []
+        of_seed = dict(zip(result.figures, result.percent(), strict=True))
+        chosen = [fmean(result.percent(classes=classes))] if classes else []
         interval = "-" if math.isnan(whole.low) else f"{100 * whole.low:.1f} to {100 * whole.high:.1f}"
-        rows.append([result.name, 100 * whole.value, interval, *chosen, *(of_seed.get(seed) for seed in seeds)])
+        rows.append([result.name, 100 * whole.value, interval, *chosen, *map(of_seed.get, seeds)])
     subset = ["of --classes"] if classes else []
     head = ["variant", "mIoU %", "95 % interval", *subset, *(f"seed {seed}" for seed in seeds)]
     return Table("Table 3: mIoU", head, rows, "Intervals: bootstrap over images and seeds.")
@@ -116,9 +108,8 @@ def gains_table(title: str, results: dict[str, Result], columns: Sequence[Column
             gain = bootstrap(other.counts(part, seeds), minus=one.counts(part, seeds), draw_runs=True, figure=figure)
             row += [100 * gain.value, _interval(gain.low, gain.high)]
         rows.append([*row, len(seeds)])
-    heads = [head for (name, *_), interval in zip(columns, ("95 % interval", "interval of it"), strict=False)
-             for head in (name, interval)]  # fmt: skip
-    return Table(title, ["step", *heads, "seeds"], rows, note)
+    heads = zip((name for name, *_ in columns), ("95 % interval", "interval of it"), strict=False)
+    return Table(title, ["step", *chain.from_iterable(heads), "seeds"], rows, note)
 
 
 def _interval(low: float, high: float) -> str:
@@ -130,8 +121,8 @@ def boundary_table(results: dict[str, Result]) -> Table:
     """Boundary IoU, mIoU within each width of a boundary, and the time from scores to labels."""
     rows = []
     for result in results.values():
-        seconds = float(np.min([figures.seconds.mean() for figures in result.figures]))
-        means = [float(result.percent(part).mean()) for part in (OUTLINE, *map(near, WIDTHS))]
+        means = [fmean(result.percent(part)) for part in (OUTLINE, *map(near, WIDTHS))]
+        seconds = min(float(figures.seconds.mean()) for figures in result.figures.values())
         rows.append([result.name, *means, 1000 * seconds])
     head = ["variant", "Boundary IoU %", *(f"within {width}" for width in WIDTHS), "ms, scores to labels"]
     note = "Mean over seeds of Boundary IoU (2 % of the diagonal) and of mIoU within so many pixels of a true boundary."
@@ -140,8 +131,8 @@ def boundary_table(results: dict[str, Result]) -> Table:
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:
     """The mean over seeds at the steps that all of them have."""
-    shared = set.intersection(*(set(dict(curve)) for curve in curves))
-    return [(x, float(np.mean([dict(curve)[x] for curve in curves]))) for x in sorted(shared)]
+    values = [dict(curve) for curve in curves]
+    return [(step, fmean(found[step] for found in values)) for step in sorted(set.intersection(*map(set, values)))]
 
 
 def figure_7(runs: Sequence[Run]) -> tuple[list[str], Table]:
@@ -152,8 +143,8 @@ def figure_7(runs: Sequence[Run]) -> tuple[list[str], Table]:
         losses[variant] = mean_curve([loss_curve(kinds["train"], 60)[0] for kinds in read])
         curve = scores[variant] = mean_curve([score_curve(kinds["val"]) for kinds in read])
         before = [score for step, score in curve if step <= 0.76 * curve[-1][0]]
-        rows.append([variant, losses[variant][-1][1] if losses[variant] else None,
-                     curve[-1][1] - before[-1] if before else None])  # fmt: skip
+        rise = curve[-1][1] - before[-1] if before else None
+        rows.append([variant, losses[variant][-1][1] if losses[variant] else None, rise])
     blocks = [
         html.heading("Fig. 7: training"),
         html.curves(scores, x_label="step", y_label="validation mIoU, %", caption="Mean over seeds."),
@@ -170,7 +161,7 @@ def figures_5_and_6(results: dict[str, Result], data: SegmentationData, shown: S
     whole, close = [], []
     for place, index in enumerate(shown):
         sample = data[index]
-        labels = [sample.label, *(results[name].figures[0].labels[place] for name in names)]
+        labels = [sample.label, *(next(iter(results[name].figures.values())).labels[place] for name in names)]
         row = pictures.row(sample.image, labels, data.palette)
         window = pictures.busiest_window(sample.label, CLOSE_UP)
         step = -(-max(sample.label.shape) // WHOLE)  # every step-th pixel: a page of whole photographs would be huge

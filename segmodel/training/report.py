@@ -11,6 +11,7 @@ from PIL import Image
 from segmodel.common.errors import UserError
 from segmodel.common.files import write_output
 from segmodel.common.html import configuration, curves, heading, page, paragraph, picture
+from segmodel.common.pictures import reduced
 from segmodel.common.tables import Table
 from segmodel.training.journal import COLUMNS, loss_curve, read_metrics, score_curve
 
@@ -67,16 +68,16 @@ def _training_curves(kinds: Lines) -> list[str]:
 
 
 def _result_tables(final: Mapping[str, Any]) -> list[str]:
-    off, on = final["guidance_off"], final["guidance_on"]
+    results = final["guidance_off"], final["guidance_on"]
+
+    def row(name: str, *values: float | None) -> list[Any]:
+        return [name, *(None if value is None else 100 * value for value in values)]
+
     names = (("mIoU", "miou"), ("pixel accuracy", "pixel_accuracy"), ("mean accuracy", "mean_accuracy"))
-    means = [(title, _percent(off[key]), _percent(on[key])) for title, key in names]
-    rows = [(name, _percent(value), _percent(on["iou"][name])) for name, value in off["iou"].items()]
+    means = [row(title, *(result[key] for result in results)) for title, key in names]
+    classes = [row(name, *(result["iou"][name] for result in results)) for name in results[0]["iou"]]
     head = ("guidance off", "guidance on")
-    return [Table("", ("%", *head), means).html(), Table("", ("IoU of each class, %", *head), rows).html()]
-
-
-def _percent(value: float | None) -> float | None:
-    return None if value is None else 100 * value
+    return [Table("", ("%", *head), means).html(), Table("", ("IoU of each class, %", *head), classes).html()]
 
 
 def _pictures(folder: Path) -> Iterator[str]:
@@ -87,19 +88,11 @@ def _pictures(folder: Path) -> Iterator[str]:
         yield heading("Pictures")
     for path in reversed(shown):
         try:
-            pixels = _narrowed(path, 1600 if path == sheets[-1] else 800)
+            with Image.open(path) as image:
+                pixels = reduced(np.asarray(image.convert("RGB")), widest=1600 if path == sheets[-1] else 800)
             yield picture(pixels, f"step {int(path.stem[5:])}: {COLUMNS}")
         except (OSError, Image.DecompressionBombError) as error:  # the rest is worth as much without it
             yield paragraph(f"{path.name}: cannot be shown ({error})")
-
-
-def _narrowed(path: Path, width: int) -> np.ndarray:
-    """The pixels of a picture file, made smaller until it is no wider than ``width``."""
-    with Image.open(path) as image:
-        pixels = image.convert("RGB")
-    if pixels.width > width:
-        pixels = pixels.resize((width, max(1, round(pixels.height * width / pixels.width))), Image.Resampling.BOX)
-    return np.asarray(pixels)
 
 
 def write_report(folder: Path) -> Path:

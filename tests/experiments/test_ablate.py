@@ -257,7 +257,7 @@ def test_mistakes_are_one_line(done: Path, tmp_path: Path, capsys: pytest.Captur
     wrong.mkdir(parents=True)
     (wrong / "patch-seed0").symlink_to(done / "runs" / "unary-seed0")
     cases = [
-        ((done, "--variants", "unary,soup"), "--variants: expected some of unary, context"),
+        ((done, "--variants", "unary,soup"), "--variants: expected one of unary, context"),
         ((done, "--seeds", "0,x"), "--seeds: expected a list of"),
         ((done, "--seed", "3"), "--seed: expected --seeds here"),
         ((done, "--time-size", "500"), "--time-size: expected a list of 2"),
