@@ -23,7 +23,7 @@ from segmodel.model.network import Network
 from segmodel.model.store import build_network, find_checkpoint, read_checkpoint, save_checkpoint
 from segmodel.training import statistics
 from segmodel.training.batches import BatchKeys, load_batches, steps_per_epoch
-from segmodel.training.run_folder import recorded_config
+from segmodel.training.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     beside = source.with_name(f"{source.stem}_batch_norm.safetensors")
     output = output_file("--output", options.output or str(beside), endings=(".safetensors",),
                          overwrite=options.overwrite)  # fmt: skip
-    config = recorded_config(source.parent)
+    config = RunFolder(source.parent).config()
     train = config.train
     device = choose_device(train.device)
     dtype = autocast_dtype(train.precision, device)

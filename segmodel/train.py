@@ -20,7 +20,7 @@ from typing import Any
 from segmodel.common import cli, distributed
 from segmodel.common.errors import UserError
 from segmodel.training.run import train
-from segmodel.training.run_folder import check_folder, recorded_config
+from segmodel.training.run_folder import RunFolder
 from segmodel.training.settings import add_settings, resolve
 
 
@@ -50,11 +50,11 @@ def main(arguments: Sequence[str]) -> int:
     options = make_parser().parse_args(arguments)
     resumed = folder_to_resume(options, arguments)
     if resumed:
-        return train(recorded_config(resumed), resumed, resume=True)
+        return train(RunFolder(resumed).config(), resumed, resume=True)
     config = resolve(options)
     folder = Path(options.output or Path("runs") / time.strftime("%Y-%m-%d_%H%M%S"))
     if options.output:
-        check_folder(folder)
+        RunFolder(folder).check_free()
     return train(config, folder, named=bool(options.output))
 
 

@@ -18,7 +18,7 @@ def seconds_each(trainer: Trainer, batches: Iterable[Batch], *, train: bool) -> 
     trainer.model.train()
     for number, batch in enumerate(timed):
         if train:
-            trainer.train_on(batch)  # ends with the loss as a number: the device is done
+            trainer.train_on(batch, trainer.rate())  # ends with the loss as a number: the device is done
         if number == 1:
             start = time.perf_counter()
         elif number > 1:

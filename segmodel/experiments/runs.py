@@ -19,8 +19,8 @@ from segmodel.common.errors import UserError
 from segmodel.common.options import Section, option
 from segmodel.model.config import VARIANTS
 from segmodel.model.store import read_checkpoint
-from segmodel.training import run_folder
 from segmodel.training.run import train
+from segmodel.training.run_folder import RunFolder
 from segmodel.training.settings import SECTIONS, Config, resolve
 
 WITHOUT_EFFECT = {f"train.{name}" for name in ("workers", "checkpoint_minutes", "pictures", "keep_last", "tensorboard",
@@ -97,7 +97,7 @@ def check_folder(run: Run) -> None:
         return
     if not (run.folder / "config.toml").is_file():
         raise UserError(f"{run.folder}: expected a run folder or nothing, found no config.toml in it")
-    different = differences(run_folder.recorded_config(run.folder), run.config)
+    different = differences(RunFolder(run.folder).config(), run.config)
     if different:
         more = f" (and {len(different) - 1} more)" if len(different) > 1 else ""
         raise UserError(f"{run.folder}: trained with another configuration: {different[0]}{more}")
@@ -170,7 +170,7 @@ def finished_runs(output: Path, options: AblationOptions) -> tuple[list[Run], li
         match = re.fullmatch(r"([a-z]+)-seed(\d+)", folder.name)
         wanted = match and match[1] in options.variants and (options.seeds is None or int(match[2]) in options.seeds)
         if match and wanted and is_finished(folder):
-            runs.append(Run(match[1], int(match[2]), folder, run_folder.recorded_config(folder)))
+            runs.append(Run(match[1], int(match[2]), folder, RunFolder(folder).config()))
     if not runs:
         raise UserError(f"{output / 'runs'}: expected finished runs named VARIANT-seedS, found none")
     runs.sort(key=lambda run: (list(VARIANTS).index(run.variant), run.seed))

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import torch
 from segmodel.common import pictures
 from segmodel.common.device import evaluating
 from segmodel.common.errors import UserError
-from segmodel.common.files import json_text
+from segmodel.common.files import json_text, write_atomically
 from segmodel.data import SegmentationData
 from segmodel.data.base import evenly_spaced
 from segmodel.inference.views import label_maps
 from segmodel.model.network import Network
+from segmodel.training.run_folder import Progress, RunFolder
 
 COLUMNS = "input, truth, guidance off, on, boundaries: black in both, blue in the truth alone, red predicted alone"
 """Columns of a sheet of pictures."""
@@ -40,14 +42,28 @@ def summary_writer() -> Any:
 
 
 class Journal:
-    """Writes metrics.jsonl, a line an object with "kind" and "step", and the same to TensorBoard."""
+    """Writes metrics.jsonl, a line an object with "kind" and "step", and the same to TensorBoard.
 
-    def __init__(self, folder: Path, *, tensorboard: bool, first: int = 0):
+    A resumed run is at the step of its last checkpoint: later lines, which will come again, are dropped, and so is one
+    that was cut short.
+    """
+
+    def __init__(self, folder: RunFolder, progress: Progress, *, tensorboard: bool):
         self.folder = folder
-        self.board = summary_writer()(str(folder / "tensorboard"), purge_step=first + 1) if tensorboard else None
+        text = folder.metrics.read_text(encoding="utf-8", errors="replace") if folder.metrics.exists() else ""
+        again = set() if progress.finished else {(kind, progress.total_steps) for kind in ("val", "final")}
+        kept = []
+        for line in text.splitlines():
+            with suppress(ValueError, TypeError, KeyError):
+                values = json.loads(line)
+                if values["step"] <= progress.step and (values["kind"], values["step"]) not in again:
+                    kept.append(line + "\n")
+        write_atomically(folder.metrics, "".join(kept))
+        board, first = str(folder.path / "tensorboard"), progress.step + 1
+        self.board = summary_writer()(board, purge_step=first) if tensorboard else None
 
     def log(self, kind: str, step: int, **values: Any) -> None:
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        with self.folder.metrics.open("a", encoding="utf-8") as file:
             file.write(json_text({"kind": kind, "step": step, **values}) + "\n")
         for name, value in values.items():
             if self.board is not None and isinstance(value, float):
@@ -55,7 +71,7 @@ class Journal:
 
     def picture(self, step: int, pixels: np.ndarray) -> Path:
         """Writes a sheet to pictures/step_NUMBER.png."""
-        path = self.folder / "pictures" / f"step_{step:06d}.png"
+        path = self.folder.path / "pictures" / f"step_{step:06d}.png"
         path.parent.mkdir(exist_ok=True)
         pictures.save_picture(path, pixels)
         if self.board is not None:

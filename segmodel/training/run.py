@@ -1,42 +1,32 @@
-"""Training as one call: a new run, or one that goes on."""
+"""Training as one call: of a new run, or of one to be continued."""
 
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from segmodel.common import distributed
 from segmodel.common.device import choose_device
 from segmodel.common.environment import versions
-from segmodel.common.errors import UserError
-from segmodel.common.files import write_output
-from segmodel.common.options import to_toml
-from segmodel.training.run_folder import claim
-from segmodel.training.settings import SECTIONS, Config
+from segmodel.training.settings import Config
 from segmodel.training.trainer import Trainer, say
 
 
 def begin(trainer: Trainer, *, named: bool) -> None:
-    """Makes the folder of a new run and says what it is."""
+    """Makes the folder of a new run, and prints and records what is trained."""
     config = trainer.config
     if distributed.is_writer():
-        trainer.folder = claim(trainer.folder, named=named)
-        file = trainer.folder / "config.toml"
-        try:
-            write_output("--output", file, to_toml(asdict_shallow(config)))
-        except UserError:
-            file.unlink(missing_ok=True)
-            raise
-    folder = trainer.folder = distributed.from_writer(trainer.folder)
+        trainer.folder = trainer.folder.claim(named=named)
+        trainer.folder.write_config(config)
+    trainer.folder = distributed.from_writer(trainer.folder)
     trainer.open_journal()
     precision = config.train.precision if config.train.precision == "float64" else trainer.dtype or torch.float32
     trainer.log("start", versions=versions(), device=str(trainer.device), threads=torch.get_num_threads(),
                 processes=distributed.world_size(), precision=str(precision))  # fmt: skip
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
     say(f"{config.train.data}: {len(trainer.data)} train and {len(trainer.validation)} val images, "
-        f"{len(trainer.data.classes)} classes; {parameters / 1e6:.2f} M parameters; {trainer.total} steps; "
-        f"{trainer.device}, {precision}; {folder}")  # fmt: skip
+        f"{len(trainer.data.classes)} classes; {parameters / 1e6:.2f} M parameters; "
+        f"{trainer.progress.total_steps} steps; {trainer.device}, {precision}; {trainer.folder.path}")  # fmt: skip
 
 
 def be_deterministic() -> None:
@@ -60,8 +50,8 @@ def train(config: Config, folder: Path, *, named: bool = True, resume: bool = Fa
     timeout = config.train.timeout_minutes
     with distributed.process_group(choose_device(config.train.device), timeout_minutes=timeout) as device:
         trainer = Trainer(config, distributed.from_writer(folder), device, resume=resume)
-        if trainer.finished:
-            say(f"{folder}: finished already, at step {trainer.step}")
+        if trainer.progress.finished:
+            say(f"{folder}: finished already, at step {trainer.progress.step}")
             return 0
         if resume:
             trainer.open_journal()
@@ -69,7 +59,3 @@ def train(config: Config, folder: Path, *, named: bool = True, resume: bool = Fa
             # only now: what is wrong with the data shows before a folder is made
             begin(trainer, named=named)
         return trainer.run()
-
-
-def asdict_shallow(config: Config) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in SECTIONS}

@@ -1,12 +1,8 @@
-"""One run of training: model, data and optimiser, from the first step to the last checkpoint."""
+"""One run of training: model, data and optimiser, from the first step to the report."""
 
-import json
-import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +15,6 @@ from tqdm import tqdm
 from segmodel.common import distributed
 from segmodel.common.device import autocast_dtype, place
 from segmodel.common.errors import UserError
-from segmodel.common.files import write_atomically
 from segmodel.data import AugmentedData, DataError, open_data
 from segmodel.evaluation.evaluate import evaluate, result_json
 from segmodel.evaluation.metrics import Scores, table
@@ -28,42 +23,19 @@ from segmodel.model.store import build_network, load_initial_model, momentum_in,
 from segmodel.training import journal, report, statistics
 from segmodel.training.batches import Batch, BatchKeys, Timed, load_batches, steps_per_epoch
 from segmodel.training.optimisation import make_optimizer, momentum_of, poly_rate, restore_momentum, training_step
-from segmodel.training.run_folder import keep_steps
+from segmodel.training.run_folder import Progress, RunFolder
 from segmodel.training.settings import Config
-
-
-class StopSignal:
-    """Remembers SIGINT or SIGTERM until the step is done; a second one acts at once."""
-
-    def __init__(self) -> None:
-        self.number = 0
-
-    def __enter__(self) -> "StopSignal":
-        self.old = {number: signal.signal(number, self._remember) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.old.items():
-            signal.signal(number, handler)
-
-    def _remember(self, number: int, _: object) -> None:
-        if self.number:
-            raise KeyboardInterrupt
-        self.number = number
-        if distributed.is_writer():  # not print: it may be interrupted itself
-            os.write(
-                2, b"\nstopping after this step; a second time stops at once, and loses the steps since the last save\n"
-            )
+from segmodel.training.stopping import StopSignal
 
 
 class Trainer:
-    """One run: model, data, optimiser, and the folder that they are written to.
+    """One run: model, data and optimiser, how far it is, and the folder that it is written to.
 
     Every process of a distributed run has one; only the first of them, the writer, touches the folder.
     """
 
     def __init__(self, config: Config, folder: Path, device: torch.device, *, resume: bool):
-        self.config, self.folder, self.device = config, folder, device
+        self.config, self.folder, self.device = config, RunFolder(folder), device
         train = config.train
         self.dtype = autocast_dtype(train.precision, self.device)
         self.data = open_data(train.data, split="train")
@@ -72,17 +44,17 @@ class Trainer:
             raise UserError(f"data: {train.data}: expected the same classes in train and val, got others in val")
         self.augmented = AugmentedData(self.data, config.augmentation, seed=train.seed)
         self.steps_per_epoch = steps_per_epoch(len(self.data), train.batch_size)
-        self.total = train.steps or train.epochs * self.steps_per_epoch
-        self.step, self.best, self.finished = 0, -1.0, False
+        self.progress = Progress(train.steps or train.epochs * self.steps_per_epoch)
         self.scaler = torch.amp.GradScaler(self.device.type) if self.dtype == torch.float16 else None
-        self.keys(0, 0)  # whether the batch can be shared shows now
+        self.keys(0, 0)  # an error now if the batch cannot be shared
         if train.tensorboard:
-            journal.summary_writer()  # and whether it is there
-        if resume and (folder / "last.safetensors").exists():
+            journal.summary_writer()  # or if it is not installed
+        if resume and self.folder.last.exists():
             self._restore()
         else:  # also a run that was killed before its first checkpoint
             self._initialise()
         self.journal: journal.Journal | None = None
+        self.sheet: Path | None = None
 
     def _initialise(self) -> None:
         train = self.config.train
@@ -90,8 +62,7 @@ class Trainer:
         try:
             self.model = Network(len(self.data.classes), self.config.model)
             if train.init_weights:
-                loaded = self.model.backbone.load_weights(train.init_weights)
-                say(f"{train.init_weights}: {loaded}")
+                say(f"{train.init_weights}: {self.model.backbone.load_weights(train.init_weights)}")
             if train.init_model:
                 say(f"{train.init_model}: {load_initial_model(self.model, train.init_model)}")
         except ValueError as error:
@@ -99,20 +70,15 @@ class Trainer:
         self._place()
 
     def _place(self) -> None:
-        """Model and optimiser as they train; ``self.trained`` is the same model within what the options put around."""
+        """Model and optimiser on the device; ``self.trained`` is the model, parallel and compiled where asked for."""
         train = self.config.train
         if train.precision == "float64":
             self.model.double()
         if distributed.world_size() > 1:
             distributed.synchronise_batch_norm(self.model, self.device)
         place(self.model, self.device)
-        self.optimizer = make_optimizer(
-            self.model,
-            rate=train.rate,
-            momentum=train.momentum,
-            weight_decay=train.weight_decay,
-            head_rate=train.head_rate,
-        )
+        self.optimizer = make_optimizer(self.model, rate=train.rate, momentum=train.momentum,
+                                        weight_decay=train.weight_decay, head_rate=train.head_rate)  # fmt: skip
         try:
             self.model.backbone.recompute = train.checkpoint_activations
         except ValueError as error:
@@ -122,42 +88,28 @@ class Trainer:
         self.trained: nn.Module = torch.compile(trained) if train.compile else trained  # type: ignore[assignment]
 
     def _restore(self) -> None:
-        file = self.folder / "last.safetensors"
+        file = self.folder.last
         card, tensors = read_checkpoint(file)
-        missing = {"step", "best", "finished"} - card.keys()
-        if missing or card["step"] < 0:
-            raise UserError(f"{file}: expected the state of a training in its card, got none")
+        self.progress.restore(file, card)
         if card["classes"] != list(self.data.classes):
             raise UserError(f"{file}: trained on other classes than {self.config.train.data} has")
         self.model = build_network(file, card, tensors, Network)
         self._place()
         restore_momentum(self.model, self.optimizer, momentum_in(tensors))
-        self.step, self.best, self.finished = card["step"], card["best"], card["finished"]
         if self.scaler is not None and card.get("scaler"):
             self.scaler.load_state_dict(card["scaler"])
 
     def open_journal(self) -> None:
-        """The first process writes on where the run is; lines that will come again are dropped, and one cut short."""
-        if not distributed.is_writer():
-            return
-        metrics = self.folder / "metrics.jsonl"
-        text = metrics.read_text(encoding="utf-8", errors="replace") if metrics.exists() else ""
-        again = {("val", self.total), ("final", self.total)} if not self.finished else set()
-        kept = []
-        for line in text.splitlines():
-            with suppress(ValueError, TypeError, KeyError):
-                values = json.loads(line)
-                if values["step"] <= self.step and (values["kind"], values["step"]) not in again:
-                    kept.append(line + "\n")
-        write_atomically(metrics, "".join(kept))
-        self.journal = journal.Journal(self.folder, tensorboard=self.config.train.tensorboard, first=self.step)
+        """Opens the journal where the run is, in the process that writes it."""
+        if distributed.is_writer():
+            self.journal = journal.Journal(self.folder, self.progress, tensorboard=self.config.train.tensorboard)
 
     def log(self, kind: str, **values: Any) -> None:
         if self.journal:
-            self.journal.log(kind, self.step, **values)
+            self.journal.log(kind, self.progress.step, **values)
 
     def save(self, name: str, *, scores: Scores | None = None) -> None:
-        """Writes the checkpoint ``name``; only "last" holds what training needs to go on."""
+        """Writes the checkpoint ``name``; only "last" holds what training needs to continue."""
         if not distributed.is_writer():
             return
         card = {
@@ -165,18 +117,14 @@ class Trainer:
             "classes": list(self.data.classes),
             "palette": self.data.palette.tolist(),
             "data": self.config.train.data,
-            "step": self.step,
-            "total_steps": self.total,
-            "best": self.best,
-            "finished": self.finished,
+            **self.progress.card(),
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
             "scores": result_json(scores, self.data.classes) if scores else None,
         }
         momentum = momentum_of(self.model, self.optimizer) if name == "last" else {}
-        file = self.folder / f"{name}.safetensors"
-        save_checkpoint(file, self.model, card, momentum=momentum)
+        save_checkpoint(self.folder.checkpoint(name), self.model, card, momentum=momentum)
         if name == "last" and self.config.train.keep_last > 1:
-            keep_steps(file, self.step, self.config.train.keep_last)
+            self.folder.keep_step(self.progress.step, self.config.train.keep_last)
 
     def keys(self, first: int, last: int) -> BatchKeys:
         train = self.config.train
@@ -188,82 +136,80 @@ class Trainer:
             self.augmented, self.keys(first, last), workers=self.config.train.workers, device=self.device
         )
 
-    def train_on(self, batch: Batch) -> float:
-        """One step; the loss of the whole batch before it."""
-        train = self.config.train
+    def train_on(self, batch: Batch, rate: float) -> float:
+        """One step at this rate; returns the loss of the whole batch before it."""
+        train, step = self.config.train, self.progress.step
         # for heads with dropout: drawn anew from seed, step and process, so that a resumed run draws the same
-        drawn = np.random.SeedSequence((train.seed, self.step, distributed.rank())).generate_state(1, np.uint64)[0]
+        drawn = np.random.SeedSequence((train.seed, step, distributed.rank())).generate_state(1, np.uint64)[0]
         torch.manual_seed(int(drawn))
         loss = training_step(
-            self.trained, self.optimizer, batch.images, batch.labels,
-            rate=poly_rate(self.step, self.total, base=train.rate, power=train.power),
-            keep=1.0 if self.step < train.mining_from * self.total else train.keep, mining=train.mining,
-            guidance=False if self.step < train.joint_from * self.total else None,
+            self.trained, self.optimizer, batch.images, batch.labels, rate=rate,
+            keep=1.0 if self.progress.before(train.mining_from) else train.keep, mining=train.mining,
+            guidance=False if self.progress.before(train.joint_from) else None,
             autocast=self.dtype, scaler=self.scaler, parts=train.accumulate, across=train.mining_scope == "global",
         )  # fmt: skip
         return distributed.total(loss).item() / distributed.world_size()
 
+    def rate(self) -> float:
+        """The learning rate of the present step (poly schedule)."""
+        train, progress = self.config.train, self.progress
+        return poly_rate(progress.step, progress.total_steps, base=train.rate, power=train.power)
+
     def optimise(self, stop: StopSignal) -> None:
         """All steps from the present one to the last, with validations and checkpoints; returns early on a signal."""
-        train = self.config.train
+        train, progress = self.config.train, self.progress
         self.model.train()
-        progress = bar(total=self.total, initial=self.step, desc="train", unit="step")
+        shown = bar(total=progress.total_steps, initial=progress.step, desc="train", unit="step")
         saved_at = logged_at = time.monotonic()
-        batches = Timed(self.batches(self.step, self.total))
+        batches = Timed(self.batches(progress.step, progress.total_steps))
         while (batch := self.next_batch(batches, stop)) is not None:
-            rate = poly_rate(self.step, self.total, base=train.rate, power=train.power)
-            loss = self.train_on(batch)
+            rate = self.rate()
+            loss = self.train_on(batch, rate)
             if not np.isfinite(loss):
                 raise FloatingPointError(
-                    f"the loss is {loss} at step {self.step} (lower --rate?) on {', '.join(batch.names)}; "
-                    f"the last checkpoint is kept: {self.folder / 'last.safetensors'}"
+                    f"the loss is {loss} at step {progress.step} (lower --rate?) on {', '.join(batch.names)}; "
+                    f"the last checkpoint is kept: {self.folder.last}"
                 )
-            self.step += 1
-            progress.update()
+            progress.step += 1
+            shown.update()
             now = time.monotonic()
             seconds, logged_at = now - logged_at, now
             speed, wait = train.batch_size / seconds, batches.waited / seconds
             text = f"loss {loss:.3f}, rate {rate:.2g}, {speed:.0f} images/s, {100 * wait:.0f} % waiting for data"
-            progress.set_postfix_str(text, refresh=False)
+            shown.set_postfix_str(text, refresh=False)
             self.log("train", loss=round(loss, 6), rate=rate, images_per_second=round(speed, 2),
                      data_wait=round(wait, 3))  # fmt: skip
             every = train.validate_every * self.steps_per_epoch
-            if every and self.step % every == 0 and self.step < self.total:
+            if every and progress.step % every == 0 and not progress.at_end:
                 self.validate()
                 saved_at = logged_at = time.monotonic()
             elif now - saved_at > 60 * train.checkpoint_minutes:
                 self.save("last")
                 saved_at = now
-        progress.close()
+        shown.close()
 
     def next_batch(self, batches: Iterator[Batch], stop: StopSignal) -> Batch | None:
-        """That of the next step; None after the last one, or where a process was told to stop.
+        """The batch of the present step; None if there is none left, or if a process was told to stop.
 
         Raises:
-            DataError, RuntimeError: this or another process has lost a file or a loader; what was learnt is kept.
+            DataError, RuntimeError: a file or a loader of this or another process is lost; the state is saved before.
         """
         failure = None
         try:
             batch = None if stop.number else next(batches, None)  # at once: a signal may have ended the loader, too
         except (DataError, RuntimeError) as error:
             batch, failure = None, error
-        told, failed = self.agreed(stop, failed=failure is not None)
-        if failed and not told:
+        stopped, failed = stop.agreed(self.device, failed=failure is not None)
+        if failed and not stopped:
             self.save("last")
             distributed.from_writer(None)  # a process that ends makes torchrun end the others
             raise failure or RuntimeError("another process cannot go on, see its error; the state is saved")
-        return None if told else batch
-
-    def agreed(self, stop: StopSignal, *, failed: bool = False) -> tuple[bool, bool]:
-        """Whether a process, this or another, was told to stop, and whether one has failed: the same in all."""
-        told = distributed.total(torch.tensor([stop.number > 0, failed], dtype=torch.int64, device=self.device))
-        if told[0] and not stop.number:
-            stop.number = signal.SIGTERM
-        return bool(told[0]), bool(told[1])
+        return None if stopped else batch
 
     def validate(self) -> list[Scores]:
         """Figures on the validation set with the guidance CRF off and on; keeps the best and the last checkpoint."""
-        limit = self.config.train.validate_images if self.step < self.total else 0
+        progress = self.progress
+        limit = 0 if progress.at_end else self.config.train.validate_images
         images = min(limit or len(self.validation), len(self.validation))
         scores = evaluate(
             self.model, self.validation, guidance={"off": False, "on": True}, dtype=self.dtype, images=limit,
@@ -274,14 +220,14 @@ class Trainer:
         self.log("val", miou=chosen.miou, miou_guidance_off=off.miou, miou_guidance_on=on.miou,
                  pixel_accuracy=chosen.pixel_accuracy, images=images)  # fmt: skip
         if distributed.is_writer():
-            tqdm.write(f"step {self.step}: mIoU {100 * chosen.miou:.2f} (guidance off {100 * off.miou:.2f})")
+            tqdm.write(f"step {progress.step}: mIoU {100 * chosen.miou:.2f} (guidance off {100 * off.miou:.2f})")
         self.draw()
         # "best" may have been judged on fewer images until now
-        fewer_before = self.step == self.total and 0 < self.config.train.validate_images < len(self.validation)
-        if chosen.miou > self.best or fewer_before:
-            self.best = chosen.miou
+        fewer_before = progress.at_end and 0 < self.config.train.validate_images < len(self.validation)
+        if chosen.miou > progress.best or fewer_before:
+            progress.best = chosen.miou
             self.save("best", scores=chosen)
-        if self.step < self.total:  # else it is saved when all that is to be said is written
+        if not progress.at_end:  # at the end it is saved once the report is written
             self.save("last", scores=chosen)
         return [off, on]
 
@@ -292,41 +238,42 @@ class Trainer:
             sheet = journal.validation_sheet(
                 self.model, self.validation, palette=self.data.palette, count=count, dtype=self.dtype
             )
-            self.picture = self.journal.picture(self.step, sheet)
+            self.sheet = self.journal.picture(self.progress.step, sheet)
 
     def finish(self) -> None:
-        """Batch-norm statistics anew, the final figures, checkpoint, pictures and report."""
-        count = round(self.config.train.batch_norm_epochs * self.steps_per_epoch)
-        batches = bar(self.batches(self.total, self.total + count), desc="batch norm", total=count, unit="batch")
+        """Recomputes batch-norm statistics, then writes the final figures, pictures, report and checkpoint."""
+        total, count = self.progress.total_steps, round(self.config.train.batch_norm_epochs * self.steps_per_epoch)
+        batches = bar(self.batches(total, total + count), desc="batch norm", total=count, unit="batch")
         statistics.recompute(self.model, (batch.images for batch in batches), self.dtype)
         off, on = self.validate()
         classes = self.data.classes
         self.log("final", guidance_off=result_json(off, classes), guidance_on=result_json(on, classes))
         if not distributed.is_writer():
             return
-        file = report.write_report(self.folder)
-        self.finished = True
+        file = report.write_report(self.folder.path)
+        self.progress.finished = True
         self.save("last", scores=off if self.config.model.guidance == "off" else on)
         print(f"\n{self.config.train.data}, val: {len(self.validation)} images\n")
         print(table({"guidance off": off, "guidance on": on}, classes))
         absent = [name for name, iou in zip(classes, off.iou, strict=True) if np.isnan(iou)]
         if absent:
             print(f"\nno pixel of {', '.join(absent)}: the mean is over the others")
-        print(f"\ncheckpoint: {self.folder / 'last.safetensors'}")
-        if self.config.train.pictures:
-            print(f"pictures ({journal.COLUMNS}): {self.picture}")
+        print(f"\ncheckpoint: {self.folder.last}")
+        if self.sheet:
+            print(f"pictures ({journal.COLUMNS}): {self.sheet}")
         print(f"report: {file}")
 
     def run(self) -> int:
         """Trains to the end; on SIGINT or SIGTERM the state is saved and 128 + signal returned."""
         with StopSignal() as stop:
-            if self.step == 0:
+            if self.progress.step == 0:
                 self.save("last")  # from here on there is something to resume
             self.optimise(stop)
             self.save("last")
-            self.agreed(stop)  # the others wait here for the writer; a signal that comes meanwhile shows in the next
-            if self.agreed(stop)[0]:
-                say(f"stopped at step {self.step} of {self.total}; to go on: --resume {self.folder}", file=sys.stderr)
+            stop.agreed(self.device)  # the others wait here for the writer; a signal meanwhile shows in the next
+            if stop.agreed(self.device)[0]:
+                steps = f"{self.progress.step} of {self.progress.total_steps}"
+                say(f"stopped at step {steps}; to go on: --resume {self.folder.path}", file=sys.stderr)
                 return 128 + stop.number
         self.finish()
         if self.journal:

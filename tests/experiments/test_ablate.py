@@ -18,7 +18,6 @@ from PIL import Image
 
 from segmodel import ablate, train
 from segmodel.common import cli
-from segmodel.common.options import to_toml
 from segmodel.common.pictures import busiest_window
 from segmodel.common.tables import Table
 from segmodel.data import open_data
@@ -28,7 +27,7 @@ from segmodel.experiments.tables import _interval, mean_curve
 from segmodel.inference.views import label_maps
 from segmodel.model.config import VARIANTS
 from segmodel.training import settings, trainer
-from segmodel.training.run import asdict_shallow
+from segmodel.training.run_folder import RunFolder
 
 TINY = [
     "--data", "scenes:train=8,val=3", "--depth", "18", "--width", "4", "--stem-width", "4", "--label-hidden", "4",
@@ -286,7 +285,7 @@ def test_runs_of_one_configuration_differ_in_nothing_whatever_their_variant(tmp_
         folder = tmp_path / "runs" / f"{variant}-seed0"
         folder.mkdir(parents=True)
         config = runs.variant_config(base, variant, 0)
-        (folder / "config.toml").write_text(to_toml(asdict_shallow(config)))
+        RunFolder(folder).write_config(config)
     monkeypatch.setattr(runs, "is_finished", lambda folder: True)
     found, notes = runs.finished_runs(tmp_path, runs.AblationOptions())
     assert [run.variant for run in found] == list(VARIANTS)

@@ -19,7 +19,8 @@ from segmodel.common.errors import UserError
 from segmodel.model.config import ModelConfig
 from segmodel.model.head import SegmentationHead
 from segmodel.training.objective import hard_pixel_loss
-from segmodel.training.trainer import StopSignal, Trainer
+from segmodel.training.stopping import StopSignal
+from segmodel.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 
@@ -83,8 +84,8 @@ def test_a_signal_that_comes_while_the_processes_agree_waits_for_the_next_time(m
         return x
 
     monkeypatch.setattr(distributed, "total", late)
-    assert trainer.agreed(stop) == (False, False)
-    assert trainer.agreed(stop, failed=True) == (True, True)
+    assert stop.agreed(trainer.device) == (False, False)
+    assert stop.agreed(trainer.device, failed=True) == (True, True)
     assert trainer.next_batch(None, stop) is None, "no batch is waited for any more"
 
 

@@ -25,9 +25,9 @@ from segmodel.common import files
 from segmodel.common.errors import UserError
 from segmodel.common.files import json_text
 from segmodel.model.store import read_checkpoint, save_checkpoint
-from segmodel.training import run_folder, trainer
+from segmodel.training import trainer
 from segmodel.training.batches import Timed
-from segmodel.training.run_folder import keep_steps
+from segmodel.training.run_folder import RunFolder
 
 TINY = [*SMALL, "--precision", "float32", "--steps", "30", "--validate-every", "5", "--checkpoint-minutes", "0"]
 
@@ -90,20 +90,20 @@ def test_what_a_run_went_back_from_goes_first(tmp_path):
     for suffix in (".safetensors", ".json"):
         last.with_suffix(suffix).write_text("state")
     for step in (9, 999_999, 1_000_000):
-        keep_steps(last, step, 2)
+        RunFolder(tmp_path).keep_step(step, 2)
     assert sorted(file.stem for file in tmp_path.glob("step_*.json")) == ["step_1000000", "step_999999"]
-    keep_steps(last, 10, 2)  # gone back to step 9
+    RunFolder(tmp_path).keep_step(10, 2)  # gone back to step 9
     assert sorted(file.stem for file in tmp_path.glob("step_*.json")) == ["step_000010", "step_1000000"]
-    keep_steps(last, 11, 2)
+    RunFolder(tmp_path).keep_step(11, 2)
     assert sorted(file.stem for file in tmp_path.glob("step_*.json")) == ["step_000010", "step_000011"]
 
 
 def test_of_two_runs_started_in_one_second_each_has_its_folder(tmp_path):
     folder = tmp_path / "runs" / "2026-01-31_120000"
-    claimed = [run_folder.claim(folder, named=False) for _ in range(3)]
+    claimed = [RunFolder(folder).claim(named=False).path for _ in range(3)]
     assert [found.name for found in claimed] == [folder.name, f"{folder.name}-2", f"{folder.name}-3"]
     with pytest.raises(UserError, match=r"--output: .*: expected an empty or new folder"):
-        run_folder.claim(folder, named=True)
+        RunFolder(folder).claim(named=True)
 
 
 def test_two_runs_without_a_name_in_one_second(tmp_path, monkeypatch):
@@ -117,7 +117,7 @@ def test_two_runs_without_a_name_in_one_second(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "runs").symlink_to(tmp_path / "absent" / "place")
     with pytest.raises(UserError, match=r"^--output: .*runs/now: cannot be made \(File exists\)$"):
-        run_folder.claim(tmp_path / "runs" / "now", named=False)
+        RunFolder(tmp_path / "runs" / "now").claim(named=False)
 
 
 def test_a_full_disk_leaves_no_empty_settings(tmp_path, monkeypatch):
