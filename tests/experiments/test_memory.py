@@ -72,7 +72,7 @@ def test_activation_bytes_of_a_single_convolution_are_its_input_and_the_losses_t
 
 def test_the_command_reports_at_most_half_and_the_peak(tmp_path, capsys):
     file = tmp_path / "figures.json"
-    arguments = "--only memory --depth 50 --crop 97,97 --image 65,130 --classes 4".split()
+    arguments = ["--only", "memory", "--depth", "50", "--crop", "97,97", "--image", "65,130", "--classes", "4"]
     assert cli.run("benchmark", benchmark.main, [*arguments, "--json", str(file)]) == 0
     text = capsys.readouterr().out
     assert "ResNet-50, 4 classes, float32; training step of 2 crops of 97x97, inference on an image of 65x130" in text
