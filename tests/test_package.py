@@ -57,4 +57,4 @@ def test_the_wheel_holds_segmodel_alone_and_its_recipes():
     assert tops == {"segmodel"}
     names = {str(file) for file in installed}
     assert {"segmodel/kernels/guidance_crf.py", "segmodel/reference/mean_field.py"} <= names
-    assert {"segmodel/training/recipes/scenes.toml", "segmodel/py.typed"} <= names
+    assert {"segmodel/training/recipes/scenes.toml", "segmodel/common/report.css", "segmodel/py.typed"} <= names
