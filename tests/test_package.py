@@ -59,4 +59,4 @@ def test_the_wheel_holds_segmodel_alone_and_its_recipes():
     assert tops == {"segmodel"}
     names = {str(file) for file in installed}
     assert {"segmodel/kernels/guidance_crf.py", "segmodel/reference/guidance_crf.py"} <= names
-    assert {"segmodel/training/recipes/scenes.toml", "segmodel/py.typed"} <= names
+    assert {"segmodel/training/recipes/scenes.toml", "segmodel/common/report.css", "segmodel/py.typed"} <= names

@@ -60,11 +60,8 @@ class Run:
 def variant_config(base: Config, variant: str, seed: int) -> Config:
     """The configuration of one run: the base with what makes the variant, and the seed."""
     try:
-        return dataclasses.replace(
-            base,
-            model=dataclasses.replace(base.model, **VARIANTS[variant]),
-            train=dataclasses.replace(base.train, seed=seed),
-        )
+        model = dataclasses.replace(base.model, **VARIANTS[variant])
+        return dataclasses.replace(base, model=model, train=dataclasses.replace(base.train, seed=seed))
     except ValueError as error:
         raise UserError(f"--variants: {variant}: {error}") from error
 
@@ -126,7 +123,7 @@ def train_all(runs: Sequence[Run], *, jobs: int) -> int:
     with ProcessPoolExecutor(jobs, context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
         waiting, running, status = list(reversed(runs)), set[Future[int]](), 0
         while running or (waiting and not status):
-            # no more than are running: what a pool has been given it trains, interrupted or not
+            # no more than can run now: a pool trains whatever it has been given, interrupted or not
             while waiting and not status and len(running) < jobs:
                 running.add(pool.submit(train_run, waiting.pop()))
             done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -145,6 +142,8 @@ def planned_runs(given: argparse.Namespace, options: AblationOptions, output: Pa
         for variant in VARIANTS
         if variant in options.variants
     ]
+    if not runs:
+        raise UserError("--variants, --seeds: expected at least one of each, got none")
     for run in runs:
         check_folder(run)
     return runs

@@ -30,7 +30,7 @@ from segmodel.training import settings, trainer
 from segmodel.training.run_folder import RunFolder
 
 TINY = [
-    "--data", "scenes:train=8,val=3", "--depth", "18", "--width", "4", "--stem-width", "4", "--label-hidden", "4",
+    "--data", "scenes:train=8,val=2", "--depth", "18", "--width", "4", "--stem-width", "4", "--label-hidden", "4",
     "--batch-size", "4", "--crop", "64,64", "--epochs", "2", "--workers", "0", "--pictures", "0", "--precision",
     "float32", "--rings", "[1,2]", "--label-pool", "5", "--device", "cpu", "--batch-norm-epochs", "0", "--joint-from",
     "0.5", "--time-size", "30,40", "--time-seconds", "0.01",
@@ -258,6 +258,7 @@ def test_mistakes_are_one_line(done: Path, tmp_path: Path, capsys: pytest.Captur
     (wrong / "patch-seed0").symlink_to(done / "runs" / "unary-seed0")
     cases = [
         ((done, "--variants", "unary,soup"), "--variants: expected one of unary, context"),
+        ((done, "--variants", ""), "--variants, --seeds: expected at least one of each"),
         ((done, "--seeds", "0,x"), "--seeds: expected a list of"),
         ((done, "--seed", "3"), "--seed: expected --seeds here"),
         ((done, "--time-size", "500"), "--time-size: expected a list of 2"),
