@@ -39,21 +39,13 @@ class Options(Section):
         "classes", "values of the label files: class numbers, Cityscapes' ids, or class numbers + 1 as in ADE20K"
     )
     overwrite: bool = option(False, "replace predictions that are there already")
-    guidance: Literal["configured", "on", "off"] | None = option(None, GUIDANCE)
+    guidance: Literal["configured", "on", "off"] | None = option(None, "configured, on or off: " + GUIDANCE)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for kind in self.write or ("",):
             if kind not in KINDS:
                 raise UserError(f"write: expected some of {', '.join(KINDS)}, got {kind!r}")
-
-
-@dataclass(frozen=True)
-class Job:
-    """One picture: its pixels ``(H, W, 3)`` and the files to write, by kind."""
-
-    pixels: np.ndarray
-    targets: dict[str, Path]
 
 
 def find_images(paths: Iterable[str]) -> list[tuple[Path, Path]]:
@@ -102,18 +94,20 @@ def label_ids(kind: str, model: Network) -> np.ndarray:
     return np.array([known[name] for name in model.classes], np.uint8)
 
 
-def write(job: Job, prediction: Prediction, *, ids: np.ndarray, model: Network) -> None:
-    """Writes the files of one picture, each replaced as a whole."""
+def write(
+    targets: dict[str, Path], pixels: np.ndarray, prediction: Prediction, *, ids: np.ndarray, model: Network
+) -> None:
+    """Writes the files of one picture ``(H, W, 3)`` by kind, each replaced as a whole."""
     labels = prediction.labels()[0]
     palette = np.full((int(ids.max()) + 1, 3), 255, np.uint8)
     palette[ids] = model.palette
-    for kind, file in job.targets.items():
+    for kind, file in targets.items():
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             if kind == "labels":
                 save_label(file, ids[labels], palette)
             elif kind == "overlay":
-                save_picture(file, overlay(job.pixels, labels, model.palette))
+                save_picture(file, overlay(pixels, labels, model.palette))
             else:
                 save_probabilities(file, prediction.probabilities()[0], model.classes)
         except OSError as error:
@@ -139,18 +133,18 @@ def main(arguments: Sequence[str]) -> int:
     ids = label_ids(options.ids, model)
     unreadable: list[str] = []
 
-    def jobs() -> Iterator[Job]:
+    def readable() -> Iterator[tuple[dict[str, Path], np.ndarray]]:
         for (file, _), files in zip(images, targets, strict=True):
             try:
-                yield Job(read_image(file)[0], files)
+                yield files, read_image(file)[0]
             except DataError as error:
                 unreadable.append(str(error))
 
     with tqdm(total=len(images), unit="image", disable=None) as progress:
-        for batch, pixels in same_size_batches(jobs(), setup.config.batch_size, image=lambda job: job.pixels):
+        for batch, pixels in same_size_batches(readable(), setup.config.batch_size, image=lambda pair: pair[1]):
             (prediction,) = predict_images(images=pixels, **vars(setup)).values()
-            for index, job in enumerate(batch):
-                write(job, prediction.image(index), ids=ids, model=model)
+            for index, (files, picture) in enumerate(batch):
+                write(files, picture, prediction.image(index), ids=ids, model=model)
             progress.update(len(batch))
     print(f"{len(images) - len(unreadable)} pictures segmented, in {output}")
     for line in unreadable[:-1]:
