@@ -238,7 +238,11 @@ LISTS = [
         lambda r: open_data("voc:none", split="train"),
         "voc: expected a folder, got none (missing)",
     ),
-    Kind("split that is not there", lambda r: r.evaluate(r.run, "--split", "holiday"), "split: expected one of"),
+    Kind(
+        "split that is not there",
+        lambda r: r.evaluate(r.run, "--split", "holiday"),
+        "split: expected train, val or test, got",
+    ),
 ]
 
 

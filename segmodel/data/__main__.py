@@ -32,7 +32,7 @@ RENAMED = {"--limit": "--problems", "--count": "--images"}
 class CheckOptions(Section):
     """Options of `check`."""
 
-    split: tuple[str, ...] = option(("train", "val"), "only these parts of the data")
+    split: tuple[str, ...] = option(("train", "val"), "only these parts of the data, such as train,val")
     problems: int = option(50, "print at most so many problems", at_least=0)
     workers: int = option(-1, "processes that read; -1: one less than processors, at most 8", at_least=-1)
 
@@ -187,9 +187,12 @@ COMMANDS = {"check": check, "show": show}
 
 
 def main(arguments: Sequence[str]) -> int:
-    for flag in (text.partition("=")[0] for text in arguments):
+    flags = [text.partition("=")[0] for text in arguments]
+    for flag in flags:
         if flag in RENAMED:
             raise UserError(f"{flag}: is called {RENAMED[flag]} now")
+    if flags.count("--split") > 1:
+        raise UserError("--split: expected once, with a list such as train,val, got it twice")
     mixes = "several of the same classes are joined by +; N*KIND:PATH is seen N times as often."
     parser = cli.Parser("data", f"{__doc__}\n{textwrap.fill(f'Data sets: {USAGE}; {mixes}', 100)}")
     parser.add_argument("command", choices=COMMANDS, help="each has a --help of its own")

@@ -56,7 +56,8 @@ class Augmentation(Section):
         picture = Image.new("RGB", self.crop[::-1], self.mean_colour)
         picture.paste(self._shifted(_resized(sample.image, rows, columns), draw[4:10]), (columns.offset, rows.offset))
         label = np.full(self.crop, IGNORE, np.uint8)
-        label[rows.target, columns.target] = sample.label[rows.nearest[:, None], columns.nearest]
+        target = tuple(slice(axis.offset, axis.offset + len(axis.nearest)) for axis in (rows, columns))
+        label[target] = sample.label[rows.nearest[:, None], columns.nearest]
         if self.mirror and draw[10] < 0.5:
             picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             label = np.ascontiguousarray(label[:, ::-1])
@@ -77,10 +78,6 @@ class _Axis:
     box: tuple[float, float]
     offset: int
     nearest: np.ndarray
-
-    @property
-    def target(self) -> slice:
-        return slice(self.offset, self.offset + len(self.nearest))
 
 
 def _axis(size: int, resized: int, crop: int, draw: float) -> _Axis:

@@ -31,7 +31,13 @@ def loaded(
         worker_init_fn=_quiet_worker,
         pin_memory=pin_memory,
     )
-    for item in _iterator(loader):
+    # The loss of a worker is reported where the next item is waited for: PyTorch's own handler would raise wherever the
+    # main process is, and the training step it is in would be lost. Windows has neither signal nor handler.
+    before = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
+    items = iter(loader)
+    if before is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, before)
+    for item in items:
         if isinstance(item, UserError):
             raise item
         yield item
@@ -58,18 +64,3 @@ def _quiet_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)  # a signal to the whole group is for the main process; its own SIGTERM must still end a worker
-
-
-def _iterator(loader: DataLoader[Any]) -> Iterator[Any]:
-    """The loader's iterator; the loss of a worker is reported where the next item is waited for.
-
-    PyTorch's own handler would raise wherever the main process is: in the middle of a training step, which would be
-    lost.
-    """
-    if not hasattr(signal, "SIGCHLD"):  # on Windows there is none, and PyTorch has no handler
-        return iter(loader)
-    before = signal.getsignal(signal.SIGCHLD)
-    items = iter(loader)
-    if before is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, before)
-    return items

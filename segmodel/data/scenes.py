@@ -64,7 +64,7 @@ def scenes(options: str = "", *, split: str) -> SceneData:
 class SceneData(SegmentationData):
     """`count` scenes of one split, drawn on access."""
 
-    name, classes, palette = "scenes", CLASSES, PALETTE
+    name, classes, palette, version = "scenes", CLASSES, PALETTE, SCENES_VERSION
 
     def __init__(self, *, split: str, count: int, shores: bool = False) -> None:
         self.split, self.count, self.shores = split, count, shores
@@ -73,7 +73,7 @@ class SceneData(SegmentationData):
         return self.count
 
     def rules(self) -> list[Any]:
-        return [SCENES_VERSION, self.shores]
+        return [self.version, self.shores]
 
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < self.count:

@@ -90,6 +90,12 @@ def test_check_names_every_wrong_line_of_a_list(folder, capsys):
     assert out.endswith("\n3 problems\n")
 
 
+def test_check_of_several_splits(folder, capsys):
+    assert command("check", f"folder:{folder}", "--workers", 0, "--split", "val,train") == 0
+    out = capsys.readouterr().out
+    assert 0 < out.index("mine, val: 1 samples") < out.index("mine, train: 4 samples")
+
+
 def test_check_reads_each_part_of_a_mix_once(folder, capsys):
     assert command("check", f"folder:{folder}+2*folder:{folder}", "--workers", 0) == 0
     out = capsys.readouterr().out
@@ -122,6 +128,10 @@ def test_show_draws_samples_variants_and_a_legend(folder, tmp_path, capsys):
         (("check",), "the following arguments are required: data"),
         (("show", "scenes"), "the following arguments are required: --output"),
         (("check", "scenes", "--limit", "3"), "--limit: is called --problems now"),
+        (
+            ("check", "scenes", "--split", "train", "--split=val"),
+            "--split: expected once, with a list such as train,val",
+        ),
         (("show", "scenes", "--output", "{}", "--count=3"), "--count: is called --images now"),
         (("show", "scenes", "--output", "{}", "--images", "0"), "--images: expected at least 1, got 0"),
         (("show", "scenes", "--output", "{}", "--crop", "0,5"), "--crop: expected at least 1, got (0, 5)"),
