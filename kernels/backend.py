@@ -20,11 +20,7 @@ MOST_PIXELS = 2**27  # of an image in Triton, whose kernels count within an imag
 
 
 def requested(backend: str) -> str:
-    """The backend that a call asks for: the environment variable SEGMODEL_BACKEND stands in for "auto".
-
-    Raises:
-        ValueError: if the name is unknown.
-    """
+    """The backend that a call asks for, where SEGMODEL_BACKEND stands in for "auto"; a ValueError if it is unknown."""
     source = "backend"
     if backend == "auto":
         source, backend = VARIABLE, os.environ.get(VARIABLE, "auto")
@@ -34,11 +30,7 @@ def requested(backend: str) -> str:
 
 
 def use_triton(backend: str, x: Tensor) -> bool:
-    """Decide for one call.
-
-    Raises:
-        ValueError: if the name is unknown, or if Triton is asked for and cannot run on ``x``.
-    """
+    """Whether Triton runs this call; a ValueError if the name is unknown, or Triton is asked for and cannot run."""
     backend = requested(backend)
     if backend == "torch":
         return False
@@ -49,13 +41,13 @@ def use_triton(backend: str, x: Tensor) -> bool:
 
 
 def advice() -> str:
-    """What to do where Triton was asked for in vain."""
+    """What to do where Triton was asked for and cannot run: the end of an error message."""
     unset = f" without {VARIABLE}=triton" if os.environ.get(VARIABLE) == "triton" else ""
     return f"use 'torch' or 'auto'{unset}"
 
 
 def on_its_gpu(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Triton launches on the current GPU: for the time of a call it is that of the first argument."""
+    """Makes the GPU of the first argument the current one for a call, because Triton launches there."""
 
     @functools.wraps(function)
     def launch(x: Tensor, *arguments: Any) -> Any:

@@ -27,10 +27,9 @@ def box_filter(x: Tensor, *, radius: int, border: str = "clipped", backend: str 
         x: ``N C H W``, any strides, float16, bfloat16 (sums in float32), float32 or float64.
         radius: the window is :math:`(2 r + 1) \times (2 r + 1)`; it may be larger than the map.
         border: "clipped" divides by the true pixel count, "constant" by :math:`(2 r + 1)^2`.
-        backend: "auto", "torch" or "triton".
+        backend: "auto" or "torch".
 
-    Returns:
-        A tensor of the shape and dtype of ``x``.
+    Returns a tensor of the shape and dtype of ``x``.
 
     Raises:
         ValueError: on a wrong rank, dtype, radius, border or backend.

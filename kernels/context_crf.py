@@ -11,8 +11,7 @@ def distance_aware_pool(features: Tensor, *, radii: Sequence[int]) -> tuple[Tens
     """Clipped box means of the features, one map for every ring radius.
 
     A dilated 3x3 convolution then samples each map at the distance of its ring. The means are full maps because
-    every cell reads nine of them; nothing else (integral images, unfolded windows) is stored, and the backward
-    needs no saved tensor. No Triton form, for the reason that ``box_filter`` gives.
+    every cell reads nine of them; nothing else is stored, also not for the backward.
 
     Args:
         features: ``N C H W``, any floating dtype.

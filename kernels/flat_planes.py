@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Elements of one temporary per thread. About ten temporaries are alive at once, so that they nearly stay in a 2 MB
-# cache, and an addition of this size takes many times as long as its call. Half as many cost a fifth more on maps of
-# 75x125 to 200x300, twice as many up to a fifth on some of them; of larger maps it is one plane at a time in any case.
+# Elements of one temporary per thread. About ten are alive at once and nearly stay in a 2 MB cache, and an addition of
+# this size takes many times as long as its call. Half or twice as many cost up to a fifth on maps of 75x125 to 200x300.
 BLOCK = 2**16
 REGISTER = 32  # bytes
 
@@ -15,9 +14,9 @@ REGISTER = 32  # bytes
 def window_sum(x: Tensor, size: int, *, dim: int = -1, step: int = 1, strided: bool = False) -> Tensor:
     """Sums over ``size`` elements ``step`` apart, window i starting at element i; ``(size - 1) * step`` fewer outputs.
 
-    Doubling and tripling need about ``log2(size)`` additions, never subtract, and stay accurate: a cumulative
-    sum over a whole float32 image would lose three digits. With ``strided``, for 2-D tensors and the last dimension,
-    5 to 9 elements are summed in one pass over overlapping views: faster on a CPU, but not for autograd or export.
+    Doubling and tripling need about ``log2(size)`` additions and never subtract: a cumulative sum over a float32 image
+    would lose three digits. With ``strided``, for 2-D tensors and the last dimension, 5 to 9 elements are summed in one
+    pass over overlapping views: faster on a CPU, but not for autograd or export.
     """
     if size == 1:
         return x

@@ -35,12 +35,10 @@ def guidance_crf(
         guide: ``N 3 H W`` or ``N 1 H W`` with colours in 0..255, or a prepared guide (see ``guided_filter``).
         compatibility: :math:`\mu`, ``L L``, gradient supported; None is Potts (1 - identity) without the product.
         weight: :math:`\lambda`, a number or a tensor with one element, gradient supported.
-        radius, eps, border: those of ``guided_filter``.
+        radius, eps, border, backend: those of ``guided_filter``.
         iterations: :math:`k_{max} \ge 0`; 0 returns a copy of the scores.
-        backend: as for ``guided_filter``.
 
-    Returns:
-        The scores :math:`\phi` after the last iteration, in the shape and dtype of ``scores``.
+    Returns the scores :math:`\phi` after the last iteration, in the shape and dtype of ``scores``.
 
     Raises:
         ValueError: on a wrong rank, shape, dtype, device, radius, eps, border, iterations or backend.

@@ -29,10 +29,7 @@ GUIDES = (torch.uint8, *_backend.FLOATS)
 
 @dataclass(frozen=True)
 class PreparedGuide:
-    """What the filter needs of a guide, computed once; make it with :func:`prepare_guide`.
-
-    ``planes`` is N 12 H W for a colour guide and N 3 H W for a grey one, in the order of ``guide_planes``.
-    """
+    """What the filter needs of a guide, from :func:`prepare_guide`: its planes, see ``guide_planes``, and options."""
 
     planes: Tensor
     radius: int
@@ -47,11 +44,10 @@ def prepare_guide(
 
     Args:
         guide: ``N 3 H W`` or ``N 1 H W``, colours in 0..255, uint8 or floating point.
-        radius: window radius (authors' code: 3, at quarter resolution).
+        radius: window radius r (authors' code: 3, at quarter resolution).
         eps: added to the variances; 1 belongs to colours in 0..255 (Sec. 5). In float32 flat guides lose digits where
             it is far smaller: at 1e-6 the fourth.
-        border: "clipped" or "constant".
-        backend: "auto", "torch" or "triton".
+        border, backend: those of :func:`guided_filter`.
 
     Raises:
         ValueError: on a wrong rank, dtype, channel count, radius, eps, border or backend.
@@ -205,15 +201,13 @@ def guided_filter(
 
     Args:
         scores: ``N C H W``, any strides, float16, bfloat16 (statistics in float32), float32 or float64.
-        guide: ``N 3 H W`` or ``N 1 H W`` with colours in 0..255, or a guide prepared by :func:`prepare_guide`; then
-            ``radius``, ``eps`` and ``border`` are those it was prepared with, and the arguments here are not used.
-        radius: window radius r.
-        eps: added to the variances of the colours.
+        guide: ``N 3 H W`` or ``N 1 H W`` with colours in 0..255, or one prepared by :func:`prepare_guide`, which has
+            ``radius``, ``eps`` and ``border`` already: those given here are not used then.
+        radius, eps: those of :func:`prepare_guide`.
         border: "clipped" (true pixel counts; rows of W sum to 1) or "constant" (Eq. 12 to the letter).
         backend: "torch", "triton", or "auto": what SEGMODEL_BACKEND says, else Triton where it can run on a GPU.
 
-    Returns:
-        A tensor of the shape and dtype of ``scores``.
+    Returns a tensor of the shape and dtype of ``scores``.
 
     Raises:
         ValueError: on a wrong rank, shape, dtype, device, radius, eps, border or backend.
@@ -222,12 +216,11 @@ def guided_filter(
     backend = _backend.requested(backend)
     triton = _backend.use_triton(backend, scores)
     prepared = guide_for(scores, guide, radius, eps, border, backend)
-    if composite(prepared.planes, backend, triton):
-        return composite_filter(scores.to(prepared.planes.dtype), prepared).to(scores.dtype)
-    filtered = torch.ops.segmodel.guided_filter(
-        scores, prepared.planes, prepared.radius, prepared.border, False, triton
-    )
-    return filtered.to(scores.dtype)
+    planes = prepared.planes
+    if composite(planes, backend, triton):
+        return composite_filter(scores.to(planes.dtype), prepared).to(scores.dtype)
+    filter_op = torch.ops.segmodel.guided_filter
+    return filter_op(scores, planes, prepared.radius, prepared.border, False, triton).to(scores.dtype)
 
 
 @torch.library.custom_op("segmodel::guide_moments", mutates_args=())

@@ -6,16 +6,14 @@ from torch import Tensor
 def patch_rearrange(x: Tensor, *, patch_size: int) -> Tensor:
     """``out[n, c, h, w] = x[n, m * C + c, h // p, w // p]`` with ``m = (h mod p) * p + (w mod p)``.
 
-    The patch position m is the outermost part of the channel index, as in the authors' code;
-    ``torch.nn.PixelShuffle`` has the label outermost. Plain torch: one strided copy (with p = 1 a view of
-    x), and a Triton kernel would move the same bytes (a count; not measured on a GPU).
+    The patch position m is the outermost part of the channel index, as in the authors' code; ``torch.nn.PixelShuffle``
+    has the label outermost. One strided copy (with p = 1 a view of x): a Triton kernel would move the same bytes.
 
     Args:
         x: ``N (p * p * C) H W``, any dtype.
         patch_size: p, an integer >= 1.
 
-    Returns:
-        ``N C (p * H) (p * W)``.
+    Returns ``N C (p * H) (p * W)``.
 
     Raises:
         ValueError: if x is not N C H W or its channels are not a multiple of p * p.

@@ -4,6 +4,8 @@ import json
 import re
 import subprocess
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import triton
@@ -82,10 +84,18 @@ def resources(compiled, target: GPUTarget) -> dict[str, int]:
     return {"registers": registers, "shared": compiled.metadata.shared, "spills": spills}
 
 
+JOBS = [(*kernel, target) for kernel in kernels() for target in TARGETS]
+
+
+def row(index: int) -> tuple[str, dict[str, int]]:
+    """Name and resources of one job."""
+    name, kernel, constants, launch, target = JOBS[index]
+    compiled = compile_kernel(kernel, constants, launch, TARGETS[target])
+    return f"{name} {target}", resources(compiled, TARGETS[target])
+
+
 if __name__ == "__main__":
-    table = {
-        f"{name} {target}": resources(compile_kernel(kernel, constants, launch, where), where)
-        for name, kernel, constants, launch in kernels()
-        for target, where in TARGETS.items()
-    }
+    # Forked, so that the jobs need not be sent: kernels cannot be pickled.
+    with ProcessPoolExecutor(mp_context=get_context("fork")) as pool:
+        table = dict(pool.map(row, range(len(JOBS))))
     print(json.dumps({"triton": triton.__version__, "kernels": table}))

@@ -109,6 +109,7 @@ def test_a_file_that_cannot_be_written_is_one_line(
 
     monkeypatch.setattr(sys, "argv", ["reference", "--output", str(tmp_path / "paper.html")])
     monkeypatch.setattr(__main__, "live_stages", list)
+    monkeypatch.setattr(page, "render", lambda stages: "the page")
     monkeypatch.setattr(Path, "write_text", full)
     assert __main__.main() == 2
     assert capsys.readouterr().err.endswith("paper.html: cannot be written (No space left on device)\n")
