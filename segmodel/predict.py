@@ -18,7 +18,7 @@ from segmodel.common import cli
 from segmodel.common.errors import DataError, UserError
 from segmodel.common.options import Section, add_flags, from_flags, option
 from segmodel.common.pictures import overlay, save_label, save_picture, save_probabilities
-from segmodel.data.cityscapes import CLASSES, IDS
+from segmodel.data import PUBLISHED_IDS
 from segmodel.data.images import picture_endings, pictures_below, read_image
 from segmodel.inference.settings import GUIDANCE, add_inference_options, load_for_inference
 from segmodel.inference.views import Prediction, predict_images, same_size_batches
@@ -35,9 +35,11 @@ class Options(Section):
         ("labels", "overlay"), "labels: NAME.png with a palette; overlay: NAME_overlay.png; probabilities: NAME.npz, "
         "float16 (C, H, W)"
     )  # fmt: skip
-    ids: Literal["classes", "cityscapes", "ade20k"] = option(
-        "classes", "values of the label files: class numbers, Cityscapes' ids, or class numbers + 1 as in ADE20K"
-    )
+    ids: str = option(
+        "classes",
+        "values of the label files: class numbers, Cityscapes' ids, or class numbers + 1 as in ADE20K",
+        choices=("classes", *PUBLISHED_IDS),
+    )  # fmt: skip
     overwrite: bool = option(False, "replace predictions that are there already")
     guidance: Literal["configured", "on", "off"] | None = option(None, "configured, on or off: " + GUIDANCE)
 
@@ -80,20 +82,6 @@ def find_targets(images: Sequence[tuple[Path, Path]], kinds: Sequence[str], outp
     return targets
 
 
-def label_ids(kind: str, model: Network) -> np.ndarray:
-    """The value in label files of each class, ``(C,)`` uint8: its number, Cityscapes' id, or its number + 1."""
-    numbers = np.arange(model.num_classes, dtype=np.uint8)
-    if kind == "classes":
-        return numbers
-    if kind == "ade20k":
-        return numbers + 1
-    known = dict(zip(CLASSES, IDS, strict=True))
-    unknown = [name for name in model.classes if name not in known]
-    if unknown:
-        raise UserError(f"--ids: cityscapes has no class {unknown[0]!r}; it has {', '.join(known)}")
-    return np.array([known[name] for name in model.classes], np.uint8)
-
-
 def write(
     targets: dict[str, Path], pixels: np.ndarray, prediction: Prediction, *, ids: np.ndarray, model: Network
 ) -> None:
@@ -130,7 +118,11 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"{there[0]}: exists already (--overwrite replaces it)")
     setup = load_for_inference(given.run, given, options.guidance)
     model = setup.models[0]
-    ids = label_ids(options.ids, model)
+    try:
+        numbers = np.arange(model.num_classes, dtype=np.uint8)
+        ids = numbers if options.ids == "classes" else PUBLISHED_IDS[options.ids](model.classes)
+    except DataError as error:
+        raise UserError(f"--ids: {error}") from error
     unreadable: list[str] = []
 
     def readable() -> Iterator[tuple[dict[str, Path], np.ndarray]]:

@@ -1,6 +1,7 @@
 """What a run is told: three sections of settings, from defaults (the paper's), recipes, files and flags."""
 
 import argparse
+import re
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, Literal
@@ -122,8 +123,9 @@ def resolve(options: Any) -> Config:
     file = read_toml(options.config, SECTIONS) if options.config else {}
     recipe = options.recipe
     train = {**file.get("train", {}), **flags.get("train", {})}
-    if recipe is None and train.get("data", "scenes").startswith("scenes"):
-        recipe = "scenes"
+    kind = re.split("[:+]", train.get("data", TrainConfig.data))[0]
+    if recipe is None and kind in recipe_names():
+        recipe = kind  # the built-in scenes have one of their own
     variant = {"model": VARIANTS[options.variant]} if options.variant else {}
     for name in variant.get("model", {}).keys() & flags.get("model", {}).keys():
         raise UserError(f"--{name.replace('_', '-')}: expected not beside --variant {options.variant}, which sets it")
