@@ -2,6 +2,7 @@
 
 import runpy
 import sys
+from collections.abc import Sequence
 
 from segmodel import __version__
 
@@ -28,19 +29,20 @@ def listing() -> str:
     return "\n".join([f"segmodel {__version__}", "", *lines, "", "Each command explains itself with --help."])
 
 
-def main() -> int:
-    """Runs the command that ``sys.argv`` names; the exit status."""
-    name, arguments = (sys.argv[1:2] or [""])[0], sys.argv[2:]
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command that the arguments (None: of this process) name; the exit status."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    name = given[0] if given else ""
     if name in COMMANDS:
-        sys.argv = [f"segmodel {name}", *arguments]
+        sys.argv = [f"segmodel {name}", *given[1:]]
         runpy.run_module(f"segmodel.{name}", run_name="__main__", alter_sys=True)
-    elif name == "--version" and not arguments:
+    elif given == ["--version"]:
         print(f"segmodel {__version__}")
     elif name in ("", "--help", "-h"):
         print(listing())
     else:
-        given = " ".join(sys.argv[1:])
-        print(f"segmodel: error: expected a command, got {given!r:.60} (--help lists them)", file=sys.stderr)
+        text = " ".join(given)
+        print(f"segmodel: error: expected a command, got {text!r:.60} (--help lists the commands)", file=sys.stderr)
         return 2
     return 0
 

@@ -54,7 +54,7 @@ def model(**changes: Any) -> SegModel:
 def kept(change: Callable[[dict], Any] | None = None, *, text: str | None = None, lost: str = "") -> Attempt:
     """Loading a model folder with its card changed or replaced, or without one of its files."""
 
-    def attempt(room: Room) -> SegModel:
+    def attempt(room: Room) -> list[str]:
         model().save_pretrained(room.path / "kept")
         card = room.path / "kept" / "card.json"
         values = json.loads(card.read_text())
@@ -63,7 +63,7 @@ def kept(change: Callable[[dict], Any] | None = None, *, text: str | None = None
         card.write_text(json.dumps(values) if text is None else text)
         if lost:
             (room.path / "kept" / lost).unlink()
-        return SegModel.from_pretrained(room.path / "kept")
+        return list(SegModel.from_pretrained(room.path / "kept").classes)
 
     return attempt
 
@@ -264,17 +264,23 @@ COMMANDS = [
     Kind("torchrun: no patience", torchrun("--timeout-minutes", "0"), "timeout_minutes: expected more than 0, got 0"),
 ]
 FUNCTIONS = [
+    Kind("copy of the card that is missing", kept(lost="card.json"), CLASSES),
     Kind(
-        "card that is missing", kept(lost="card.json"), "kept: expected a folder with model.safetensors and card.json"
+        "weights that are missing",
+        kept(lost="model.safetensors"),
+        "kept: expected a run folder or a checkpoint file, found none in it",
     ),
-    Kind("weights that are missing", kept(lost="model.safetensors"), "found no model.safetensors"),
     Kind("card that is no JSON", kept(text="{"), "card.json: not a readable card"),
     Kind("card nested without end", kept(text="[" * 99999), "card.json: not a readable card"),
     Kind("card of a list", kept(text="[]"), "card.json: differs from the card in model.safetensors"),
     Kind(
         "card of other classes", kept(lambda c: c["classes"].pop()), "differs from the card in model.safetensors (cla"
     ),
-    Kind("model folder that is none", lambda r: SegModel.from_pretrained("own"), "own: expected a folder with"),
+    Kind(
+        "model folder that is none",
+        lambda r: SegModel.from_pretrained("own"),
+        "own: expected a run folder or a checkpoint file, found",
+    ),
     Kind("model folder that is a file", lambda r: model().save_pretrained(r.file("f")), "f: cannot be written"),
     Kind("model without class names", lambda r: SegModel(2, model().config).save_pretrained("new"), "model.classes, "),
     Kind("model's unknown remark", lambda r: model().save_pretrained("new", colour=1), "colour: expected one of data"),

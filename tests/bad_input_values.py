@@ -43,7 +43,7 @@ CONFIGURATION = [
     Kind("negative count", flag("--epochs", "-1"), "epochs: expected at least 1, got -1"),
     Kind("zero batch", flag("--batch-size", "0"), "batch_size: expected at least 1, got 0"),
     Kind("negative rate", flag("--rate", "-0.1"), "rate: expected at least 0, got -0.1"),
-    Kind("share above one", flag("--keep", "1.5"), "keep: expected more than 0 and at most 1, got 1.5"),
+    Kind("share above one", flag("--keep", "1.5"), "keep: expected at most 1, got 1.5"),
     Kind("start after the end", flag("--joint-from", "1.5"), "joint_from: expected at most 1, got 1.5"),
     Kind("momentum that grows without end", flag("--momentum", "1.5"), "momentum: expected at most 1, got 1.5"),
     Kind("seed of too many bits", flag("--seed", str(2**64)), "seed: expected at most"),

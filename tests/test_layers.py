@@ -1,6 +1,7 @@
 """The house stands: no circle between modules, and only the arrows between rooms that stand in ``BELOW``."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import segmodel
@@ -54,6 +55,7 @@ def imported(file: Path, package: str, modules: set[str]) -> set[str]:
     return found
 
 
+@cache
 def graph() -> dict[str, set[str]]:
     files = {}
     for file in sorted(path for room in [PACKAGE, *PACKAGE.iterdir()] if room.is_dir() for path in room.glob("*.py")):
@@ -69,7 +71,7 @@ def test_only_the_arrows_of_the_table_lead_from_room_to_room() -> None:
 
 
 def test_no_module_imports_itself_by_whatever_way() -> None:
-    left = graph()
+    left = dict(graph())
     while free := [name for name, others in left.items() if not others & left.keys()]:
         for name in free:
             del left[name]

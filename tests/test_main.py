@@ -38,7 +38,7 @@ def test_version_list_and_errors():
     assert run().stdout == run("--help").stdout == listing() + "\n"
     done = run("fly", "away")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "expected a command, got 'fly away' (--help lists them)" in done.stderr
+    assert "expected a command, got 'fly away' (--help lists the commands)" in done.stderr
 
 
 def test_a_command_is_the_module_of_its_name(tmp_path):
