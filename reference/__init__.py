@@ -40,7 +40,7 @@ class Entry(NamedTuple):
 CONTENTS = {
     "Eq. 1": Entry("energy.gibbs_distribution"),
     "Eq. 2": Entry("energy.total_energy"),
-    "Eq. 3": Entry("patch_prediction.local_scores", module="model.context_crf.FeatureContext"),
+    "Eq. 3": Entry("patch_prediction.local_scores", module="model.patch_prediction.PatchPrediction"),
     "Eq. 4": Entry("energy.coarse_energy", module="model.head.SegmentationHead"),
     "Eq. 5": Entry("energy.refined_energy", module="model.upsampling.LearnableUpsampling"),
     "Sec. 3.1": Entry("bilinear_target.ambiguous_share", module="experiments.ceilings.ceilings"),
@@ -48,7 +48,7 @@ CONTENTS = {
     "Sec. 3.2": Entry(
         "patch_prediction.patch_rearrange",
         "kernels.patch_prediction.patch_rearrange",
-        "model.context_crf.FeatureContext",
+        "model.patch_prediction.PatchPrediction",
     ),
     "Eq. 7": Entry("energy.context_energy"),
     "Eq. 8": Entry("energy.decoupled_energy"),

@@ -13,8 +13,11 @@ import pdoc
 import segmodel
 from segmodel.reference.page import render
 
-MODULES = ("refine", "tune", "guidance", "kernels", "model", "heads", "backbone", "timm_backbone", "peers", "segment",
-           "pretrained", "export", "inference", "metrics", "boundary", "losses", "data", "report")  # fmt: skip
+MODULES = ("segmodel", "kernels", "inference.refinement", "inference.views", "experiments.tuning", "model.config",
+           "model.network", "model.head", "model.patch_prediction", "model.context_crf", "model.upsampling",
+           "model.guidance_crf", "model.guided_filter", "model.backbone", "model.resnet", "model.timm_backbone",
+           "model.context_head", "model.peers", "model.registry", "model.store", "training.objective",
+           "training.optimisation", "evaluation.metrics", "evaluation.boundary", "data", "export")  # fmt: skip
 """What is there for other programs; names that load on first use would hide the modules from pdoc."""
 TEMPLATE = """{% extends "default/module.html.jinja2" %}
 {% block nav_title %}{% set up = "../" * module.modulename.count(".") %}
@@ -27,7 +30,7 @@ TEMPLATE = """{% extends "default/module.html.jinja2" %}
 
 def build(folder: Path) -> None:
     for name in segmodel.__all__:  # pdoc does not see names that load on first use
-        setattr(segmodel, name, getattr(segmodel, name))
+        vars(segmodel)[name] = getattr(segmodel, name)
     stages = import_module("segmodel.reference.__main__").live_stages()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "paper.html").write_text(render(stages), encoding="utf-8")
