@@ -29,12 +29,18 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, command: str, description: str):
         super().__init__(
             prog=f"python -m segmodel.{command}",
-            usage="%(prog)s [options]" if command == "train" else None,  # not seventy flags in a paragraph
             description=description,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
         self.add_argument("--debug", action="store_true", help="show the trace of an error")
+
+    def format_help(self) -> str:
+        if len(self._actions) > 15:  # not seventy flags in a paragraph
+            needed = [f"{name} " * bool(name) + str(action.metavar or action.dest) for action in self._actions
+                      for name in (action.option_strings or [""])[:1] if action.required]  # fmt: skip
+            self.usage = " ".join(["%(prog)s [options]", *needed])
+        return super().format_help()
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         options, unknown = self.parse_known_args(args, namespace)

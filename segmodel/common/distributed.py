@@ -1,7 +1,7 @@
 """Several processes that share each batch, on PyTorch's own engine (``torchrun --nproc-per-node N``).
 
 What one process computes from the whole batch is computed from all of its parts here: batch-norm statistics, mining
-threshold, normaliser, loss and confusion matrices. Without a process group every function is that of one process.
+threshold, normaliser, loss and confusion matrices. Without a process group every function is for one process alone.
 """
 
 import os
@@ -46,7 +46,7 @@ def local_processes() -> int:
 
 
 def restarts() -> int:
-    """How often torchrun has started this job anew after a failure."""
+    """How often torchrun has restarted this job after a failure."""
     return _variable("TORCHELASTIC_RESTART_COUNT", 0)
 
 

@@ -13,7 +13,7 @@ from segmodel.common.errors import UserError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A partial file to write; it takes the place of ``path`` when the block ends well and vanishes otherwise."""
+    """A partial file to write: it replaces ``path`` when the block succeeds, and is deleted when it raises."""
     partial = path.with_name(path.name + ".partial")
     try:
         yield partial

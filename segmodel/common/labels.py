@@ -3,7 +3,7 @@
 import numpy as np
 
 IGNORE = 255
-"""The label of pixels that count nowhere."""
+"""The label of pixels that are left out of losses and figures."""
 
 
 def voc_palette(count: int = 21) -> np.ndarray:

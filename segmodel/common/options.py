@@ -69,60 +69,75 @@ def _check_bounds(name: str, value: Any, bounds: Mapping[str, float]) -> None:
                 raise UserError(f"{name}: expected {words} {bound:g}, got {value}")
 
 
+def _without_none(expected: Any) -> Any:
+    """The annotated type of a value that is there."""
+    if get_origin(expected) in (Union, types.UnionType):
+        return next(part for part in get_args(expected) if part is not type(None))
+    return expected
+
+
 def checked(value: Any, expected: Any, name: str) -> Any:
     """``value`` if it is of the annotated type (lists become tuples), else a UserError that names it."""
-    origin, parts = get_origin(expected), get_args(expected)
-    if origin in (Union, types.UnionType):
-        if value is None:
-            return None
-        expected = next(part for part in parts if part is not type(None))
-        return checked(value, expected, name)
+    plain = _without_none(expected)
+    if value is None and plain is not expected:
+        return None
+    origin, parts = get_origin(plain), get_args(plain)
     if origin is Literal:
         _check_choice(name, value, parts)
         return value
     if origin is tuple:
         repeated = len(parts) == 2 and parts[1] is Ellipsis
         if not isinstance(value, list | tuple) or (not repeated and len(value) != len(parts)):
-            raise UserError(f"{name}: expected {_type_name(expected)}, got {value!r:.200}")
+            raise UserError(f"{name}: expected {_type_name(plain)}, got {value!r:.200}")
         kinds = parts[:1] * len(value) if repeated else parts
         return tuple(checked(item, kind, name) for item, kind in zip(value, kinds, strict=True))
-    if expected is float and type(value) is int and abs(value) < 1 << 53:
+    if plain is float and type(value) is int and abs(value) < 1 << 53:
         value = float(value)
-    if type(value) is not expected:
-        raise UserError(f"{name}: expected {_type_name(expected)}, got {value!r:.200}")
-    if expected is float and not math.isfinite(value):
+    if type(value) is not plain:
+        raise UserError(f"{name}: expected {_type_name(plain)}, got {value!r:.200}")
+    if plain is float and not math.isfinite(value):
         raise UserError(f"{name}: expected a finite number, got {value!r:.200}")
     return value
 
 
 def _type_name(expected: Any) -> str:
     if get_origin(expected) is not tuple:
-        return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}.get(
-            expected, str(expected)
-        )
+        names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+        return names.get(expected, str(expected))
     parts = get_args(expected)
     if parts[-1] is Ellipsis:
-        return f"a list of {_type_name(parts[0])}"
+        plural = {int: "whole numbers", float: "numbers", str: "texts"}
+        return f"a list of {plural.get(parts[0], 'lists')}"
     return f"a list of {len(parts)} ({', '.join(_type_name(part) for part in parts)})"
 
 
 def parsed(text: str, expected: Any, name: str) -> Any:
     """The value of a command-line text: numbers and lists in JSON, the outer brackets of a list left out or not."""
-    if get_origin(expected) in (Union, types.UnionType):
-        expected = next(part for part in get_args(expected) if part is not type(None))
+    expected = _without_none(expected)
     if expected is str or get_origin(expected) is Literal:
         return checked(text, expected, name)
+    content = text
     if get_origin(expected) is tuple:
         inner = get_args(expected)[0]
         if inner is str or get_origin(inner) is Literal:
             return checked(tuple(part.strip() for part in text.split(",")) if text else (), expected, name)
-        depth = 2 if get_origin(get_args(expected)[0]) is tuple else 1
-        text = text if text.startswith("[" * depth) or text == "[]" else f"[{text}]"
+        depth = 2 if get_origin(inner) is tuple else 1
+        content = text if text.startswith("[" * depth) or text == "[]" else f"[{text}]"
     try:
-        value = json.loads(text)
+        value = json.loads(content)
     except (ValueError, RecursionError):
         raise UserError(f"{name}: expected {_type_name(expected)}, got {text!r:.200}") from None
     return checked(value, expected, name)
+
+
+def _shown(default: Any) -> str:
+    """A default value as it would be given on the command line."""
+    if default is None or default in ("", ()):
+        return "none"
+    text = default if isinstance(default, str) else json.dumps(default)
+    if isinstance(default, tuple):
+        text = ",".join(default) if isinstance(default[0], str) else text[1:-1].replace(", ", ",")
+    return text
 
 
 def add_flags(parser: argparse.ArgumentParser, sections: Sections) -> None:
@@ -131,21 +146,16 @@ def add_flags(parser: argparse.ArgumentParser, sections: Sections) -> None:
         group = parser.add_argument_group(f"[{title}]")
         hints = get_type_hints(section)
         for item in dataclasses.fields(section):
-            flag = "--" + item.name.replace("_", "-")
+            flag, kind = "--" + item.name.replace("_", "-"), _without_none(hints[item.name])
             source = item.metadata.get("source", "")
-            default = json.dumps(item.default) if not isinstance(item.default, str | None) else item.default or "none"
-            text = f"{item.metadata.get('help', '')} (default: {default}{'; ' + source if source else ''})"
-            text = text.replace("%", "%%")
-            if hints[item.name] is bool:
-                group.add_argument(
-                    flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text, dest=item.name
-                )
+            text = f"{item.metadata.get('help', '')} (default: {_shown(item.default)}{'; ' + source if source else ''})"
+            options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": text.replace("%", "%%"), "dest": item.name}
+            if kind is bool:
+                group.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
                 continue
-            choices = (
-                get_args(hints[item.name]) if get_origin(hints[item.name]) is Literal else item.metadata["choices"]
-            )
+            choices = get_args(kind) if get_origin(kind) is Literal else item.metadata["choices"]
             metavar = "{" + ",".join(map(str, choices)) + "}" if choices else item.name.upper()
-            group.add_argument(flag, default=argparse.SUPPRESS, help=text, metavar=metavar, dest=item.name)
+            group.add_argument(flag, metavar=metavar, **options)
 
 
 def flag_values(arguments: argparse.Namespace, sections: Sections) -> Values:

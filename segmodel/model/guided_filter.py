@@ -23,7 +23,7 @@ def guide_from_image(image: Tensor, size: Sequence[int], image_range: tuple[floa
     if image.shape[2] < size[0] or image.shape[3] < size[1]:
         raise ValueError(f"image: expected at least {size[0]} x {size[1]} pixels, got {tuple(image.shape[2:])}")
     low, high = image_range
-    # Half precision holds 0..255 in whole colours only, and the filter feels less than one.
+    # Half precision would round 0..255 to whole colours, and the filter responds to smaller differences.
     image = image if image.dtype == torch.float64 else image.float()
     if tuple(image.shape[2:]) != tuple(size):
         if torch.compiler.is_compiling() and not torch.compiler.is_exporting():

@@ -200,7 +200,7 @@ class ResNet(Backbone):
 
 
 def recomputed(block: nn.Module, x: Tensor) -> Tensor:
-    """``block(x)`` that keeps x alone for the backward pass and computes the rest anew there.
+    """``block(x)`` that keeps only x for the backward pass and recomputes the rest there.
 
     The second time running statistics stay as the first time left them.
     """

@@ -48,7 +48,7 @@ def save_checkpoint(
     """Writes a checkpoint ``path`` (.safetensors) and its card beside it (.json).
 
     Args:
-        momentum: by parameter name; with it training can go on from the file.
+        momentum: by parameter name; a training can be resumed from a file that has it.
     """
     tensors = dict(model.state_dict()) | {MOMENTUM + name: value for name, value in (momentum or {}).items()}
     full = {"format": FORMAT, **card, "versions": versions()}

@@ -51,7 +51,7 @@ class TimmBackbone(Backbone):
 
     @property  # type: ignore[override]
     def recompute(self) -> bool:
-        """Whether activations are computed anew in the backward pass (timm's gradient checkpointing).
+        """Whether activations are recomputed in the backward pass (timm's gradient checkpointing).
 
         Running statistics inside then take each batch twice, which moves them as a larger momentum would; those that a
         training recomputes at its end do not.
@@ -66,7 +66,7 @@ class TimmBackbone(Backbone):
             if enable or holder is not None:
                 holder.set_grad_checkpointing(enable)
         except (AttributeError, AssertionError, NotImplementedError) as error:
-            why = f"timm:{self.name} cannot compute its activations anew"
+            why = f"timm:{self.name} cannot recompute its activations"
             raise ValueError(f"checkpoint_activations: {why}") from error
         self._recompute = enable
 

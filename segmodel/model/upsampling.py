@@ -52,7 +52,7 @@ def enlarge(x: Tensor, factor: int) -> Tensor:
 def area_average(image: Tensor, factor: int) -> Tensor:
     """Mean over factor x factor blocks; the last row and column are repeated up to a whole block.
 
-    Of an image of half precision it is float32: that would round the means to whole colours, and the filter feels less.
+    Of an image of half precision it is float32: half would round the means to whole colours.
     """
     if factor == 1:
         return image

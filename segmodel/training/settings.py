@@ -1,4 +1,4 @@
-"""What a run is told: three sections of settings, from defaults (the paper's), recipes, files and flags."""
+"""The settings of a run: model, augmentation and training, from defaults (the paper's), recipes, files and flags."""
 
 import argparse
 import re

@@ -139,7 +139,7 @@ class Trainer:
     def train_on(self, batch: Batch, rate: float) -> float:
         """One step at this rate; returns the loss of the whole batch before it."""
         train, step = self.config.train, self.progress.step
-        # for heads with dropout: drawn anew from seed, step and process, so that a resumed run draws the same
+        # for heads with dropout: a function of seed, step and process, so that a resumed run draws the same
         drawn = np.random.SeedSequence((train.seed, step, distributed.rank())).generate_state(1, np.uint64)[0]
         torch.manual_seed(int(drawn))
         loss = training_step(

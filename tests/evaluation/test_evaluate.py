@@ -217,7 +217,7 @@ def test_mistakes_are_one_line(runs, tmp_path, capsys):
         (("--batch-size", "0"), "--batch-size: expected at least 1, got 0"),
         (("--fusion", "sum"), "--fusion: expected one of mean, max_mean, got 'sum'"),
         (("--trimap", "1,0"), "--trimap: expected at least 1, got (1, 0)"),
-        (("--trimap", "1,,3"), "--trimap: expected a list of a whole number, got '[1,,3]'"),
+        (("--trimap", "1,,3"), "--trimap: expected a list of whole numbers, got '1,,3'"),
         (("--boundary", "0"), "--boundary: expected more than 0 and less than 1, got 0.0"),
         (("--bootstrap", "-1"), "--bootstrap: expected at least 0, got -1"),
         (("--images", "-1"), "--images: expected at least 0, got -1"),
