@@ -56,11 +56,11 @@ def export_program(model: Network, *, guidance: bool | None = None) -> ExportedP
     """The model as a graph of standard operators with free batch, height and width (from 1 on), float32, on the CPU.
 
     Raises:
-        ValueError: a head whose operators depend on the image's size ("ppm").
+        ValueError: a head that is not ``exportable``.
     """
     if not model.head.feature_context.exportable:
-        raise ValueError(f"head: {model.config.head!r} pools to grids whose cells depend on the image's size: "
-                         "it cannot be exported")  # fmt: skip
+        raise ValueError(f"head: {model.config.head!r} has operators that depend on the image's size: it "
+                         "cannot be exported")  # fmt: skip
     model = copy.deepcopy(model).eval().float().to("cpu")
     sizes = {0: Dim("batch", min=1), 2: Dim("height", min=1), 3: Dim("width", min=1)}
     # Sizes of 1 are sizes like any other (the default makes two graphs of them), and what the solver cannot prove, that

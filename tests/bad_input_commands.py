@@ -169,7 +169,7 @@ COMMANDS = [
     Kind(
         "export: head that cannot be",
         lambda r: export_program(model(head="ppm", patch_size=1, label_context="none")),
-        "head: 'ppm' pools to grids",
+        "head: 'ppm' has operators that depend on the image's size",
     ),
     Kind("ablate: nothing to report", command("ablate", "--output", "new", "--report-only"), "runs: expected finished"),
     Kind("ablate: unknown variant", ablated("--variants", "unary,soup"), "--variants: expected one of"),

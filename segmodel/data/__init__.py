@@ -26,7 +26,8 @@ __all__ = ["Augmentation", "AugmentedData", "DataError", "MixedData", "Sample", 
 class Kind:
     """How the data sets of one kind are opened.
 
-    open: called with the root folder, split=SPLIT and the options given; with `form` with the text after the colon.
+    open: called with the root folder (which exists), split=SPLIT and the options given; if `form` is set, with the text
+        after the colon in place of the folder.
     splits: allowed values of SPLIT.
     options: "NAME", passed on as NAME=True, or "NAME=" for NAME=PATH.
     form: what may follow the kind's name if that is no path.
@@ -78,7 +79,7 @@ def open_data(spec: str, *, split: str) -> SegmentationData:
 
 
 def index_data(spec: str, *, split: str) -> SegmentationData:
-    """The same without checking that the listed files exist."""
+    """As `open_data`, without checking that the listed files exist."""
     parts: list[SegmentationData] = []
     for text in _PLUS.split(spec)[: None if split == "train" else 1]:
         times, part = match.groups() if (match := _TIMES.fullmatch(text)) else ("1", text)

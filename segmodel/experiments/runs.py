@@ -166,7 +166,7 @@ def finished_runs(output: Path, options: AblationOptions) -> tuple[list[Run], li
     """
     runs = []
     for folder in (output / "runs").glob("*-seed*"):
-        match = re.fullmatch(r"([a-z]+)-seed(\d+)", folder.name)
+        match = re.fullmatch(r"(.+)-seed(\d+)", folder.name)
         wanted = match and match[1] in options.variants and (options.seeds is None or int(match[2]) in options.seeds)
         if match and wanted and is_finished(folder):
             runs.append(Run(match[1], int(match[2]), folder, RunFolder(folder).config()))

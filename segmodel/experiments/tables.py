@@ -26,10 +26,11 @@ from segmodel.experiments.models import whole_models
 from segmodel.experiments.results import AS_IT_IS, DENSE, UNTRAINED, WIDTHS, run_figures
 from segmodel.experiments.runs import AblationOptions, Run
 from segmodel.experiments.timing import Times, compare
+from segmodel.model.config import PEERS
 from segmodel.training.journal import Curve, loss_curve, read_metrics, score_curve
 from segmodel.training.settings import SECTIONS
 
-STEPS = (("unary", "context"), ("context", "patch"), ("patch", "guide"), ("aspp", "guide"), ("ppm", "guide"))
+STEPS = (("unary", "context"), ("context", "patch"), ("patch", "guide"), *((peer, "guide") for peer in PEERS))
 """Pairs of variants to compare: what each part adds, and the whole against the peers."""
 SHOWN = 8
 """Images drawn in the sheets, evenly spaced."""

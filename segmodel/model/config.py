@@ -21,7 +21,7 @@ class ModelConfig(Section):
     stride_in_1x1: bool = option(False, "a stage has its stride in its first 1x1 convolution (Caffe; depth 50 or more)")
     preactivation: bool = option(False, "pre-activation ResNet (depth 50 or more)", "authors' base model: true")
     output_stride: int = option(16, "pixels a feature cell, by the hole algorithm: 8, 16 or 32", "Sec. 7.1.2")
-    head: str = option("segmodel", "the paper's, or a peer: DeepLabV3's aspp, PSPNet's ppm", choices=tuple(HEADS))
+    head: str = option("segmodel", "what makes scores of features: the paper's, or a peer's", choices=tuple(HEADS))
     patch_size: int = option(2, "n: each feature predicts C x n x n scores", "Sec. 3.2", at_least=1, at_most=32)
     rings: tuple[tuple[int, int], ...] = option(
         ((2, 6), (4, 12)), "feature context: (box radius, distance) of each ring in cells", "Sec. 4.1, authors' code"
@@ -62,6 +62,8 @@ class ModelConfig(Section):
             )
 
 
+PEERS = tuple(name for name in HEADS if name != "segmodel")
+"""Heads of other papers, to compare with."""
 PLAIN: dict[str, Any] = {"patch_size": 1, "rings": (), "label_context": "none", "guidance": "off"}
 """Changes to the full model that leave a classifier of features, enlarged."""
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -69,6 +71,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "context": {"head": "segmodel", "patch_size": 1, "guidance": "off"},
     "patch": {"head": "segmodel", "guidance": "off"},
     "guide": {"head": "segmodel"},
-    **{name: {"head": name, **PLAIN} for name in HEADS if name != "segmodel"},
+    **{name: {"head": name, **PLAIN} for name in PEERS},
 }
 """The four configurations of Table 3, as changes to the full model, and the peers to compare with."""

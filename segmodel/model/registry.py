@@ -1,4 +1,4 @@
-"""What a configuration can name: a new backbone or head is entered here, and nowhere else."""
+"""The backbones and heads that a configuration can name; a new one is entered here, and nowhere else."""
 
 from segmodel.model.backbone import Backbone
 from segmodel.model.context_crf import FeatureContext
@@ -8,9 +8,9 @@ from segmodel.model.resnet import ResNet
 from segmodel.model.timm_backbone import TimmBackbone
 
 BACKBONES: dict[str, type[Backbone]] = {"resnet": ResNet, "timm": TimmBackbone}
-"""By what stands before the colon in ``ModelConfig.backbone``."""
+"""Key: what precedes the colon in ``ModelConfig.backbone``."""
 HEADS: dict[str, type[ContextHead]] = {"segmodel": FeatureContext, "aspp": ASPP, "ppm": PPM}
-"""By ``ModelConfig.head``: what makes scores a cell of features. The first is the paper's, the others are its peers."""
+"""Key: ``ModelConfig.head``. The first is the paper's, the others are its peers."""
 
 
 def backbone_class(name: str) -> type[Backbone]:

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from segmodel.data import DataError, open_data
+from segmodel.data import KINDS, DataError, open_data
 from segmodel.data.scenes import BOAT, BOX_ON, CAR, GRASS, HUT, MOUNTAIN, ROAD, SCENES_VERSION, SKY, SUN, WATER
 
 FROZEN = {
@@ -151,7 +151,7 @@ def test_boxes_on_a_shore_are_told_by_the_other_shore_alone():
         ("scenes:train", "train", "got 'train'"),
         ("scenes:shores=0", "train", "got 'shores=0'"),
         ("scenes:shores=2", "train", "got 'shores=2'"),
-        ("scene", "train", "camvid, folder, got 'scene'"),
+        ("scene", "train", f"data: expected one of {', '.join(KINDS)}, got 'scene'"),
         ("", "train", "got ''"),
     ],
 )
