@@ -19,8 +19,9 @@ LESS_MEMORY = {
     "predict": "--window, smaller --scales or --batch-size",
 }
 """What takes less memory, by command."""
-RENAMED = {"--limit": "--images"}
-"""Flags of former versions -> what they are called now."""
+RENAMED = {"evaluate": {"--limit": "--images"}, "data check": {"--limit": "--problems"},
+           "data show": {"--count": "--images"}}  # fmt: skip
+"""Flags of former versions by command, and what they are called now."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -33,6 +34,7 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        self.command = command
         self.add_argument("--debug", action="store_true", help="show the trace of an error")
 
     def format_help(self) -> str:
@@ -46,9 +48,10 @@ class Parser(argparse.ArgumentParser):
         options, unknown = self.parse_known_args(args, namespace)
         if unknown:
             flags = [text.partition("=")[0] for text in unknown if text.startswith("--")]
-            known = self._option_string_actions
-            renamed = {flag: [RENAMED[flag]] for flag in flags if RENAMED.get(flag) in known}
-            near = [name for flag in flags for name in renamed.get(flag) or difflib.get_close_matches(flag, known, 1)]
+            for flag, name in RENAMED.get(self.command, {}).items():
+                if flag in flags:
+                    self.error(f"{flag}: is called {name} now")
+            near = [name for flag in flags for name in difflib.get_close_matches(flag, self._option_string_actions, 1)]
             hint = f" (did you mean {', '.join(near)}?)" if near else ""
             self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
         return options

@@ -25,8 +25,6 @@ from segmodel.data import USAGE, Augmentation, AugmentedData, DataError, Segment
 from segmodel.data.base import evenly_spaced
 from segmodel.data.loading import loaded
 
-RENAMED = {"--limit": "--problems", "--count": "--images"}
-
 
 @dataclass(frozen=True)
 class CheckOptions(Section):
@@ -187,11 +185,7 @@ COMMANDS = {"check": check, "show": show}
 
 
 def main(arguments: Sequence[str]) -> int:
-    flags = [text.partition("=")[0] for text in arguments]
-    for flag in flags:
-        if flag in RENAMED:
-            raise UserError(f"{flag}: is called {RENAMED[flag]} now")
-    if flags.count("--split") > 1:
+    if [text.partition("=")[0] for text in arguments].count("--split") > 1:
         raise UserError("--split: expected once, with a list such as train,val, got it twice")
     mixes = "several of the same classes are joined by +; N*KIND:PATH is seen N times as often."
     parser = cli.Parser("data", f"{__doc__}\n{textwrap.fill(f'Data sets: {USAGE}; {mixes}', 100)}")

@@ -221,7 +221,7 @@ def test_mistakes_are_one_line(runs, tmp_path, capsys):
         (("--boundary", "0"), "--boundary: expected more than 0 and less than 1, got 0.0"),
         (("--bootstrap", "-1"), "--bootstrap: expected at least 0, got -1"),
         (("--images", "-1"), "--images: expected at least 0, got -1"),
-        (("--limit", "1"), "unrecognized arguments: --limit 1 (did you mean --images?)"),
+        (("--limit", "1"), "--limit: is called --images now"),
         (("--compare", tmp_path / "absent"), "absent: cannot be read"),
         (("--compare", runs[0] / "last.json"), "line 1: expected a line of --per-image"),
         (("--compare", lines), "line 1: expected a line of --per-image FILE.jsonl (expected counts of 12 classes)"),
