@@ -143,5 +143,5 @@ def test_what_is_missing_is_named(run_folder, tmp_path, capsys, monkeypatch):
 
 
 def test_a_head_whose_operators_depend_on_the_size_is_an_error():
-    with pytest.raises(ValueError, match="head: 'ppm' pools"):
+    with pytest.raises(ValueError, match="head: 'ppm' has operators that depend on the image's size"):
         export_program(SegModel(2, ModelConfig(head="ppm", **{**SMALL, "rings": (), "patch_size": 1})))
