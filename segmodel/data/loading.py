@@ -37,7 +37,13 @@ def loaded(
     items = iter(loader)
     if before is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, before)
-    for item in items:
+    while True:
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        except (OSError, EOFError) as error:  # the worker died after it had announced an item
+            raise RuntimeError(f"DataLoader worker is lost ({type(error).__name__}: {error})") from error
         if isinstance(item, UserError):
             raise item
         yield item
