@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from segmodel.experiments.tuning import tune_refinement as tune_refinement
-    from segmodel.inference.refinement import refine as refine
-    from segmodel.inference.refinement import refine_mask as refine_mask
+    from segmodel.inference.refine import refine as refine
+    from segmodel.inference.refine import refine_mask as refine_mask
     from segmodel.model.config import ModelConfig as ModelConfig
     from segmodel.model.guidance_crf import GuidanceCRF as GuidanceCRF
     from segmodel.model.guided_filter import GuidedFilter as GuidedFilter
@@ -29,8 +29,8 @@ _HOME = {
     "GuidedFilter": "segmodel.model.guided_filter",
     "ModelConfig": "segmodel.model.config",
     "SegModel": "segmodel.segmodel",
-    "refine": "segmodel.inference.refinement",
-    "refine_mask": "segmodel.inference.refinement",
+    "refine": "segmodel.inference.refine",
+    "refine_mask": "segmodel.inference.refine",
     "tune_refinement": "segmodel.experiments.tuning",
 }
 __all__ = [

@@ -20,7 +20,9 @@ from segmodel.common.labels import voc_palette
 from segmodel.common.options import add_flags, build, flag_values
 from segmodel.common.pictures import save_label, save_picture
 from segmodel.data.images import read_image
-from segmodel.inference.refinement import Refinement, read_scores, read_settings, refine
+from segmodel.inference.inputs import read_scores
+from segmodel.inference.refine import refine
+from segmodel.inference.refinement import Refinement, read_settings
 
 
 def _read_mask(path: Path) -> np.ndarray:

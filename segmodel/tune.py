@@ -28,7 +28,8 @@ from segmodel.data import Sample, SegmentationData, open_data
 from segmodel.data.base import evenly_spaced
 from segmodel.evaluation.evaluate import check_classes
 from segmodel.experiments.tuning import TRIMAP, Labelled, Metric, report, tune_refinement
-from segmodel.inference.refinement import Refinement, read_scores, scores_and_pixels
+from segmodel.inference.inputs import read_scores, scores_and_pixels
+from segmodel.inference.refinement import Refinement
 from segmodel.inference.settings import DEVICE
 from segmodel.model.network import Network
 from segmodel.model.store import load_network

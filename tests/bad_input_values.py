@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from segmodel import GuidanceCRF, GuidedFilter, ModelConfig, SegModel
 from segmodel.data import Augmentation
 from segmodel.evaluation.metrics import class_counts
-from segmodel.inference.refinement import refine, refine_mask
+from segmodel.inference.refine import refine, refine_mask
 from segmodel.kernels import box_filter, distance_aware_pool, guidance_crf, guided_filter, patch_rearrange
 from segmodel.training.objective import hard_pixel_loss
 

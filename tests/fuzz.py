@@ -37,7 +37,8 @@ from segmodel.common.options import parsed, read_toml
 from segmodel.data import open_data
 from segmodel.data.folder import read_classes
 from segmodel.data.images import index_values, read_image, read_label
-from segmodel.inference.refinement import read_scores, read_settings
+from segmodel.inference.inputs import read_scores
+from segmodel.inference.refinement import read_settings
 from segmodel.model.network import Network
 from segmodel.model.resnet import ResNet
 from segmodel.model.store import build_network, read_checkpoint

@@ -13,7 +13,8 @@ from segmodel.data.images import picture_pixels
 from segmodel.evaluation.boundary import SHARE
 from segmodel.evaluation.evaluate import Counter, Evaluation
 from segmodel.evaluation.metrics import mean_iou
-from segmodel.inference.refinement import Refinement, refine
+from segmodel.inference.refine import refine
+from segmodel.inference.refinement import Refinement
 
 Metric = Literal["miou", "boundary_iou"]
 Labelled = tuple[np.ndarray, np.ndarray, np.ndarray]

@@ -14,7 +14,8 @@ from torch.nn import functional
 import segmodel
 from segmodel.common import cli
 from segmodel.data import open_data
-from segmodel.inference.refinement import Refinement, refine, refine_mask
+from segmodel.inference.refine import refine, refine_mask
+from segmodel.inference.refinement import Refinement
 from segmodel.kernels import guidance_crf
 from segmodel.model.upsampling import area_average, enlarge
 from segmodel.refine import main
