@@ -1,4 +1,4 @@
-"""Every block of README and CONTRIBUTING: Python runs as it stands, shell lines have only options that there are.
+"""Every block of README, RESULTS and CONTRIBUTING: Python runs as it stands, shell lines have only options that there are.
 
 The libraries of others are stood in for by modules whose outputs have the same form.
 """
@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+TEXTS = [ROOT / "README.md", ROOT / "RESULTS.md", ROOT / "CONTRIBUTING.md"]
 if not all(text.exists() for text in TEXTS):
     pytest.skip("the texts are not beside the tests", allow_module_level=True)
 
