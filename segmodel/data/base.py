@@ -47,6 +47,10 @@ class SegmentationData:
     def __getitem__(self, index: int) -> Sample:
         raise NotImplementedError
 
+    def label(self, index: int) -> np.ndarray:
+        """The label map of a sample alone, whose picture need not be read; it may lie as stored, not turned upright."""
+        return self[index].label
+
     def problems(self) -> dict[int, str]:
         """Samples that are known to be wrong before they are read: index -> one line."""
         return {}
@@ -108,6 +112,9 @@ class FileData(SegmentationData):
             )
         return Sample(image, label, pair.name)
 
+    def label(self, index: int) -> np.ndarray:
+        return self.read_label(self.pairs[index].label)
+
     def read_label(self, path: Path) -> np.ndarray:
         return read_label(path, values=self.values, colours=self.colours)
 
@@ -143,10 +150,20 @@ class MixedData(SegmentationData):
         return int(self.ends[-1])
 
     def __getitem__(self, index: int) -> Sample:
+        part, place = self._place(index)
+        return part[place]
+
+    def label(self, index: int) -> np.ndarray:
+        part, place = self._place(index)
+        return part.label(place)
+
+    def _place(self, index: int) -> tuple[SegmentationData, int]:
+        """The part that holds a sample, and its index there."""
         if not 0 <= index < len(self):
             raise IndexError(f"index: expected 0..{len(self) - 1}, got {index}")
-        part = int(np.searchsorted(self.ends, index, side="right"))
-        return self.parts[part][index - int(self.ends[part]) + len(self.parts[part])]
+        number = int(np.searchsorted(self.ends, index, side="right"))
+        part = self.parts[number]
+        return part, index - int(self.ends[number]) + len(part)
 
     def sources(self) -> tuple[SegmentationData, ...]:
         return tuple(source for part in self.parts for source in part.sources())

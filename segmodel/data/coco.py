@@ -84,14 +84,17 @@ class CocoData(SegmentationData):
         return len(self.images)
 
     def __getitem__(self, index: int) -> Sample:
-        name, height, width, number = self.images[index]
+        name, height, width, _ = self.images[index]
         path = self.folder / name
         image, _ = read_image(path)
         if image.shape[:2] != (height, width):
             raise DataError(f"{path}: expected {width}x{height} ({self.file}), got {image.shape[1]}x{image.shape[0]}")
+        return Sample(image, self.label(index), path.stem)
+
+    def label(self, index: int) -> np.ndarray:
+        _, height, width, number = self.images[index]
         spans = self.spans[self.first[index] : self.first[index + 1]]
-        annotations = self._annotations(spans, number)
-        return Sample(image, self._drawn(annotations, height, width), path.stem)
+        return self._drawn(self._annotations(spans, number), height, width)
 
     def files(self) -> list[Path]:
         return [self.file, *(self.folder / image[0] for image in self.images)]
