@@ -11,7 +11,7 @@ import numpy as np
 
 from segmodel.common.errors import DataError
 from segmodel.common.labels import IGNORE
-from segmodel.data.images import read_image, read_label
+from segmodel.data.images import label_of, read_image, read_label
 from segmodel.data.lists import Pair, misplaced
 
 MAX_CLASSES = 254  # 254 marks values that are not allowed, 255 is the ignored label
@@ -22,11 +22,13 @@ class Sample:
     """One image with its labels.
 
     image: (H, W, 3) uint8, RGB. label: (H, W) uint8, 0..C-1 or 255 (ignored). name: of the file or scene.
+    turned: what the EXIF orientation of the file has turned upright: nothing (""), the "image", or "both".
     """
 
     image: np.ndarray
     label: np.ndarray
     name: str
+    turned: str = ""
 
 
 class SegmentationData:
@@ -34,12 +36,16 @@ class SegmentationData:
 
     name: for reports. classes: C names. palette: (C, 3) uint8, RGB. ignore_value: always 255; other values that a
     data set ignores become 255 when a label is read.
+    notes: what users of the set should be told, a line each.
+    mean_score: what the set's challenge calls the mean of mIoU and pixel accuracy, if it ranks by that.
     """
 
     name: str
     classes: tuple[str, ...]
     palette: np.ndarray
     ignore_value: int = IGNORE
+    notes: Sequence[str] = ()
+    mean_score: str = ""
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -96,6 +102,8 @@ class FileData(SegmentationData):
     pairs: list[Pair]
     values: np.ndarray
     colours: np.ndarray | None = None
+    notes: Sequence[str] = ()
+    mean_score: str = ""
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -103,14 +111,14 @@ class FileData(SegmentationData):
     def __getitem__(self, index: int) -> Sample:
         pair = self.pairs[index]
         image, orientation = read_image(pair.image)
-        label = self.read_label(pair.label)
+        label, turned = label_of(image, orientation, self.read_label(pair.label))
         if label.shape != image.shape[:2]:
-            hint = f" (EXIF orientation {orientation} of the image is not applied)" if orientation > 1 else ""
+            hint = f" (EXIF orientation {orientation} of the image is applied)" if orientation > 1 else ""
             raise DataError(
                 f"{pair.label}: expected the size of its image {pair.image}, {image.shape[1]}x{image.shape[0]}, "
                 f"got {label.shape[1]}x{label.shape[0]}{hint}"
             )
-        return Sample(image, label, pair.name)
+        return Sample(image, label, pair.name, turned)
 
     def label(self, index: int) -> np.ndarray:
         return self.read_label(self.pairs[index].label)

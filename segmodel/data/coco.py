@@ -30,7 +30,7 @@ import numpy as np
 from segmodel.common.errors import DataError, one_line, read_text
 from segmodel.common.labels import IGNORE, voc_palette
 from segmodel.data.base import MAX_CLASSES, MixedData, Sample, SegmentationData
-from segmodel.data.images import read_image
+from segmodel.data.images import label_of, read_image
 from segmodel.data.lists import existing_folder, inside, misplaced
 from segmodel.data.voc import CLASSES as VOC_CLASSES
 
@@ -86,10 +86,11 @@ class CocoData(SegmentationData):
     def __getitem__(self, index: int) -> Sample:
         name, height, width, _ = self.images[index]
         path = self.folder / name
-        image, _ = read_image(path)
-        if image.shape[:2] != (height, width):
+        image, orientation = read_image(path)
+        if image.shape[:2] != (height, width) and (orientation < 5 or image.shape[1::-1] != (height, width)):
             raise DataError(f"{path}: expected {width}x{height} ({self.file}), got {image.shape[1]}x{image.shape[0]}")
-        return Sample(image, self.label(index), path.stem)
+        label, turned = label_of(image, orientation, self.label(index))
+        return Sample(image, label, path.stem, turned)
 
     def label(self, index: int) -> np.ndarray:
         _, height, width, number = self.images[index]

@@ -11,9 +11,13 @@ from PIL import Image
 
 from segmodel.common.errors import DataError, limit, one_line
 from segmodel.common.labels import IGNORE
+from segmodel.data.intact import check_intact, has_16_bits
 
 _INVALID = 254
 _ORIENTATION = 0x0112  # EXIF
+_TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+          5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+          8: Image.Transpose.ROTATE_90}  # fmt: skip
 _IMAGE_MODES = ("RGB", "L", "P", "1", "RGBA", "LA", "CMYK", "YCbCr")
 _LABEL_MODES = ("P", "L", "1", "I;16", "I")
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")  # not EPS: Pillow would start Ghostscript
@@ -56,11 +60,23 @@ def index_values(count: int, *, ignore: int | None = IGNORE) -> np.ndarray:
 
 
 def read_image(path: Path) -> tuple[np.ndarray, int]:
-    """The pixels of an image as stored, (H, W, 3) uint8 RGB, and its EXIF orientation (1: upright).
+    """The pixels of an image, (H, W, 3) uint8 RGB, upright, and the EXIF orientation that was applied for that.
 
-    The orientation is not applied: the labels of the published data sets are drawn on the stored pixels.
+    Every picture file is read so: as viewers and annotation tools show it. 1: it was stored upright, 2..8: it was
+    turned or mirrored.
     """
     return _decoded(path, _IMAGE_MODES, "an image of 8 bits a channel", convert=True)
+
+
+def label_of(image: np.ndarray, orientation: int, label: np.ndarray) -> tuple[np.ndarray, str]:
+    """The label map of an image that `read_image` has turned by this orientation, and what is turned (`Sample`).
+
+    Labels are drawn on the upright picture, as annotation tools show it. A label map of the size that the file has as
+    stored was made by a tool that ignores the orientation: it is turned, too.
+    """
+    if orientation > 4 and label.shape != image.shape[:2] and label.shape == image.shape[1::-1]:
+        return np.array(Image.fromarray(label).transpose(_TURNS[orientation])), "both"
+    return label, "image" if orientation > 1 else ""
 
 
 def read_label(path: Path, *, values: np.ndarray, colours: np.ndarray | None = None) -> np.ndarray:
@@ -86,25 +102,42 @@ def class_values(path: Path, raw: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _decoded(path: Path, modes: tuple[str, ...], expected: str, convert: bool = False) -> tuple[np.ndarray, int]:
-    """The pixels of a file (the first picture of an animation), as RGB if `convert`, and its EXIF orientation."""
+    """The pixels of a file (the first picture of an animation) and its EXIF orientation.
+
+    convert: as RGB, upright; else as stored.
+    """
     most = limit("SEGMODEL_MAX_PIXELS")
     if most > (Image.MAX_IMAGE_PIXELS or most):  # Pillow's own limit yields to a higher one that the user asked for
         Image.MAX_IMAGE_PIXELS = most
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=_FORMATS) as image:
+        caught = warnings.catch_warnings(action="always", record=True)
+        with caught as warned, Image.open(path, formats=_FORMATS) as image:
             if image.width * image.height > most:
                 size = f"{image.width}x{image.height}"
                 raise ValueError(f"expected at most {most} pixels (SEGMODEL_MAX_PIXELS), got {size}")
-            mode = image.mode if convert else _changed(image) or image.mode
+            mode = f"{image.mode} of 16 bits" if has_16_bits(image) else image.mode
+            mode = mode if convert else _changed(image) or mode
             orientation = int(image.getexif().get(_ORIENTATION, 1))
-            pixels = np.array(image.convert("RGB") if convert else image) if mode in modes else None
+            pixels = None
+            if mode in modes:
+                pixels = _array(image, orientation, convert)
+                check_intact(path, image, [str(warning.message) for warning in warned])
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except Exception as error:  # every decoder has its own exceptions; the user needs one line
         raise DataError(f"{path}: cannot be read as an image: {one_line(error)}") from error
     if pixels is None:
         raise DataError(f"{path}: expected {expected}, got mode {mode}")
-    return pixels, orientation
+    return pixels, orientation if orientation in _TURNS else 1
+
+
+def _array(image: Image.Image, orientation: int, convert: bool) -> np.ndarray:
+    image.load()
+    if not convert:
+        return np.array(image)
+    if orientation in _TURNS and image.format != "TIFF":  # which Pillow itself has turned
+        image = image.transpose(_TURNS[orientation])
+    return np.array(image.convert("RGB"))
 
 
 def _changed(image: Image.Image) -> str:

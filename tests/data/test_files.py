@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data_tools import SIZE, fails, save_image, save_label
-from PIL import Image
+from PIL import Image, ImageOps
 
 from segmodel.common.labels import voc_palette
 from segmodel.data import DataError, SegmentationData, open_data
-from segmodel.data.images import index_values, read_label
+from segmodel.data.images import index_values, read_image, read_label
 
 
 @pytest.fixture
@@ -181,15 +181,50 @@ def test_images_of_other_modes_become_rgb(camvid, mode):
     assert np.array_equal(sample.image, np.asarray(converted.convert("RGB")))
 
 
-def test_exif_orientation_is_not_applied_and_named_when_sizes_differ(voc):
-    path = voc / "JPEGImages" / "2007_000032.jpg"
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels as stored, as a viewer shows them: Exif 2.3, table of "Orientation"."""
+    return {
+        1: lambda x: x, 2: lambda x: x[:, ::-1], 3: lambda x: x[::-1, ::-1], 4: lambda x: x[::-1],
+        5: lambda x: x.swapaxes(0, 1), 6: lambda x: x[::-1].swapaxes(0, 1),
+        7: lambda x: x[::-1, ::-1].swapaxes(0, 1), 8: lambda x: x.swapaxes(0, 1)[::-1],
+    }[orientation](pixels)  # fmt: skip
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("ending", [".jpg", ".png", ".tif", ".webp"])
+def test_pictures_are_read_upright(tmp_path, ending, orientation):
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees to view
-    pixels = save_image(path, exif=exif)
-    assert pixels.shape == (*SIZE, 3)
-    assert np.array_equal(open_data(f"voc:{voc}", split="train")[0].image, pixels)
-    save_image(path, size=SIZE[::-1], exif=exif)
-    fails(f"voc:{voc}", "expected the size", "6x8, got 8x6", "EXIF orientation 6 of the image is not applied", index=0)
+    exif[0x0112] = orientation
+    stored = save_image(tmp_path / f"stored{ending}")
+    save_image(tmp_path / f"a{ending}", exif=exif)
+    pixels, applied = read_image(tmp_path / f"a{ending}")
+    assert np.array_equal(pixels, turned(stored, orientation))
+    assert applied == orientation
+    assert pixels.flags.writeable
+    assert np.array_equal(pixels, np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / f"a{ending}"))))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_labels_are_of_the_upright_picture_or_of_its_size_as_stored(voc, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = save_image(voc / "JPEGImages" / "2007_000032.jpg", exif=exif)
+    label = np.resize(np.array([0, 1, 20, 255, 3], np.uint8), SIZE)
+    path = voc / "SegmentationClass" / "2007_000032.png"
+    upright = turned(label, orientation)
+    for written, turns in ((upright, "image"), (label, "both" if orientation > 4 else None)):
+        Image.fromarray(written).save(path)
+        sample = open_data(f"voc:{voc}", split="train")[0]
+        assert np.array_equal(sample.image, turned(stored, orientation))
+        if turns is None:  # of the same size: it is taken as drawn on the upright picture
+            assert np.array_equal(sample.label, written)
+        else:
+            assert np.array_equal(sample.label, upright)
+            assert sample.turned == (turns if orientation > 1 else "")
+    Image.fromarray(np.zeros((3, 3), np.uint8)).save(path)
+    shown = "8x6" if orientation < 5 else "6x8"
+    hint = f"got 3x3 (EXIF orientation {orientation} of the image is applied)" if orientation > 1 else "got 3x3"
+    fails(f"voc:{voc}", "expected the size", shown, hint, index=0)
 
 
 # What can be wrong --------------------------------------------------------------------------------------------------
