@@ -96,7 +96,7 @@ def write(
             if kind == "labels":
                 save_label(file, ids[labels], palette)
             elif kind == "overlay":
-                save_picture(file, overlay(pixels, labels, model.palette))
+                save_picture(file, overlay(pixels, labels, model.palette, classes=model.classes))
             else:
                 save_probabilities(file, prediction.probabilities()[0], model.classes)
         except OSError as error:

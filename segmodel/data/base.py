@@ -93,6 +93,7 @@ class FileData(SegmentationData):
     pairs: the files, all in `root`.
     values: (256,) uint8, the class of each label value, 254 where a value is not allowed.
     colours: None, or (K, 3) uint8: labels are then RGB or grey pictures, and colour i stands for class values[i].
+    value_hint: ends the message of a label value that is not allowed.
     """
 
     name: str
@@ -102,6 +103,7 @@ class FileData(SegmentationData):
     pairs: list[Pair]
     values: np.ndarray
     colours: np.ndarray | None = None
+    value_hint: str = ""
     notes: Sequence[str] = ()
     mean_score: str = ""
 
@@ -124,7 +126,7 @@ class FileData(SegmentationData):
         return self.read_label(self.pairs[index].label)
 
     def read_label(self, path: Path) -> np.ndarray:
-        return read_label(path, values=self.values, colours=self.colours)
+        return read_label(path, values=self.values, colours=self.colours, hint=self.value_hint)
 
     def rules(self) -> list[Any]:
         return [self.values.tolist(), None if self.colours is None else self.colours.tolist()]
@@ -150,6 +152,7 @@ class MixedData(SegmentationData):
         first = parts[0]
         self.name, self.classes, self.palette, self.parts = name, first.classes, first.palette, tuple(parts)
         self.ends = np.cumsum([len(part) for part in parts])
+        self.notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
         for part in parts[1:]:
             if part.classes != first.classes:
                 raise DataError(f"data: expected the classes of {_classes(first)}, got those of {_classes(part)}")

@@ -43,6 +43,11 @@ class Content:
         self.maps += 1
         self.mixed += int(np.count_nonzero(counts[:IGNORE]) > 1)
 
+    def join(self, other: Content) -> None:
+        """Adds the counts of other label maps."""
+        for name in ("pixels", "images", "beside", "maps", "mixed"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
     def absent(self, classes: Sequence[str]) -> list[str]:
         """The classes without a pixel."""
         return [name for name, count in zip(classes, self.images, strict=False) if not count]
@@ -64,7 +69,10 @@ class Content:
         return lines
 
 
-MASK_HINT = "are these masks of 0 and 255, whose 255 is taken as ignored? Then 255 must stand for class 1"
+MASK_HINT = (
+    "are these masks of 0 and 255, whose 255 is taken as ignored? "
+    "In a folder's classes.toml map = { 255 = 1 } makes it class 1"
+)
 
 
 def label_counts(label: np.ndarray) -> np.ndarray:

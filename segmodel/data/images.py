@@ -13,7 +13,7 @@ from segmodel.common.errors import DataError, limit, one_line
 from segmodel.common.labels import IGNORE
 from segmodel.data.intact import check_intact, has_16_bits
 
-_INVALID = 254
+INVALID = 254  # marks label values that are not allowed
 _ORIENTATION = 0x0112  # EXIF
 _TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
           5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
@@ -52,7 +52,7 @@ def picture_pixels(image: Image.Image) -> np.ndarray:
 
 def index_values(count: int, *, ignore: int | None = IGNORE) -> np.ndarray:
     """Label value -> class, (256,) uint8: 0..count-1 are classes, `ignore` becomes 255, 254 marks all other values."""
-    values = np.full(256, _INVALID, np.uint8)
+    values = np.full(256, INVALID, np.uint8)
     values[:count] = np.arange(count)
     if ignore is not None:
         values[ignore] = IGNORE
@@ -79,25 +79,24 @@ def label_of(image: np.ndarray, orientation: int, label: np.ndarray) -> tuple[np
     return label, "image" if orientation > 1 else ""
 
 
-def read_label(path: Path, *, values: np.ndarray, colours: np.ndarray | None = None) -> np.ndarray:
+def read_label(path: Path, *, values: np.ndarray, colours: np.ndarray | None = None, hint: str = "") -> np.ndarray:
     """The classes (H, W) uint8 of a label file that holds numbers or, with `colours`, colours; see `FileData`."""
     if colours is not None:
         raw, _ = _decoded(path, ("RGB", "L"), "labels as colours (an RGB or grey picture)")
         return _from_colours(path, raw if raw.ndim == 3 else np.repeat(raw[..., None], 3, 2), values, colours)
     raw, _ = _decoded(path, _LABEL_MODES, "labels as numbers (a palette or grey picture)")
-    return class_values(path, raw, values)
+    return class_values(path, raw, values, hint=hint)
 
 
-def class_values(path: Path, raw: np.ndarray, values: np.ndarray) -> np.ndarray:
+def class_values(path: Path, raw: np.ndarray, values: np.ndarray, *, hint: str = "") -> np.ndarray:
     """The classes (H, W) uint8 of label values (H, W), by the table `values`; `path` is for messages."""
     clipped = np.clip(raw, 0, 255).astype(np.uint8, copy=False)
     label = values[clipped]
-    wrong = (label == _INVALID) | (clipped != raw)
+    wrong = (label == INVALID) | (clipped != raw)
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
-        raise DataError(
-            f"{path}: label value {int(raw[row, column])} at row {row}, column {column}; allowed: {_allowed(values)}"
-        )
+        found = f"label value {int(raw[row, column])} at row {row}, column {column}"
+        raise DataError(f"{path}: {found}; allowed: {_allowed(values)}{hint}")
     return label
 
 
@@ -179,7 +178,12 @@ def _packed(colours: np.ndarray) -> np.ndarray:
 
 
 def _allowed(values: np.ndarray) -> str:
-    classes, ignored = np.flatnonzero(values < _INVALID), np.flatnonzero(values == IGNORE)
+    classes, ignored = np.flatnonzero(values < INVALID), np.flatnonzero(values == IGNORE)
     if len(ignored) > 2:
-        return f"0..{max(classes[-1], ignored[-1])}"
-    return f"{classes[0]}..{classes[-1]}" + "".join(f" and {value} (ignored)" for value in ignored)
+        return _ranges(np.flatnonzero(values != INVALID))
+    return _ranges(classes) + "".join(f" and {value} (ignored)" for value in ignored)
+
+
+def _ranges(numbers: np.ndarray) -> str:
+    parts = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
+    return ", ".join(f"{part[0]}..{part[-1]}" if len(part) > 1 else f"{part[0]}" for part in parts)

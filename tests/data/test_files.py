@@ -420,14 +420,30 @@ def test_pictures_that_are_too_large_or_need_a_program_to_be_read(voc, monkeypat
         ("ignore", "ignor", ["ignor: unknown key, expected classes, ignore, labels"]),
         ('name = "sky"', 'nam = "sky"', ["classes[0].nam: unknown key, expected colour, name"]),
         ('name = "rest"', "", ["classes[1].name: expected a text, got None"]),
+        ("ignore = 9", "ignore = 9\nval_share = 1", ["val_share: expected more than 0 and less than 1, got 1"]),
+        ("ignore = 9", "ignore = 9\nval_seed = 1.5", ["val_seed: expected a whole number, got 1.5"]),
+        ("ignore = 9", "map = 7", ["map: expected a table such as { 10 = 1"]),
+        ("ignore = 9", "map = { 256 = 1 }", ["map: expected label values of 0..255 on the left, got '256'"]),
+        ("ignore = 9", "map = { sky = 1 }", ["map: expected label values of 0..255 on the left, got 'sky'"]),
+        ("ignore = 9", "map = { 7 = 2 }", ["map.7: expected a class (0..1, or its name) or 'ignore', got 2"]),
+        ("ignore = 9", "map = { 7 = 'x' }", ["map.7: expected a class (0..1, or its name) or 'ignore', got 'x'"]),
+        ("ignore = 9", "map = { 7 = true }", ["map.7: expected a class"]),
+        ("ignore = 9", "map = { 0 = 1 }", ["map: expected a label value for each class, got none for sky"]),
+        ("ignore = 9", "map = { 9 = 1 }\nignore = 9", ["ignore: expected a number", "that no class has", "got 9"]),
+        ("ignore = 9", "ignore = [9, 1]", ["ignore: expected a number of 0..255 that no class has", "got 1"]),
+        ("ignore = 9", "labels = 'colour'\nmap = { 7 = 1 }", ["map: expected only where labels are numbers"]),
         ('name = "rest"', "name = 3", ["classes[1].name: expected a text, got 3"]),
         ('name = "rest"', 'name = "sky"', ["classes: expected names that differ"]),
-        ("colour = [1, 2, 3]", "", ["classes[1].colour: expected [red, green, blue] of 0..255, got None"]),
+        (
+            'ignore = 9\n[[classes]]\nname = "sky"\ncolour = [10, 20, 30]',
+            'labels = "colour"\n[[classes]]\nname = "sky"',
+            ["classes[0].colour: expected [red, green, blue] of 0..255, got None"],
+        ),
         ("[1, 2, 3]", "[1, 2]", ["classes[1].colour"]),
         ("[1, 2, 3]", "[1, 2, 256]", ["classes[1].colour", "256"]),
         ("[1, 2, 3]", "[1, 2, 3.0]", ["classes[1].colour"]),
         ("[1, 2, 3]", "[1, 2, true]", ["classes[1].colour"]),
-        ("ignore = 9", "ignore = 1", ["ignore: expected a number from 2", "got 1"]),
+        ("ignore = 9", "ignore = 1", ["ignore: expected a number of 0..255 that no class has", "got 1"]),
         ("ignore = 9", "ignore = 256", ["ignore: expected", "256"]),
         ("ignore = 9", "ignore = [0, 0, 0]", ["ignore: expected a number"]),
         ("ignore = 9", "labels = 'rgb'", ["labels: expected 'index' or 'colour', got 'rgb'"]),
@@ -451,8 +467,8 @@ def test_wrong_folders(folder):
     (folder / "images" / "val").mkdir()
     fails(f"folder:{folder}", "expected images (.jpg,", "got none", split="val")
     (folder / "classes.toml").write_text("classes = []")
-    fails(f"folder:{folder}", "classes: expected 1 to 254 tables [[classes]], got []")
-    (folder / "classes.toml").write_text("classes = ['sky']")
-    fails(f"folder:{folder}", "classes[0]: expected a table")
+    fails(f"folder:{folder}", "classes: expected 1 to 254 names or tables [[classes]], got []")
+    (folder / "classes.toml").write_text("classes = [3]")
+    fails(f"folder:{folder}", "classes[0]: expected a name, or a table with name and colour, got 3")
     (folder / "classes.toml").unlink()
     fails(f"folder:{folder}", "classes.toml: no such file")
