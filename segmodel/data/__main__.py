@@ -112,7 +112,7 @@ def _check_source(data: SegmentationData, split: str, workers: int, problems: _P
         counts, size, turned = item
         content.add(counts)
         sizes[size] += 1
-        classes = np.count_nonzero(counts[:IGNORE])
+        classes = int(np.count_nonzero(counts[:IGNORE]))
         for kind in ({0: "empty", 1: "single"}.get(classes), turned):
             if kind:
                 special[kind].append(index)

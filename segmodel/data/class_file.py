@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,13 @@ class ClassFile:
     val_seed: int = 0
 
 
-def read_classes(file: Path, labels: Sequence[Path] = ()) -> ClassFile:
-    """What the file says; where it is missing, the error's advice is one that suits these label files."""
+def read_classes(file: Path, find_labels: Callable[[], Sequence[Path]] = tuple) -> ClassFile:
+    """What the file says; where it is missing, the error's advice is one that suits the label files that are found."""
     try:
         table = tomllib.loads(read_text(file, most="SEGMODEL_MAX_CONFIG_BYTES", encoding="utf-8-sig"))
     except FileNotFoundError as error:
         missing = DataError(f"{file}: no such file (names of the classes, and the label values that stand for them)")
-        missing.advice = _advice(file, labels)
+        missing.advice = _advice(file, find_labels())
         raise missing from error
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{file}: cannot be read: {one_line(error)}") from error

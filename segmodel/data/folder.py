@@ -47,7 +47,10 @@ def folder(root: Path, *, split: str) -> FileData:
         held_out = split != "test" and "val" not in there and ("train" in there or not there)
         pairs, notes = _found_pairs(root, ("train" if there else "") if held_out else split)
     file = root / "classes.toml"
-    classes = read_classes(file, [pair.label for pair in pairs])
+    below = root / "labels"
+    classes = read_classes(
+        file, lambda: pictures_below(below, LABEL_ENDINGS) if below.is_dir() else [pair.label for pair in pairs]
+    )
     if held_out:
         pairs, note = _share(root, split, pairs, classes)
         notes.append(note)
