@@ -90,7 +90,8 @@ def main(arguments: Sequence[str]) -> int:
     results = evaluate_images(data=data, boundary=boundary, widths=options.trimap, images=options.images, **vars(setup))
     names = next(iter(results.values())).names
     others = [str(find_checkpoint(path)) for path in given.ensemble]
-    print(f"{' + '.join([str(file), *others])}\n{spec}, {options.split}: {len(names)} images\n")
+    print(f"{' + '.join([str(file), *others])}\n{spec}, {options.split}: {len(names)} images")
+    print("".join(f"{note}\n" for note in data.notes))
     counts_before: dict[str, np.ndarray] = {}
     misfit = None
     try:
@@ -128,7 +129,7 @@ def show(
     report = {title: result_json(result.scores, data.classes) for title, result in results.items()}
     rows: dict[str, list[float]] = {}
     for title, result in results.items():
-        for name, key, value in further_figures(result, subset):
+        for name, key, value in further_figures(result, subset, mean_score=data.mean_score):
             rows.setdefault(name, []).append(value)
             group, _, last = key.rpartition("/")
             (report[title].setdefault(group, {}) if group else report[title])[last] = value
@@ -154,9 +155,9 @@ def show(
     return report
 
 
-def further_figures(result: Evaluation, subset: Sequence[int]) -> list[tuple[str, str, float]]:
+def further_figures(result: Evaluation, subset: Sequence[int], *, mean_score: str = "") -> list[tuple[str, str, float]]:
     """What is printed beside the usual figures: name of the row, key or GROUP/KEY in the JSON file, value."""
-    figures = [("ADE20K score", "ade20k_score", result.scores.ade20k_score)]
+    figures = [(mean_score, "ade20k_score", result.scores.ade20k_score)] if mean_score else []
     if subset:
         value = float(mean_iou(result.counts.sum(0), classes=subset))
         figures.append(("mIoU of chosen classes", "miou_of_classes", value))

@@ -30,7 +30,7 @@ from segmodel.common.options import Section, add_flags, from_flags, option
 from segmodel.common.tables import Table
 from segmodel.experiments.timing import picture, timed
 from segmodel.model.network import Network
-from segmodel.model.store import load_network, normalisation
+from segmodel.model.store import find_checkpoint, load_network, normalisation
 
 SIZES = ((1, 1, 1), (2, 1, 50), (3, 17, 33), (1, 64, 64), (2, 65, 97), (1, 127, 250), (1, 240, 320), (1, 375, 500),
          (1, 481, 353), (1, 1080, 1920))  # fmt: skip
@@ -188,7 +188,8 @@ def main(arguments: Sequence[str]) -> int:
         worst = max(check.difference for check in checks)
         if not worst <= TOLERANCE:
             raise RuntimeError(f"the file differs from the model by {worst:.1e}, allowed {TOLERANCE:.0e}: not kept")
-    print(f"{target}: {target.stat().st_size / 2**20:.1f} MiB, differs by at most {worst:.1e}")
+    size = f"{target.stat().st_size / 2**20:.1f} MiB"
+    print(f"{target}: {find_checkpoint(given.run)} in {size}, differs by at most {worst:.1e}")
     return 0
 
 

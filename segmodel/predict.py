@@ -23,6 +23,7 @@ from segmodel.data.images import picture_endings, pictures_below, read_image
 from segmodel.inference.settings import GUIDANCE, add_inference_options, load_for_inference
 from segmodel.inference.views import Prediction, predict_images, same_size_batches
 from segmodel.model.network import Network
+from segmodel.model.store import find_checkpoint
 
 KINDS = {"labels": ".png", "overlay": "_overlay.png", "probabilities": ".npz"}
 
@@ -95,7 +96,7 @@ def write(
             if kind == "labels":
                 save_label(file, ids[labels], palette)
             elif kind == "overlay":
-                save_picture(file, overlay(pixels, labels, model.palette))
+                save_picture(file, overlay(pixels, labels, model.palette, classes=model.classes))
             else:
                 save_probabilities(file, prediction.probabilities()[0], model.classes)
         except OSError as error:
@@ -124,13 +125,18 @@ def main(arguments: Sequence[str]) -> int:
     except DataError as error:
         raise UserError(f"--ids: {error}") from error
     unreadable: list[str] = []
+    turned: list[Path] = []
 
     def readable() -> Iterator[tuple[dict[str, Path], np.ndarray]]:
         for (file, _), files in zip(images, targets, strict=True):
             try:
-                yield files, read_image(file)[0]
+                picture, orientation = read_image(file)
             except DataError as error:
                 unreadable.append(str(error))
+                continue
+            if orientation > 1:
+                turned.append(file)
+            yield files, picture
 
     with tqdm(total=len(images), unit="image", disable=None) as progress:
         for batch, pixels in same_size_batches(readable(), setup.config.batch_size, image=lambda pair: pair[1]):
@@ -138,7 +144,9 @@ def main(arguments: Sequence[str]) -> int:
             for index, (files, picture) in enumerate(batch):
                 write(files, picture, prediction.image(index), ids=ids, model=model)
             progress.update(len(batch))
-    print(f"{len(images) - len(unreadable)} pictures segmented, in {output}")
+    print(f"{find_checkpoint(given.run)}: {len(images) - len(unreadable)} pictures segmented, in {output}")
+    if turned:
+        print(f"turned upright, as their EXIF orientation says: {len(turned)}, the first is {turned[0]}")
     for line in unreadable[:-1]:
         print(f"segmodel.predict: error: {line}", file=sys.stderr)
     if unreadable:

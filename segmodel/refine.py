@@ -59,13 +59,17 @@ def main(arguments: Sequence[str]) -> int:
     output = output_file("--output", options.output, endings=(".png", ".npy"), overwrite=options.overwrite)
     kept = read_settings(options.settings) if options.settings else {}
     settings = asdict(build(Refinement, kept, flag_values(options, {"": Refinement}).get("", {})))
-    image, _ = read_image(Path(options.image))
+    image, orientation = read_image(Path(options.image))
     source = Path(options.scores)
     scores = read_scores(source) if source.suffix.lower() == ".npy" else _read_mask(source)
     if output.suffix.lower() == ".png":
         scores = scores[0] if scores.ndim == 4 and len(scores) == 1 else scores
         if scores.ndim == 4 or (scores.ndim == 3 and len(scores) > 255):
             raise UserError(f"{source}: expected (C, h, w) with at most 255 classes for a PNG, got {scores.shape}")
+    height, width = image.shape[:2]
+    if orientation > 4 and (scores.shape[-2] - scores.shape[-1]) * (height - width) < 0:
+        raise UserError(f"{source}: expected scores of the upright picture, {width}x{height} (EXIF orientation "
+                        f"{orientation} is applied), got {scores.shape[-1]}x{scores.shape[-2]}")  # fmt: skip
     try:
         refined = refine(scores, image, **settings)
     except ValueError as error:
@@ -75,7 +79,8 @@ def main(arguments: Sequence[str]) -> int:
     except OSError as error:
         raise UserError(f"--output: {output}: cannot be written ({error.strerror})") from error
     used = ", ".join(f"{name} {value}" for name, value in settings.items())
-    print(f"{output}: {refined.shape[-1]}x{refined.shape[-2]}, {used}")
+    turned = f" (turned upright, EXIF orientation {orientation})" if orientation > 1 else ""
+    print(f"{output}: {refined.shape[-1]}x{refined.shape[-2]}{turned}, {used}")
     return 0
 
 

@@ -34,9 +34,10 @@ class SegModel(Network):
         """Labels ``(H, W)`` uint8, class numbers, of a picture, at its size.
 
         Args:
-            image: an array ``(H, W, 3)`` (RGB, not BGR) or ``(H, W)``, uint8; a PIL image; the path of a picture (its
-                pixels as stored: an EXIF orientation is not applied). A list or tuple of such gives a list. The path of
-                a folder gives a dict from each picture's path to its labels.
+            image: an array ``(H, W, 3)`` (RGB, not BGR) or ``(H, W)``, uint8; a PIL image; the path of a picture. A
+                list or tuple of such gives a list. The path of a folder gives a dict from each picture's path to its
+                labels. Files are read upright, as their EXIF orientation says; the pixels of arrays and PIL images are
+                taken as they lie (``PIL.ImageOps.exif_transpose`` turns an opened picture).
             guidance: the guidance CRF on or off (None: as configured).
 
         Convolutions are bfloat16 where the processor is fast with it. The model stays in its mode (training or not).

@@ -32,7 +32,7 @@ from segmodel.inference.inputs import read_scores, scores_and_pixels
 from segmodel.inference.refinement import Refinement
 from segmodel.inference.settings import DEVICE
 from segmodel.model.network import Network
-from segmodel.model.store import load_network
+from segmodel.model.store import find_checkpoint, load_network
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,9 @@ def scores_of(source: str, device: str, data: SegmentationData) -> Callable[[Sam
             return read_scores(file)
 
         return read
-    place_ = choose_device(device)
-    model, dtype = place(load_network(source, Network), place_), autocast_dtype("auto", place_)
+    place_, file = choose_device(device), find_checkpoint(source)
+    print(f"scores of {file}")
+    model, dtype = place(load_network(file, Network), place_), autocast_dtype("auto", place_)
     check_classes(source, model.classes, data)
 
     @torch.inference_mode()

@@ -1,28 +1,26 @@
 """Broken images, labels, lists and class files, and those that only look so."""
 
 import shutil
+import struct
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bad_input_tools import SIZE, Kind, Room, as_somebody_else, environment, pixels, png
+from bad_input_tools import SIZE, Kind, Room, as_somebody_else, environment, jpeg, pixels, png, turned
 from PIL import Image
 
 from segmodel.data import open_data
 
 
-def jpeg(mode: str = "RGB", **options: Any) -> bytes:
+def broken_tiff() -> bytes:
+    """Its compression is of a type that TIFF does not have: Pillow takes the packed bytes as pixels."""
     file = BytesIO()
-    Image.fromarray(pixels()).convert(mode).save(file, "JPEG", **options)
-    return file.getvalue()
-
-
-def turned() -> Image.Exif:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return exif
+    Image.fromarray(pixels()).save(file, "TIFF", compression="tiff_lzw")
+    entry = struct.pack("<HHII", 259, 3, 1, 5)
+    assert entry in file.getvalue()
+    return file.getvalue().replace(entry, struct.pack("<HHII", 259, 99, 1, 5))
 
 
 def link(room: Room, name: str, target: object) -> Path:
@@ -76,9 +74,19 @@ IMAGES = [
         "32-bit image", lambda r: r.predict(r.picture("a.tif", np.ones(SIZE, np.int32))), "expected an image of 8 bits"
     ),
     Kind(
-        "16-bit RGB image: 8 bits of each",
-        lambda r: r.predicted(r.file("a.png", png(2, 1, bits=16, data=b"\0" * 13))),
-        "P 2x1",
+        "16-bit RGB image",
+        lambda r: r.predict(r.file("a.png", png(2, 1, bits=16, data=b"\0" * 13))),
+        "a.png: expected an image of 8 bits a channel, got mode RGB of 16 bits",
+    ),
+    Kind(
+        "PNG with half its rows",
+        lambda r: r.predict(r.file("a.png", png(2, 4, data=(b"\0" + b"\7" * 6) * 2))),
+        "a.png: cannot be read as an image: expected 4 rows of pixels, got 2",
+    ),
+    Kind(
+        "TIFF with a broken tag",
+        lambda r: r.predict(r.file("a.tif", broken_tiff())),
+        "a.tif: cannot be read as an image: a broken tag: 259 has the unknown type 99",
     ),
     Kind("CMYK image becomes RGB", lambda r: r.predicted(r.file("a.jpg", jpeg("CMYK"))), "P 37x21"),
     Kind("grey image", lambda r: r.predicted(r.picture("a.png", pixels(channels=1))), "P 37x21"),
@@ -90,7 +98,7 @@ IMAGES = [
     Kind(
         "bitmap of 1 bit", lambda r: r.predicted(r.picture("a.png", Image.fromarray(pixels()).convert("1"))), "P 37x21"
     ),
-    Kind("EXIF-rotated: as stored", lambda r: r.predicted(r.file("a.jpg", jpeg(exif=turned()))), "P 37x21"),
+    Kind("EXIF-rotated: upright", lambda r: r.predicted(r.file("a.jpg", jpeg(exif=turned()))), "P 21x37"),
     Kind("broken EXIF", lambda r: r.predicted(r.file("a.jpg", jpeg(exif=b"Exif\0\0MM\0*\xff\xff\xff\xff"))), "P 37x21"),
     Kind(
         "animation: its first picture",
@@ -123,13 +131,16 @@ IMAGES = [
 LABELS = [
     Kind("label of another size", lambda r: r.label(np.zeros((5, 5), np.uint8)) and r.sample(), "got 5x5"),
     Kind(
-        "label that EXIF would turn",
+        "label of an EXIF-rotated image as stored: both are turned",
+        lambda r: r.file("own/images/train/a.png", jpeg(exif=turned())) and r.sample(),
+        "(37, 21, 3) [0, 1, 255]",
+    ),
+    Kind(
+        "label of neither size of an EXIF-rotated image",
         lambda r: (
-            r.file("own/images/train/a.png", jpeg(exif=turned()))
-            and r.label(np.zeros(SIZE[::-1], np.uint8))
-            and r.sample()
+            r.file("own/images/train/a.png", jpeg(exif=turned())) and r.label(np.zeros((5, 5), np.uint8)) and r.sample()
         ),
-        "(EXIF orientation 6 of the image is not applied)",
+        "21x37, got 5x5 (EXIF orientation 6 of the image is applied)",
     ),
     Kind(
         "label out of range",

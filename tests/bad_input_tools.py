@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,18 @@ def png(width: int, height: int, *, bits: int = 8, kind: int = 2, data: bytes = 
 
     header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+
+
+def jpeg(mode: str = "RGB", **options: Any) -> bytes:
+    file = BytesIO()
+    Image.fromarray(pixels()).convert(mode).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+def turned() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
 
 
 @contextmanager
@@ -149,7 +162,7 @@ class Room:
             return self.command("predict", self.run, *images, "--output", self.new, "--device", "cpu")
 
     def predicted(self, image: Path) -> str:
-        """The documented right result: size of the prediction, which is that of the picture as stored."""
+        """The documented right result: size of the prediction, which is that of the picture, upright."""
         outcome = self.predict(image)
         assert outcome.status == 0, outcome.errors
         label = Image.open(self.new / f"{image.stem}.png")

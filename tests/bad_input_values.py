@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from bad_input_files import without_access
-from bad_input_tools import CLASSES, Kind, Outcome, Room, pixels
+from bad_input_tools import CLASSES, Kind, Outcome, Room, jpeg, pixels, turned
 from safetensors.torch import save_file
 
 from segmodel import GuidanceCRF, GuidedFilter, ModelConfig, SegModel
@@ -338,5 +338,13 @@ ARRAYS = [
         "refine: truncated array",
         lambda r: r.command("refine", r.picture("a.png"), r.file("s.npy", b"\x93NUMPY\1\0"), "--output", "o.png"),
         "s.npy: cannot be read",
+    ),
+    Kind(
+        "refine: scores of an EXIF-rotated picture as stored",
+        lambda r: (
+            np.save(r.path / "s.npy", np.zeros((2, 21, 37), np.float32))
+            or r.command("refine", r.file("a.jpg", jpeg(exif=turned())), "s.npy", "--output", "o.png")
+        ),
+        "s.npy: expected scores of the upright picture, 21x37 (EXIF orientation 6 is applied), got 37x21",
     ),
 ]

@@ -84,4 +84,6 @@ def run(command: str, main: Callable[[Sequence[str]], int], arguments: Sequence[
         own = os.environ.get("RANK") if os.environ.get("WORLD_SIZE", "1") != "1" else None
         process = f"process {own}: " if own else ""
         print(f"segmodel.{command}: error: {process}{printable(text)}{hint}", file=sys.stderr)
+        if isinstance(error, DataError) and error.advice:
+            print(f"\n{error.advice}", file=sys.stderr)
         return 2 if user else 1

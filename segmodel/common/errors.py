@@ -38,8 +38,11 @@ class UserError(ValueError):
 class DataError(ValueError):
     """What is wrong with the data: a line each, that names the thing, its file, what was expected and what was found.
 
-    As a text the first line, with the number of the others (exit status 2).
+    As a text the first line, with the number of the others (exit status 2). advice: lines that the command prints below
+    it, such as a file that is missing; "" if there is none.
     """
+
+    advice = ""
 
     def __init__(self, *lines: str):
         super().__init__(*map(printable, lines))

@@ -1,13 +1,17 @@
 """Pictures of segmentations: coloured labels, overlays, sheets of several, palette PNG files."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from segmodel.common.files import replacing
+from segmodel.common.labels import IGNORE
+
+LINE, ENTRY = 18, 160
+"""Height of a line of text on a sheet, and width of an entry of a legend, in pixels."""
 
 
 def colourise(label: np.ndarray, palette: np.ndarray) -> np.ndarray:
@@ -22,9 +26,16 @@ def _colours(palette: np.ndarray) -> np.ndarray:
     return colours
 
 
-def overlay(image: np.ndarray, label: np.ndarray, palette: np.ndarray, *, opacity: float = 0.6) -> np.ndarray:
-    """The image with its labels' colours laid over it, and their boundaries in white."""
+def overlay(
+    image: np.ndarray, label: np.ndarray, palette: np.ndarray, *, classes: Sequence[str] = (), opacity: float = 0.6
+) -> np.ndarray:
+    """The image with its labels' colours laid over it, and their boundaries in white.
+
+    Nothing is laid over the background: the first of the ``classes`` where it is called so.
+    """
     mixed = (1 - opacity) * image + opacity * colourise(label, palette)
+    if classes and classes[0].lower() == "background":
+        mixed[label == 0] = image[label == 0]
     mixed[edges(label)] = 255
     return mixed.round().astype(np.uint8)
 
@@ -74,8 +85,25 @@ def row(image: np.ndarray, labels: Sequence[np.ndarray], palette: np.ndarray) ->
     return [image, *(colourise(label, palette) for label in labels)]
 
 
-def sheet(rows: Sequence[Sequence[np.ndarray]], *, gap: int = 4) -> np.ndarray:
-    """Pictures in rows and columns on white; each row is as high as its highest picture."""
+def sheet(
+    rows: Sequence[Sequence[np.ndarray]],
+    *,
+    gap: int = 4,
+    headings: Sequence[str] = (),
+    legend: np.ndarray | None = None,
+) -> np.ndarray:
+    """Pictures in rows and columns on white; each row is as high as its highest picture.
+
+    Args:
+        headings: of the columns, which are then as wide as their widest picture.
+        legend: a picture below them all.
+    """
+    if headings:
+        widths = [max(picture.shape[1] for picture in column) for column in zip(*rows, strict=True)]
+        aligned = [[_widened(*one) for one in zip(row, widths, strict=True)] for row in rows]
+        rows = [[_heading(*one) for one in zip(headings, widths, strict=True)], *aligned]
+    if legend is not None:
+        rows = [*rows, [legend]]
     height = [max(picture.shape[0] for picture in row) for row in rows]
     width = max(sum(picture.shape[1] + gap for picture in row) for row in rows) + gap
     canvas = np.full((sum(height) + gap * (len(rows) + 1), width, 3), 255, np.uint8)
@@ -87,6 +115,38 @@ def sheet(rows: Sequence[Sequence[np.ndarray]], *, gap: int = 4) -> np.ndarray:
             x += picture.shape[1] + gap
         y += high + gap
     return canvas
+
+
+def _widened(picture: np.ndarray, width: int) -> np.ndarray:
+    return np.pad(picture, ((0, 0), (0, width - picture.shape[1]), (0, 0)), constant_values=255)
+
+
+def _heading(text: str, width: int) -> np.ndarray:
+    drawn = Image.new("RGB", (width, LINE), "white")
+    _write(ImageDraw.Draw(drawn), (2, 2), text, width - 2)
+    return np.asarray(drawn)
+
+
+def legend(values: Iterable[int], classes: Sequence[str], palette: np.ndarray, *, width: int) -> np.ndarray:
+    """Colours and names of the classes, 255 being what is ignored, in columns of ``ENTRY`` pixels: ``(h, w, 3)``."""
+    entries = [(value, "(ignored)" if value == IGNORE else classes[value]) for value in sorted(values)]
+    columns = max(1, width // ENTRY)
+    drawn = Image.new("RGB", (max(width, ENTRY), LINE * -(-len(entries) // columns)), "white")
+    pen = ImageDraw.Draw(drawn)
+    for place, (value, name) in enumerate(entries):
+        x, y = ENTRY * (place % columns), LINE * (place // columns)
+        pen.rectangle((x + 2, y + 2, x + 14, y + 14), fill=tuple(_colours(palette)[value].tolist()), outline="black")
+        _write(pen, (x + 20, y + 2), name, ENTRY - 24)
+    return np.asarray(drawn)
+
+
+def _write(pen: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width: int) -> None:
+    """Writes a text; one that is too long for the width ends in dots."""
+    shown = text
+    while len(text) > 1 and pen.textlength(shown) > width:
+        text = text[:-1]
+        shown = f"{text}..."
+    pen.text(place, shown, fill="black")
 
 
 def save_picture(path: Path, pixels: np.ndarray) -> None:

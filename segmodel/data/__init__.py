@@ -29,7 +29,7 @@ class Kind:
     open: called with the root folder (which exists), split=SPLIT and the options given; if `form` is set, with the text
         after the colon in place of the folder.
     splits: allowed values of SPLIT.
-    options: "NAME", passed on as NAME=True, or "NAME=" for NAME=PATH.
+    options: "NAME", passed on as NAME=True (- as _), or "NAME=" for NAME=PATH.
     form: what may follow the kind's name if that is no path.
     ids: the label values (C,) uint8 that the published files have for classes of these names, if not 0..C-1.
     """
@@ -52,7 +52,7 @@ KINDS = {
     "sbd": Kind(sbd),
     "cityscapes": Kind(cityscapes, options=("coarse",), ids=cityscapes_ids),
     "ade20k": Kind(ade20k, ids=ade20k_ids),
-    "coco": Kind(coco, options=("voc", "trainval")),
+    "coco": Kind(coco, options=("voc", "trainval", "skip-bad")),
     "camvid": Kind(camvid, splits=SPLITS),
     "folder": Kind(folder, splits=SPLITS),
 }
@@ -106,7 +106,7 @@ def _one(spec: str, split: str) -> SegmentationData:
     options: dict[str, str | bool] = {}
     for text in given:
         option, sign, value = text.partition("=")
-        if option + sign not in kind.options or bool(sign) != bool(value) or option in options:
+        if option + sign not in kind.options or bool(sign) != bool(value) or option.replace("-", "_") in options:
             raise DataError(f"data: expected {kind.usage(name)}, got {spec!r}")
-        options[option] = value or True
+        options[option.replace("-", "_")] = value or True
     return kind.open(existing_folder(path, name), split=split, **options)

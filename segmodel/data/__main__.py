@@ -1,5 +1,6 @@
-"""Checks and shows a data set before a model is trained on it.
+"""Makes, checks and shows a data set before a model is trained on it.
 
+python -m segmodel.data import photos/ masks/ --output mine         # from what annotation tools write
 python -m segmodel.data check voc:VOCdevkit,sbd=benchmark_RELEASE   # reads every file once, reports what is wrong
 python -m segmodel.data show cityscapes:PATH --output sheet.png     # samples before and after augmentation
 """
@@ -7,22 +8,24 @@ python -m segmodel.data show cityscapes:PATH --output sheet.png     # samples be
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from segmodel.common import cli, options
 from segmodel.common.files import output_file
 from segmodel.common.labels import IGNORE
 from segmodel.common.options import Section, UserError, option
-from segmodel.common.pictures import colourise, overlay, save_picture, sheet
+from segmodel.common.pictures import legend, overlay, reduced, save_picture, sheet
 from segmodel.common.tables import Table
 from segmodel.data import USAGE, Augmentation, AugmentedData, DataError, SegmentationData, index_data, open_data
 from segmodel.data.base import evenly_spaced
+from segmodel.data.content import Content, label_counts
+from segmodel.data.folder import __doc__ as FOLDER
+from segmodel.data.importing import command as importing
 from segmodel.data.loading import loaded
 
 
@@ -31,6 +34,7 @@ class CheckOptions(Section):
     """Options of `check`."""
 
     split: tuple[str, ...] = option(("train", "val"), "only these parts of the data, such as train,val")
+    allow_absent: bool = option(False, "classes without a pixel, or one class a label map, are no problem")
     problems: int = option(50, "print at most so many problems", at_least=0)
     workers: int = option(-1, "processes that read; -1: one less than processors, at most 8", at_least=-1)
 
@@ -53,15 +57,20 @@ def check(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     chosen = options.from_flags(given, CheckOptions)
     problems = _Problems(chosen.problems)
+    advice = dict[str, None]()
     for split in chosen.split:
         try:
             data = index_data(given.data, split=split)
         except DataError as error:
             print(f"{given.data}, {split}: cannot be opened")
             problems.add(*error.args)
+            advice[error.advice] = None
             continue
+        content = Content()
         for source in dict.fromkeys(data.sources()):
-            _check_source(source, split, chosen.workers, problems)
+            content.join(_check_source(source, split, chosen.workers, problems))
+        _check_content(data, split, content, problems, allowed=chosen.allow_absent)
+    print("".join(f"\n{text}\n" for text in advice if text), end="")
     print(f"\n{problems.count} problem{'s' * (problems.count != 1)}" if problems.count else "\nnothing is wrong")
     return 2 if problems.count else 0
 
@@ -81,40 +90,58 @@ class _Problems:
                 tqdm.write(f"  ... more than {self.most} problems: the others are only counted (--problems)")
 
 
-def _label_counts(data: SegmentationData, index: int) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Pixels of each label value, (256,), and (height, width) of a sample."""
-    label = data[index].label
-    return np.bincount(label.ravel(), minlength=256), label.shape
+def _look(data: SegmentationData, index: int) -> tuple[np.ndarray, tuple[int, ...], str]:
+    """Pixels of each label value, (256,), (height, width), and what has been turned, of a sample."""
+    sample = data[index]
+    return label_counts(sample.label), sample.label.shape, sample.turned
 
 
-def _check_source(data: SegmentationData, split: str, workers: int, problems: _Problems) -> None:
+def _check_source(data: SegmentationData, split: str, workers: int, problems: _Problems) -> Content:
     print(f"\n{data.name}, {split}: {len(data)} samples, {len(data.classes)} classes")
+    for note in data.notes:
+        print(f"note: {note}")
     known = data.problems()
     problems.add(*known.values())
     indices = [index for index in range(len(data)) if index not in known]
-    pixels, images, sizes = np.zeros(256, np.int64), np.zeros(256, np.int64), Counter[tuple[int, ...]]()
-    empty: list[int] = []
-    found = loaded(partial(_label_counts, data), indices, workers=workers)
+    content, sizes = Content(), Counter[tuple[int, ...]]()
+    special: dict[str, list[int]] = {"empty": [], "single": [], "image": [], "both": []}
+    found = loaded(partial(_look, data), indices, workers=workers)
     bar = tqdm(found, total=len(indices), desc=f"{data.name}, {split}", unit="sample", disable=None)
     for index, item in zip(indices, bar, strict=True):
         if isinstance(item, DataError):
             problems.add("; ".join(item.args))
             continue
-        counts, size = item
-        pixels += counts
-        images += counts > 0
+        counts, size, turned = item
+        content.add(counts)
         sizes[size] += 1
-        if not counts[:IGNORE].any():
-            empty.append(index)
+        classes = int(np.count_nonzero(counts[:IGNORE]))
+        for kind in ({0: "empty", 1: "single"}.get(classes), turned):
+            if kind:
+                special[kind].append(index)
     if sizes:
-        print(_class_table(data.classes, pixels, images, note=_size_line(sizes)).text())
-    if empty:
-        print(f"note: nothing but ignored pixels in {len(empty)} samples, the first is number {empty[0]}")
-    absent = [name for name, count in zip(data.classes, images, strict=False) if not count]
-    if absent:
-        is_mask = len(data.classes) == 2 and images[IGNORE]
-        hint = "; a mask of 0 and 255? Its classes must be 0 and 1" if is_mask else ""
-        print(f"note: no pixel of {', '.join(absent)}{hint}")
+        print(_class_table(data.classes, content.pixels, content.images, note=_size_line(sizes)).text())
+    words = {
+        "empty": "nothing but ignored pixels in",
+        "single": "one class alone in the label maps of",
+        "image": "turned upright, as the EXIF orientation says, with labels taken as drawn on the upright picture:",
+        "both": "turned upright with their labels, which have the size of the picture as stored:",
+    }
+    for kind, indices in special.items():
+        if indices:
+            print(f"note: {words[kind]} {len(indices)} samples, the first is number {indices[0]}")
+    return content
+
+
+def _check_content(data: SegmentationData, split: str, content: Content, problems: _Problems, *, allowed: bool) -> None:
+    """What keeps a model from learning is wrong in train, unless it is allowed; a mask's 255 is so everywhere."""
+    if split == "train" or content.is_ignored_mask():
+        for line in content.faults(data.classes) if content.maps else []:
+            if allowed:
+                print(f"note: {line}")
+            else:
+                problems.add(f"{data.name}, {split}: {line} (--allow-absent if that is meant)")
+    elif absent := content.absent(data.classes):
+        print(f"note: no pixel of {', '.join(absent)}")
 
 
 def _class_table(classes: Sequence[str], pixels: np.ndarray, images: np.ndarray, note: str) -> Table:
@@ -145,50 +172,34 @@ def show(arguments: Sequence[str]) -> int:
     output = output_file("--output", given.output, endings=(".png",), overwrite=given.overwrite)
     data = open_data(given.data, split=chosen.split)
     augmented = AugmentedData(data, augmentation, seed=chosen.seed)
+    numbers = range(1, chosen.variants + 1)
+    titles = ["image", "labels", *(f"variant {number}{part}" for number in numbers for part in ("", ", labels"))]
     rows, seen = [], set[int]()
     for index in evenly_spaced(len(data), chosen.images):
         samples = [data[index], *(augmented[epoch, index] for epoch in range(chosen.variants))]
         seen.update(*(np.unique(sample.label).tolist() for sample in samples))
-        drawn = [(sample.image, overlay(sample.image, sample.label, data.palette)) for sample in samples]
-        rows.append([_fitted(picture, chosen.width) for pair in drawn for picture in pair])
-    rows.append([_legend(data, seen, width=sum(picture.shape[1] for picture in rows[0]))])
+        laid = partial(overlay, palette=data.palette, classes=data.classes)
+        drawn = [picture for sample in samples for picture in (sample.image, laid(sample.image, sample.label))]
+        rows.append([reduced(picture, 4 * chosen.width, widest=chosen.width) for picture in drawn])
+    key = legend(seen, data.classes, data.palette, width=sum(picture.shape[1] for picture in rows[0]))
     try:
-        save_picture(output, sheet(rows))
+        save_picture(output, sheet(rows, headings=titles, legend=key))
     except OSError as error:
         raise UserError(f"--output: {given.output}: cannot be written ({error.strerror})") from error
-    count = f"{len(rows) - 1} of {len(data)} samples, each with {chosen.variants} variants"
+    count = f"{len(rows)} of {len(data)} samples, each with {chosen.variants} variants"
     print(f"{given.data}, {chosen.split}: {count}, in {given.output}")
     return 0
 
 
-def _fitted(picture: np.ndarray, width: int) -> np.ndarray:
-    image = Image.fromarray(picture)
-    image.thumbnail((width, 4 * width), Image.Resampling.BOX)
-    return np.asarray(image)
-
-
-def _legend(data: SegmentationData, seen: set[int], *, width: int) -> np.ndarray:
-    """Colours and names of the classes that occur, in columns of 160 pixels."""
-    columns, line = max(1, width // 160), 18
-    names = [(value, "(ignored)" if value == IGNORE else data.classes[value]) for value in sorted(seen)]
-    legend = Image.new("RGB", (max(width, 160), line * (1 + (len(names) - 1) // columns)), "white")
-    pen = ImageDraw.Draw(legend)
-    for place, (value, name) in enumerate(names):
-        x, y = 160 * (place % columns), line * (place // columns)
-        colour = tuple(colourise(np.array([[value]]), data.palette)[0, 0].tolist())
-        pen.rectangle((x + 2, y + 2, x + 14, y + 14), fill=colour, outline="black")
-        pen.text((x + 20, y + 2), name, fill="black")
-    return np.asarray(legend)
-
-
-COMMANDS = {"check": check, "show": show}
+Command = Callable[[Sequence[str]], int]
+COMMANDS: dict[str, Command] = {"check": check, "show": show, "import": partial(importing.main, show=show)}
 
 
 def main(arguments: Sequence[str]) -> int:
     if [text.partition("=")[0] for text in arguments].count("--split") > 1:
         raise UserError("--split: expected once, with a list such as train,val, got it twice")
     mixes = "several of the same classes are joined by +; N*KIND:PATH is seen N times as often."
-    parser = cli.Parser("data", f"{__doc__}\n{textwrap.fill(f'Data sets: {USAGE}; {mixes}', 100)}")
+    parser = cli.Parser("data", f"{__doc__}\n{textwrap.fill(f'Data sets: {USAGE}; {mixes}', 100)}\n\n{FOLDER}")
     parser.add_argument("command", choices=COMMANDS, help="each has a --help of its own")
     return COMMANDS[parser.parse_args(arguments[:1]).command](arguments[1:])
 

@@ -46,7 +46,8 @@ def ade20k(root: Path, *, split: str) -> FileData:
     pairs = [Pair(file, labels / f"{file.stem}.png", file.stem, where=str(file)) for file in files]
     values = index_values(0, ignore=0)
     values[1 : len(CLASSES) + 1] = np.arange(len(CLASSES))
-    return FileData("ade20k", CLASSES, voc_palette(len(CLASSES) + 1)[1:], root, pairs, values)
+    palette = voc_palette(len(CLASSES) + 1)[1:]
+    return FileData("ade20k", CLASSES, palette, root, pairs, values, mean_score="ADE20K score")
 
 
 def ade20k_ids(classes: Sequence[str]) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 
 from segmodel.common.errors import DataError
 from segmodel.common.labels import IGNORE
-from segmodel.data.images import read_image, read_label
+from segmodel.data.images import label_of, read_image, read_label
 from segmodel.data.lists import Pair, misplaced
 
 MAX_CLASSES = 254  # 254 marks values that are not allowed, 255 is the ignored label
@@ -22,11 +22,13 @@ class Sample:
     """One image with its labels.
 
     image: (H, W, 3) uint8, RGB. label: (H, W) uint8, 0..C-1 or 255 (ignored). name: of the file or scene.
+    turned: what the EXIF orientation of the file has turned upright: nothing (""), the "image", or "both".
     """
 
     image: np.ndarray
     label: np.ndarray
     name: str
+    turned: str = ""
 
 
 class SegmentationData:
@@ -34,18 +36,26 @@ class SegmentationData:
 
     name: for reports. classes: C names. palette: (C, 3) uint8, RGB. ignore_value: always 255; other values that a
     data set ignores become 255 when a label is read.
+    notes: what users of the set should be told, a line each.
+    mean_score: what the set's challenge calls the mean of mIoU and pixel accuracy, if it ranks by that.
     """
 
     name: str
     classes: tuple[str, ...]
     palette: np.ndarray
     ignore_value: int = IGNORE
+    notes: Sequence[str] = ()
+    mean_score: str = ""
 
     def __len__(self) -> int:
         raise NotImplementedError
 
     def __getitem__(self, index: int) -> Sample:
         raise NotImplementedError
+
+    def label(self, index: int) -> np.ndarray:
+        """The label map of a sample alone, whose picture need not be read; it may lie as stored, not turned upright."""
+        return self[index].label
 
     def problems(self) -> dict[int, str]:
         """Samples that are known to be wrong before they are read: index -> one line."""
@@ -83,6 +93,7 @@ class FileData(SegmentationData):
     pairs: the files, all in `root`.
     values: (256,) uint8, the class of each label value, 254 where a value is not allowed.
     colours: None, or (K, 3) uint8: labels are then RGB or grey pictures, and colour i stands for class values[i].
+    value_hint: ends the message of a label value that is not allowed.
     """
 
     name: str
@@ -92,6 +103,9 @@ class FileData(SegmentationData):
     pairs: list[Pair]
     values: np.ndarray
     colours: np.ndarray | None = None
+    value_hint: str = ""
+    notes: Sequence[str] = ()
+    mean_score: str = ""
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -99,17 +113,20 @@ class FileData(SegmentationData):
     def __getitem__(self, index: int) -> Sample:
         pair = self.pairs[index]
         image, orientation = read_image(pair.image)
-        label = self.read_label(pair.label)
+        label, turned = label_of(image, orientation, self.read_label(pair.label))
         if label.shape != image.shape[:2]:
-            hint = f" (EXIF orientation {orientation} of the image is not applied)" if orientation > 1 else ""
+            hint = f" (EXIF orientation {orientation} of the image is applied)" if orientation > 1 else ""
             raise DataError(
                 f"{pair.label}: expected the size of its image {pair.image}, {image.shape[1]}x{image.shape[0]}, "
                 f"got {label.shape[1]}x{label.shape[0]}{hint}"
             )
-        return Sample(image, label, pair.name)
+        return Sample(image, label, pair.name, turned)
+
+    def label(self, index: int) -> np.ndarray:
+        return self.read_label(self.pairs[index].label)
 
     def read_label(self, path: Path) -> np.ndarray:
-        return read_label(path, values=self.values, colours=self.colours)
+        return read_label(path, values=self.values, colours=self.colours, hint=self.value_hint)
 
     def rules(self) -> list[Any]:
         return [self.values.tolist(), None if self.colours is None else self.colours.tolist()]
@@ -135,6 +152,7 @@ class MixedData(SegmentationData):
         first = parts[0]
         self.name, self.classes, self.palette, self.parts = name, first.classes, first.palette, tuple(parts)
         self.ends = np.cumsum([len(part) for part in parts])
+        self.notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
         for part in parts[1:]:
             if part.classes != first.classes:
                 raise DataError(f"data: expected the classes of {_classes(first)}, got those of {_classes(part)}")
@@ -143,10 +161,20 @@ class MixedData(SegmentationData):
         return int(self.ends[-1])
 
     def __getitem__(self, index: int) -> Sample:
+        part, place = self._place(index)
+        return part[place]
+
+    def label(self, index: int) -> np.ndarray:
+        part, place = self._place(index)
+        return part.label(place)
+
+    def _place(self, index: int) -> tuple[SegmentationData, int]:
+        """The part that holds a sample, and its index there."""
         if not 0 <= index < len(self):
             raise IndexError(f"index: expected 0..{len(self) - 1}, got {index}")
-        part = int(np.searchsorted(self.ends, index, side="right"))
-        return self.parts[part][index - int(self.ends[part]) + len(self.parts[part])]
+        number = int(np.searchsorted(self.ends, index, side="right"))
+        part = self.parts[number]
+        return part, index - int(self.ends[number]) + len(part)
 
     def sources(self) -> tuple[SegmentationData, ...]:
         return tuple(source for part in self.parts for source in part.sources())

@@ -10,7 +10,10 @@ How instances become one label map:
 
 * Where instances overlap, the one with fewer pixels lies in front (a cup on a table); of equal ones the later.
 * A crowd ("iscrowd": 1) is ignored where no single instance lies: it also covers what is between its members.
-* The rest is background. With VOC's classes the other 60 are background too.
+* The rest is background. With VOC's classes the other 60 are background too. A category that is called background is
+  the background, not a class of its own.
+* An annotation without a mask (no "segmentation", or a box in its place) is an error; coco:PATH,skip-bad leaves such
+  annotations out and says how many.
 
 Polygons are drawn by pycocotools when a sample is read, as by COCO's own tools. Its index of the annotations would take
 five times the size of the file in memory (measured); here the file is read through when the data set is opened, only
@@ -20,6 +23,7 @@ the place of each annotation is kept, in arrays, and it is parsed from there.
 import json
 import re
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,7 +34,7 @@ import numpy as np
 from segmodel.common.errors import DataError, one_line, read_text
 from segmodel.common.labels import IGNORE, voc_palette
 from segmodel.data.base import MAX_CLASSES, MixedData, Sample, SegmentationData
-from segmodel.data.images import read_image
+from segmodel.data.images import label_of, read_image
 from segmodel.data.lists import existing_folder, inside, misplaced
 from segmodel.data.voc import CLASSES as VOC_CLASSES
 
@@ -42,19 +46,27 @@ YEARS = ("2017", "2014", "")
 Image = tuple[str, int, int, int]  # file (a text: a hundred thousand paths unpickle slowly), height, width, id
 _BLANK = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
+MARK = "\xef\xbb\xbf"  # the bytes of UTF-8's byte-order mark
 
 
-def coco(root: Path, *, split: str, voc: bool = False, trainval: bool = False) -> SegmentationData:
+def coco(
+    root: Path, *, split: str, voc: bool = False, trainval: bool = False, skip_bad: bool = False
+) -> SegmentationData:
     """The instances of a split.
 
     voc: with VOC's classes, and of train only the images that show one of the 20. trainval: the images of val train
-    too (123,287 in all: Sec. 7.1.1).
+    too (123,287 in all: Sec. 7.1.1). skip_bad: without annotations that have no mask, which are an error otherwise.
     """
+    require_pycocotools()
+    splits = ("train", "val") if split == "train" and trainval else (split,)
+    shown = voc and split == "train"
+    parts = [_part(root, _file(root, part), voc, only_shown=shown, skip_bad=skip_bad) for part in splits]
+    return parts[0] if len(parts) == 1 else MixedData(parts, name="coco")
+
+
+def require_pycocotools() -> None:
     if find_spec("pycocotools") is None:
         raise DataError("coco: polygons are drawn by pycocotools, which is missing: pip install segmodel[coco]")
-    splits = ("train", "val") if split == "train" and trainval else (split,)
-    parts = [_part(root, _file(root, part), voc, only_shown=voc and split == "train") for part in splits]
-    return parts[0] if len(parts) == 1 else MixedData(parts, name="coco")
 
 
 @dataclass(eq=False)
@@ -75,6 +87,7 @@ class CocoData(SegmentationData):
     first: np.ndarray
     categories: dict[int, int]
     classes: tuple[str, ...]
+    notes: Sequence[str] = ()
     name = "coco"
 
     def __post_init__(self) -> None:
@@ -84,14 +97,18 @@ class CocoData(SegmentationData):
         return len(self.images)
 
     def __getitem__(self, index: int) -> Sample:
-        name, height, width, number = self.images[index]
+        name, height, width, _ = self.images[index]
         path = self.folder / name
-        image, _ = read_image(path)
-        if image.shape[:2] != (height, width):
+        image, orientation = read_image(path)
+        if image.shape[:2] != (height, width) and (orientation < 5 or image.shape[1::-1] != (height, width)):
             raise DataError(f"{path}: expected {width}x{height} ({self.file}), got {image.shape[1]}x{image.shape[0]}")
+        label, turned = label_of(image, orientation, self.label(index))
+        return Sample(image, label, path.stem, turned)
+
+    def label(self, index: int) -> np.ndarray:
+        _, height, width, number = self.images[index]
         spans = self.spans[self.first[index] : self.first[index + 1]]
-        annotations = self._annotations(spans, number)
-        return Sample(image, self._drawn(annotations, height, width), path.stem)
+        return self._drawn(self._annotations(spans, number), height, width)
 
     def files(self) -> list[Path]:
         return [self.file, *(self.folder / image[0] for image in self.images)]
@@ -118,14 +135,29 @@ class CocoData(SegmentationData):
         instances = []
         for annotation in annotations:
             where = f"{self.file}: annotation {annotation.get('id')}"
-            mask = decode_mask(annotation.get("segmentation"), height=height, width=width, where=where)
-            if annotation.get("iscrowd", 0):
+            if not _has_mask(annotation):
+                found = f"{annotation.get('segmentation')!r:.60}"
+                raise DataError(f"{where}: expected polygons [x, y, x, y, x, y, ...] or run lengths, got {found} "
+                                "(coco:PATH,skip-bad leaves out annotations without a mask)")  # fmt: skip
+            crowd = annotation.get("iscrowd", 0)
+            if crowd not in (0, 1):
+                raise DataError(f"{where}: iscrowd: expected 0 or 1, got {crowd!r:.60}")
+            mask = decode_mask(annotation["segmentation"], height=height, width=width, where=where)
+            if crowd:
                 label[mask] = IGNORE
             else:
                 instances.append((int(mask.sum()), mask, self.categories[annotation["category_id"]]))
         for _, mask, category in sorted(instances, key=lambda instance: -instance[0]):
             label[mask] = category
         return label
+
+
+def _has_mask(annotation: dict[str, Any]) -> bool:
+    """Whether there are polygons of three corners or more, or run lengths, whatever their values."""
+    given = annotation.get("segmentation")
+    if isinstance(given, list):
+        return bool(given) and all(isinstance(part, list) and len(part) >= 6 for part in given)
+    return isinstance(given, dict) and bool(given.get("counts"))
 
 
 def decode_mask(segmentation: Any, *, height: int, width: int, where: str) -> np.ndarray:
@@ -196,14 +228,27 @@ def _file(root: Path, split: str) -> Path:
     return files[split][(both or own)[0]]
 
 
-def _part(root: Path, file: Path, as_voc: bool, *, only_shown: bool) -> CocoData:
+def _part(root: Path, file: Path, as_voc: bool, *, only_shown: bool, skip_bad: bool) -> CocoData:
     if wrong := misplaced(root, [file]):
         raise DataError(wrong[0])
     name = file.stem.removeprefix("instances_")
     folder = root / "images" / name if (root / "images" / name).is_dir() else root / name
     existing_folder(folder, "coco: images")
+    return instances(root, file, folder, as_voc, only_shown=only_shown, skip_bad=skip_bad)
+
+
+def instances(
+    root: Path,
+    file: Path,
+    folder: Path | None,
+    as_voc: bool = False,
+    *,
+    only_shown: bool = False,
+    skip_bad: bool = False,
+) -> CocoData:
+    """The samples of a file of instances, pictures in `folder`; None: whoever reads them finds them by name."""
     try:
-        content, marks = _read(file)
+        content, marks, bad = _read(file, skip_bad=skip_bad)
         classes, categories = _classes(content["categories"], as_voc)
         images = [_image(folder, entry) for entry in content["images"]]
         images, spans, first = _index(marks, images, categories, only_shown)
@@ -212,19 +257,21 @@ def _part(root: Path, file: Path, as_voc: bool, *, only_shown: bool) -> CocoData
     except (OSError, ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
         text = f"{type(error).__name__}: {one_line(error)}"
         raise DataError(f"{file}: cannot be read as a file of COCO's instances: {text}") from error
-    return CocoData(root, file, folder, images, spans, first, categories, classes)
+    notes = [f"{file}: {bad} annotations without a mask are left out (skip-bad)"] if bad else []
+    return CocoData(root, file, folder or root, images, spans, first, categories, classes, notes)
 
 
-def _read(file: Path) -> tuple[dict[str, Any], np.ndarray]:
-    """The JSON object without its "annotations", and of each of these image, category, place and length, (A, 4) int64.
+def _read(file: Path, *, skip_bad: bool) -> tuple[dict[str, Any], np.ndarray, int]:
+    """The JSON object without its "annotations"; image, category, place and length of each of these, (A, 4) int64; how
+    many were left out.
 
     The annotations are parsed one after the other and dropped: half a gigabyte of text would be several as objects.
     As latin-1 a character is a byte, so that places in the text are places in the file.
     """
     text = read_text(file, most="SEGMODEL_MAX_JSON_BYTES", encoding="latin-1")
     content: dict[str, Any] = {}
-    marks = array("q")
-    place = _after(text, 0, "{")
+    marks, bad = array("q"), 0
+    place = _after(text, len(MARK) * text.startswith(MARK), "{")
     while text[place] != "}":
         name, end = _DECODER.raw_decode(text, place)
         place = _after(text, end, ":")
@@ -232,14 +279,17 @@ def _read(file: Path) -> tuple[dict[str, Any], np.ndarray]:
             place = _after(text, place, "[")
             while text[place] != "]":
                 entry, end = _DECODER.raw_decode(text, place)
-                marks.extend((entry["image_id"], entry["category_id"], place, end - place))
+                if skip_bad and not _has_mask(entry):
+                    bad += 1
+                else:
+                    marks.extend((entry["image_id"], entry["category_id"], place, end - place))
                 place = _next(text, end)
             end = place + 1
         else:
             end = _DECODER.raw_decode(text, place)[1]
             content[name] = json.loads(text[place:end].encode("latin-1"))
         place = _next(text, end)
-    return content, np.array(marks, np.int64).reshape(-1, 4)
+    return content, np.array(marks, np.int64).reshape(-1, 4), bad
 
 
 def _after(text: str, place: int, mark: str) -> int:
@@ -259,11 +309,14 @@ def _next(text: str, place: int) -> int:
 def _classes(categories: list[dict[str, Any]], as_voc: bool) -> tuple[tuple[str, ...], dict[int, int]]:
     """Names of the classes, and category id -> class (0: none of them)."""
     names = {entry["id"]: entry["name"] for entry in sorted(categories, key=lambda entry: entry["id"])}
-    classes = ("background", *names.values())
-    if len(set(classes)) < len(categories) + 1 or not 1 < len(classes) <= MAX_CLASSES:
+    behind = [number for number, name in names.items() if name.lower() == "background"]
+    classes = ("background", *(name for number, name in names.items() if number not in behind))
+    expected = len(categories) + 1 - len(behind)
+    if len(set(classes)) < expected or len(behind) > 1 or not 1 < len(classes) <= MAX_CLASSES:
         raise DataError(f"categories: expected 1 to {MAX_CLASSES - 1} that differ, got {len(categories)}")
     if not as_voc:
-        return classes, {number: index for index, number in enumerate(names, start=1)}
+        places = {name: index for index, name in enumerate(classes)} | {names[number]: 0 for number in behind}
+        return classes, {number: places[name] for number, name in names.items()}
     names = {number: VOC_NAMES.get(name, name) for number, name in names.items()}
     missing = [name for name in VOC_CLASSES[1:] if name not in names.values()]
     if missing:
@@ -272,11 +325,14 @@ def _classes(categories: list[dict[str, Any]], as_voc: bool) -> tuple[tuple[str,
     return VOC_CLASSES, {number: numbers.get(name, 0) for number, name in names.items()}
 
 
-def _image(folder: Path, entry: dict[str, Any]) -> Image:
+def _image(folder: Path | None, entry: dict[str, Any]) -> Image:
     numbers = entry["height"], entry["width"], entry["id"]
     if not all(type(number) is int for number in numbers):
         raise DataError(f"images: expected height, width and id as whole numbers, got {numbers}")
-    inside(folder, entry["file_name"], "images")
+    if not isinstance(entry["file_name"], str):
+        raise DataError(f"images: expected a text as file_name, got {entry['file_name']!r:.60}")
+    if folder:
+        inside(folder, entry["file_name"], "images")
     return entry["file_name"], *numbers
 
 

@@ -1,13 +1,20 @@
 """Your own pictures: images/ and labels/ with a small classes.toml.
 
     ROOT/classes.toml
-    ROOT/images/train/a.jpg   ROOT/labels/train/a.png     (any depth below train; same names except for the ending)
-    ROOT/images/val/b.jpg     ROOT/labels/val/b.png
+    ROOT/images/train/a.jpg   ROOT/labels/train/a.png     (any depth below train; same names except for the ending,
+    ROOT/images/val/b.jpg     ROOT/labels/val/b_mask.png   or label names that end in _mask; .png, .bmp or .tif)
 
-or, if ROOT/train.txt, val.txt or test.txt exists, the pairs listed there: IMAGE LABEL, relative to ROOT.
+Without images/val a fifth of the images is held out for validation (val_share = 0.2, drawn by val_seed = 0); the
+pictures may also lie in images/ and labels/ themselves. If ROOT/train.txt, val.txt or test.txt exists, the pairs listed
+there are taken instead: IMAGE LABEL, relative to ROOT. The shortest classes.toml, and all that one may hold:
+
+    classes = ["background", "crack"]                # label values 0, 1; colours are chosen
 
     labels = "index"          # or "colour": labels are RGB or grey pictures in the classes' colours
-    ignore = 255              # with "colour" a colour, [0, 0, 0]; leave it out if nothing is ignored
+    ignore = 255              # or several, [254, 255]; with "colour" colours, [0, 0, 0]; leave it out if nothing is
+    map = { 10 = 1, 11 = "crack", 0 = "ignore" }     # label value = class; classes not named here keep their numbers
+    val_share = 0.2
+    val_seed = 0
     [[classes]]               # the first is class 0
     name = "sky"
     colour = [128, 128, 128]
@@ -15,108 +22,83 @@ or, if ROOT/train.txt, val.txt or test.txt exists, the pairs listed there: IMAGE
 
 from __future__ import annotations
 
-import tomllib
+import hashlib
+from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from segmodel.common.errors import DataError, one_line, read_text
-from segmodel.common.labels import IGNORE
-from segmodel.data.base import MAX_CLASSES, FileData
-from segmodel.data.images import index_values, pictures_below
+from segmodel.common.errors import DataError
+from segmodel.data.base import FileData
+from segmodel.data.class_file import ClassFile, read_classes
+from segmodel.data.images import pictures_below
 from segmodel.data.lists import Pair, existing_folder, read_pairs
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+LABEL_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
 SPLITS = ("train", "val", "test")
-Rules = tuple[tuple[str, ...], np.ndarray, np.ndarray, np.ndarray | None]
+MASK = "_mask"
 
 
 def folder(root: Path, *, split: str) -> FileData:
     """The data set described above."""
-    names, palette, values, colours = read_classes(root / "classes.toml")
-    has_list = any((root / f"{name}.txt").exists() for name in SPLITS)
-    pairs = read_pairs(root / f"{split}.txt", root) if has_list else _found_pairs(root, split)
-    return FileData(root.name, names, palette, root, pairs, values, colours)
+    if any((root / f"{name}.txt").exists() for name in SPLITS):
+        pairs, notes, held_out = read_pairs(root / f"{split}.txt", root), list[str](), False
+    else:
+        there = [name for name in SPLITS if (root / "images" / name).is_dir()]
+        held_out = split != "test" and "val" not in there and ("train" in there or not there)
+        pairs, notes = _found_pairs(root, ("train" if there else "") if held_out else split)
+    file = root / "classes.toml"
+    below = root / "labels"
+    classes = read_classes(
+        file, lambda: pictures_below(below, LABEL_ENDINGS) if below.is_dir() else [pair.label for pair in pairs]
+    )
+    if held_out:
+        pairs, note = _share(root, split, pairs, classes)
+        notes.append(note)
+    hint = f"; map and ignore in {file} say what other values stand for" if classes.colours is None else ""
+    rules = classes.names, classes.palette, root, pairs, classes.values, classes.colours
+    return FileData(root.name, *rules, hint, notes)
 
 
-def read_classes(file: Path) -> Rules:
-    """`classes`, `palette`, `values` and `colours` of `FileData`, as a classes.toml says."""
-    try:
-        table = tomllib.loads(read_text(file, most="SEGMODEL_MAX_CONFIG_BYTES"))
-    except FileNotFoundError as error:
-        raise DataError(f"{file}: no such file (class names and colours)") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{file}: cannot be read: {one_line(error)}") from error
-    try:
-        return _classes(table)
-    except ValueError as error:
-        raise DataError(f"{file}: {error}") from error
-
-
-def _classes(table: dict[str, Any]) -> Rules:
-    _only_keys("", table, {"labels", "ignore", "classes"})
-    kind, entries, ignore = table.get("labels", "index"), table.get("classes"), table.get("ignore")
-    if kind not in ("index", "colour"):
-        raise ValueError(f"labels: expected 'index' or 'colour', got {kind!r}")
-    if not isinstance(entries, list) or not 1 <= len(entries) <= MAX_CLASSES:
-        raise ValueError(f"classes: expected 1 to {MAX_CLASSES} tables [[classes]], got {entries!r:.60}")
-    names = tuple(_name(f"classes[{number}]", entry) for number, entry in enumerate(entries))
-    if len(set(names)) < len(names):
-        raise ValueError("classes: expected names that differ, got one twice")
-    colours = [_colour(f"classes[{number}].colour", entry.get("colour")) for number, entry in enumerate(entries)]
-    palette = np.array(colours, np.uint8)
-    if kind == "index":
-        if ignore is not None and not (_is_byte(ignore) and ignore >= len(names)):
-            raise ValueError(f"ignore: expected a number from {len(names)} (no class has it) to 255, got {ignore!r}")
-        return names, palette, index_values(len(names), ignore=ignore), None
-    values = list(range(len(names)))
-    if ignore is not None:
-        colours.append(_colour("ignore", ignore))
-        values.append(IGNORE)
-    if len(set(map(tuple, colours))) < len(colours):
-        raise ValueError("colours: expected all different (the ignored one too), got a colour twice")
-    return names, palette, np.array(values, np.uint8), np.array(colours, np.uint8)
-
-
-def _only_keys(where: str, table: dict[str, Any], known: set[str]) -> None:
-    for key in sorted(table.keys() - known):
-        raise ValueError(f"{where}{key}: unknown key, expected {', '.join(sorted(known))}")
-
-
-def _name(where: str, entry: Any) -> str:
-    if not isinstance(entry, dict):
-        raise ValueError(f"{where}: expected a table with name and colour, got {entry!r:.60}")
-    _only_keys(f"{where}.", entry, {"name", "colour"})
-    name = entry.get("name")
-    if not isinstance(name, str) or not name:
-        raise ValueError(f"{where}.name: expected a text, got {name!r}")
-    return name
-
-
-def _is_byte(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= 255
-
-
-def _colour(where: str, value: Any) -> list[int]:
-    if not (isinstance(value, list) and len(value) == 3 and all(_is_byte(part) for part in value)):
-        raise ValueError(f"{where}: expected [red, green, blue] of 0..255, got {value!r:.60}")
-    return value
-
-
-def _found_pairs(root: Path, split: str) -> list[Pair]:
-    images = existing_folder(root / "images" / split, "folder: images")
-    labels = existing_folder(root / "labels" / split, "folder: labels")
+def _found_pairs(root: Path, part: str) -> tuple[list[Pair], list[str]]:
+    """The images of a folder with their labels, and what is to be said of them."""
+    images = existing_folder(root / "images" / part, "folder: images")
+    labels = existing_folder(root / "labels" / part, "folder: labels")
     files = pictures_below(images, IMAGE_ENDINGS)
     if not files:
         raise DataError(f"{images}: expected images ({', '.join(IMAGE_ENDINGS)}), got none")
+    found = _labels(labels)
     pairs: dict[str, Pair] = {}
     wrong: list[str] = []
     for image in files:
         name = image.relative_to(images).with_suffix("").as_posix()
         if name in pairs:
             wrong.append(f"{image}: expected one image of this name, got {pairs[name].image} too")
-        pairs[name] = Pair(image, labels / f"{name}.png", name, where=str(image))
+        first, *others = found.pop(name, []) or found.pop(name + MASK, []) or [labels / f"{name}.png"]
+        if others:
+            wrong.append(f"{image}: expected one label of its name, got {first} and {others[0]}")
+        pairs[name] = Pair(image, first, name, where=str(image))
     if wrong:
         raise DataError(*wrong)
-    return list(pairs.values())
+    left = sorted(file for files in found.values() for file in files)
+    notes = [f"{labels}: no image for {len(left)} labels, the first is {left[0].relative_to(labels)}"] if left else []
+    return list(pairs.values()), notes
+
+
+def _labels(folder: Path) -> dict[str, list[Path]]:
+    """The label files of each name; one that only pictures have, such as .jpg, where there is no other: it is named."""
+    found = defaultdict[str, list[Path]](list)
+    for file in pictures_below(folder, IMAGE_ENDINGS):
+        found[file.relative_to(folder).with_suffix("").as_posix()].append(file)
+    return {name: [f for f in files if f.suffix.lower() in LABEL_ENDINGS] or files for name, files in found.items()}
+
+
+def _share(root: Path, split: str, pairs: list[Pair], classes: ClassFile) -> tuple[list[Pair], str]:
+    """The pairs of train or val, and how they were chosen: by names, so that further images change little."""
+    if len(pairs) < 2:
+        raise DataError(f"{root / 'images'}: expected two images or more, of which one validates, got {len(pairs)}")
+    marks = {pair.name: hashlib.sha256(f"{classes.val_seed}/{pair.name}".encode()).digest() for pair in pairs}
+    count = min(len(pairs) - 1, max(1, round(classes.val_share * len(pairs))))
+    held_out = set(sorted(marks, key=marks.__getitem__)[:count])
+    note = (f"{root}: no images/val: {count} of {len(pairs)} images are held out for validation "
+            f"(val_share = {classes.val_share}, val_seed = {classes.val_seed} in classes.toml)")  # fmt: skip
+    return [pair for pair in pairs if (pair.name in held_out) == (split == "val")], note

@@ -11,9 +11,13 @@ from PIL import Image
 
 from segmodel.common.errors import DataError, limit, one_line
 from segmodel.common.labels import IGNORE
+from segmodel.data.intact import check_intact, has_16_bits
 
-_INVALID = 254
+INVALID = 254  # marks label values that are not allowed
 _ORIENTATION = 0x0112  # EXIF
+_TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+          5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+          8: Image.Transpose.ROTATE_90}  # fmt: skip
 _IMAGE_MODES = ("RGB", "L", "P", "1", "RGBA", "LA", "CMYK", "YCbCr")
 _LABEL_MODES = ("P", "L", "1", "I;16", "I")
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")  # not EPS: Pillow would start Ghostscript
@@ -48,7 +52,7 @@ def picture_pixels(image: Image.Image) -> np.ndarray:
 
 def index_values(count: int, *, ignore: int | None = IGNORE) -> np.ndarray:
     """Label value -> class, (256,) uint8: 0..count-1 are classes, `ignore` becomes 255, 254 marks all other values."""
-    values = np.full(256, _INVALID, np.uint8)
+    values = np.full(256, INVALID, np.uint8)
     values[:count] = np.arange(count)
     if ignore is not None:
         values[ignore] = IGNORE
@@ -56,55 +60,107 @@ def index_values(count: int, *, ignore: int | None = IGNORE) -> np.ndarray:
 
 
 def read_image(path: Path) -> tuple[np.ndarray, int]:
-    """The pixels of an image as stored, (H, W, 3) uint8 RGB, and its EXIF orientation (1: upright).
+    """The pixels of an image, (H, W, 3) uint8 RGB, upright, and the EXIF orientation that was applied for that.
 
-    The orientation is not applied: the labels of the published data sets are drawn on the stored pixels.
+    Every picture file is read so: as viewers and annotation tools show it. 1: it was stored upright, 2..8: it was
+    turned or mirrored.
     """
     return _decoded(path, _IMAGE_MODES, "an image of 8 bits a channel", convert=True)
 
 
-def read_label(path: Path, *, values: np.ndarray, colours: np.ndarray | None = None) -> np.ndarray:
+def label_of(image: np.ndarray, orientation: int, label: np.ndarray) -> tuple[np.ndarray, str]:
+    """The label map of an image that `read_image` has turned by this orientation, and what is turned (`Sample`).
+
+    Labels are drawn on the upright picture, as annotation tools show it. A label map of the size that the file has as
+    stored was made by a tool that ignores the orientation: it is turned, too.
+    """
+    if orientation > 4 and label.shape != image.shape[:2] and label.shape == image.shape[1::-1]:
+        return turned(label, orientation), "both"
+    return label, "image" if orientation > 1 else ""
+
+
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels or labels (H, W, ...) as stored, upright by their EXIF orientation."""
+    return np.array(Image.fromarray(pixels).transpose(_TURNS[orientation])) if orientation > 1 else pixels
+
+
+def read_label(path: Path, *, values: np.ndarray, colours: np.ndarray | None = None, hint: str = "") -> np.ndarray:
     """The classes (H, W) uint8 of a label file that holds numbers or, with `colours`, colours; see `FileData`."""
     if colours is not None:
         raw, _ = _decoded(path, ("RGB", "L"), "labels as colours (an RGB or grey picture)")
         return _from_colours(path, raw if raw.ndim == 3 else np.repeat(raw[..., None], 3, 2), values, colours)
     raw, _ = _decoded(path, _LABEL_MODES, "labels as numbers (a palette or grey picture)")
-    return class_values(path, raw, values)
+    return class_values(path, raw, values, hint=hint)
 
 
-def class_values(path: Path, raw: np.ndarray, values: np.ndarray) -> np.ndarray:
+def read_label_pixels(path: Path) -> np.ndarray:
+    """The numbers (H, W) or the colours (H, W, 3) uint8 of a label file, as they stand in it; transparent is black."""
+    modes = (*_LABEL_MODES, "RGB", "RGBA", "LA")
+    raw, _ = _decoded(path, modes, "labels as numbers or colours, saved without loss (import --nearest takes any)")
+    if raw.ndim < 3 or raw.shape[2] == 3:
+        return raw
+    opaque = np.where(raw[..., -1:] > 0, raw[..., :-1], 0)
+    return opaque if opaque.shape[2] == 3 else opaque[..., 0]
+
+
+def label_palette(path: Path) -> dict[int, tuple[int, int, int]]:
+    """The palette of a label file that `read_label_pixels` has read, number -> colour; empty if it is of greys."""
+    with Image.open(path, formats=_FORMATS) as image:
+        colours = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+    if (colours == colours[:, :1]).all():
+        return {}
+    return {number: (red, green, blue) for number, (red, green, blue) in enumerate(colours.tolist())}
+
+
+def class_values(path: Path, raw: np.ndarray, values: np.ndarray, *, hint: str = "") -> np.ndarray:
     """The classes (H, W) uint8 of label values (H, W), by the table `values`; `path` is for messages."""
     clipped = np.clip(raw, 0, 255).astype(np.uint8, copy=False)
     label = values[clipped]
-    wrong = (label == _INVALID) | (clipped != raw)
+    wrong = (label == INVALID) | (clipped != raw)
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
-        raise DataError(
-            f"{path}: label value {int(raw[row, column])} at row {row}, column {column}; allowed: {_allowed(values)}"
-        )
+        found = f"label value {int(raw[row, column])} at row {row}, column {column}"
+        raise DataError(f"{path}: {found}; allowed: {_allowed(values)}{hint}")
     return label
 
 
 def _decoded(path: Path, modes: tuple[str, ...], expected: str, convert: bool = False) -> tuple[np.ndarray, int]:
-    """The pixels of a file (the first picture of an animation), as RGB if `convert`, and its EXIF orientation."""
+    """The pixels of a file (the first picture of an animation) and its EXIF orientation.
+
+    convert: as RGB, upright; else as stored.
+    """
     most = limit("SEGMODEL_MAX_PIXELS")
     if most > (Image.MAX_IMAGE_PIXELS or most):  # Pillow's own limit yields to a higher one that the user asked for
         Image.MAX_IMAGE_PIXELS = most
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=_FORMATS) as image:
+        caught = warnings.catch_warnings(action="always", record=True)
+        with caught as warned, Image.open(path, formats=_FORMATS) as image:
             if image.width * image.height > most:
                 size = f"{image.width}x{image.height}"
                 raise ValueError(f"expected at most {most} pixels (SEGMODEL_MAX_PIXELS), got {size}")
-            mode = image.mode if convert else _changed(image) or image.mode
+            mode = f"{image.mode} of 16 bits" if has_16_bits(image) else image.mode
+            mode = mode if convert else _changed(image) or mode
             orientation = int(image.getexif().get(_ORIENTATION, 1))
-            pixels = np.array(image.convert("RGB") if convert else image) if mode in modes else None
+            pixels = None
+            if mode in modes:
+                pixels = _array(image, orientation, convert)
+                check_intact(path, image, [str(warning.message) for warning in warned])
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except Exception as error:  # every decoder has its own exceptions; the user needs one line
         raise DataError(f"{path}: cannot be read as an image: {one_line(error)}") from error
     if pixels is None:
         raise DataError(f"{path}: expected {expected}, got mode {mode}")
-    return pixels, orientation
+    return pixels, orientation if orientation in _TURNS else 1
+
+
+def _array(image: Image.Image, orientation: int, convert: bool) -> np.ndarray:
+    image.load()
+    if not convert:
+        return np.array(image)
+    if orientation in _TURNS and image.format != "TIFF":  # which Pillow itself has turned
+        image = image.transpose(_TURNS[orientation])
+    return np.array(image.convert("RGB"))
 
 
 def _changed(image: Image.Image) -> str:
@@ -146,7 +202,12 @@ def _packed(colours: np.ndarray) -> np.ndarray:
 
 
 def _allowed(values: np.ndarray) -> str:
-    classes, ignored = np.flatnonzero(values < _INVALID), np.flatnonzero(values == IGNORE)
+    classes, ignored = np.flatnonzero(values < INVALID), np.flatnonzero(values == IGNORE)
     if len(ignored) > 2:
-        return f"0..{max(classes[-1], ignored[-1])}"
-    return f"{classes[0]}..{classes[-1]}" + "".join(f" and {value} (ignored)" for value in ignored)
+        return _ranges(np.flatnonzero(values != INVALID))
+    return _ranges(classes) + "".join(f" and {value} (ignored)" for value in ignored)
+
+
+def _ranges(numbers: np.ndarray) -> str:
+    parts = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
+    return ", ".join(f"{part[0]}..{part[-1]}" if len(part) > 1 else f"{part[0]}" for part in parts)

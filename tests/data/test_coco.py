@@ -12,6 +12,7 @@ import pytest
 from data_tools import SIZE, fails, save_image
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from segmodel.data import DataError, open_data
 from segmodel.data.coco import decode_mask
@@ -289,7 +290,7 @@ def test_files_that_are_no_json(tmp_path, text):
 
 def test_wrong_layouts(coco, tmp_path, monkeypatch):
     fails(f"coco:{coco}", "split: expected train or val", split="test")
-    fails(f"coco:{coco},vok", "expected coco:PATH[,voc][,trainval], got")
+    fails(f"coco:{coco},vok", "expected coco:PATH[,voc][,trainval][,skip-bad], got")
     image = coco / "train2017" / "000000000031.jpg"
     save_image(image, size=(5, 5))
     fails(f"coco:{coco}", f"{image}: expected 8x6", "got 5x5", index=1)
@@ -306,3 +307,58 @@ def test_wrong_layouts(coco, tmp_path, monkeypatch):
     fails(f"coco:{coco}", "expected one of", "instances_val2017.json", "instances_val.json, got none", split="val")
     monkeypatch.setattr(sys.modules["segmodel.data.coco"], "find_spec", lambda name: None)
     fails(f"coco:{coco}", "drawn by pycocotools, which is missing: pip install segmodel[coco]")
+
+
+def test_a_byte_order_mark_moves_no_annotation(coco):
+    before = open_data(f"coco:{coco}", split="train")
+    labels = [before[index].label for index in range(3)]
+    for file in (coco / "annotations").iterdir():
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    data = open_data(f"coco:{coco}", split="train")
+    assert all(np.array_equal(data[index].label, labels[index]) for index in range(3))
+
+
+@pytest.mark.parametrize("name", ["background", "Background"])
+def test_a_category_called_background_is_the_background(tmp_path, name):
+    categories = [{"id": 3, "name": "cup"}, {"id": 5, "name": name}, {"id": 9, "name": "dog"}]
+    annotations = [annotation(30, 5, rle(box(0, 0, 6, 8))), annotation(30, 9, rle(box(1, 1, 2, 2)))]
+    write(tmp_path, "val", annotations, images=1, content={"categories": categories})
+    data = open_data(f"coco:{tmp_path}", split="val")
+    assert data.classes == ("background", "cup", "dog")
+    assert np.array_equal(data[0].label, 2 * box(1, 1, 2, 2))
+
+
+@pytest.mark.parametrize("crowd", ["0", "1", 2, None, [0]])
+def test_wrong_crowds(tmp_path, crowd):
+    write(tmp_path, "val", [annotation(30, 90, rle(box(0, 0, 2, 2)), crowd=crowd)], images=1)
+    fails(f"coco:{tmp_path}", f"annotation 1090: iscrowd: expected 0 or 1, got {crowd!r}", split="val", index=0)
+
+
+@pytest.mark.parametrize("mask", [None, [], {}, [[]], [[0, 0, 2, 2]], "x", {"size": [6, 8]}])
+def test_annotations_without_a_mask(tmp_path, mask):
+    annotations = [annotation(30, 90, mask), annotation(30, 2, rle(box(0, 0, 2, 2)))]
+    write(tmp_path, "val", annotations, images=1)
+    hint = "(coco:PATH,skip-bad leaves out annotations without a mask)"
+    fails(f"coco:{tmp_path}", "annotation 1090: expected polygons", "or run lengths, got", hint, split="val", index=0)
+    data = open_data(f"coco:{tmp_path},skip-bad", split="val")
+    file = tmp_path / "annotations" / "instances_val2017.json"
+    assert list(data.notes) == [f"{file}: 1 annotations without a mask are left out (skip-bad)"]
+    assert np.array_equal(data[0].label, 1 * box(0, 0, 2, 2))
+
+
+@pytest.mark.parametrize("upright", [True, False])
+def test_annotations_of_a_turned_picture(tmp_path, upright):
+    """Its size in the file says whether they are drawn on the picture as stored or as it is seen."""
+    write(tmp_path, "val", [], images=1)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = save_image(tmp_path / "val2017" / "000000000030.jpg", exif=exif)
+    mask = box(0, 0, 2, 3)
+    entry = {"file_name": "000000000030.jpg", "height": HEIGHT, "width": WIDTH, "id": 30}
+    if upright:
+        mask, entry = np.rot90(mask, -1), entry | {"height": WIDTH, "width": HEIGHT}
+    write(tmp_path, "val", [annotation(30, 2, rle(mask))], images=0, content={"images": [entry]})
+    sample = open_data(f"coco:{tmp_path}", split="val")[0]
+    assert np.array_equal(sample.image, np.rot90(stored, -1))
+    assert np.array_equal(sample.label, 1 * np.rot90(box(0, 0, 2, 3), -1))
+    assert sample.turned == ("image" if upright else "both")

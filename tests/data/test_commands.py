@@ -1,6 +1,7 @@
 """python -m segmodel.data check and show, as a user types them."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,7 @@ def test_check_counts_what_is_there(folder, capsys, workers):
     assert "note: nothing but ignored pixels in 1 samples, the first is number 0" in out
     assert "mine, val: 1 samples" in out
     assert "width x height: 40x30 (1)" in out
+    assert "note: one class alone in the label maps of 1 samples, the first is number 0" in out
     assert "note: no pixel of crack\n" in out
     assert out.endswith("\nnothing is wrong\n")
 
@@ -52,10 +54,69 @@ def test_a_mask_of_0_and_the_ignored_value_is_noticed(folder, capsys):
     save_label(folder / "labels" / "val" / "v.png", [0, 9])
     save_image(folder / "images" / "val" / "v.png", seed=1)
     (folder / "images" / "val" / "._v.png").write_bytes(b"what macOS leaves beside a file")
-    assert command("check", f"folder:{folder}", "--workers", 0) == 0
+    assert command("check", f"folder:{folder}", "--workers", 0) == 2
     out = capsys.readouterr().out
     assert "mine, val: 1 samples" in out
-    assert "note: no pixel of crack; a mask of 0 and 255? Its classes must be 0 and 1\n" in out
+    wrong = "mine, val: no pixel of crack in 1 label maps; are these masks of 0 and 255, whose 255 is taken as ignored?"
+    assert f"wrong: {wrong} In a folder's classes.toml map = {{ 255 = 1 }} makes it class 1 (--allow-absent" in out
+    assert out.endswith("\n2 problems\n")
+    assert command("check", f"folder:{folder}", "--workers", 0, "--allow-absent") == 0
+    out = capsys.readouterr().out
+    assert f"note: {wrong.removeprefix('mine, val: ')}" in out
+    assert out.endswith("\nnothing is wrong\n")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([0, 9], "mine, train: no pixel of crack in 4 label maps; are these masks of 0 and 255"),
+        ([0], "mine, train: no pixel of crack in 4 label maps (--allow-absent if that is meant)"),
+        ([9], "mine, train: no pixel of sky, crack in 4 label maps (--allow-absent"),
+    ],
+)
+def test_check_finds_what_would_train_in_vain(folder, capsys, values, message):
+    for number in range(4):
+        save_label(folder / "labels" / "train" / f"{number}.png", values)
+    arguments = ("check", f"folder:{folder}", "--workers", 0, "--split", "train")
+    assert command(*arguments) == 2
+    out = capsys.readouterr().out
+    assert f"wrong: {message}" in out
+    assert "wrong: mine, train: each of 4 label maps is all of one class" in out
+    assert out.endswith("\n2 problems\n")
+    assert "nothing is wrong" not in out
+    assert command(*arguments, "--allow-absent") == 0
+
+
+def test_check_of_a_mix_counts_the_classes_of_its_parts_together(folder, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    for number in range(4):
+        save_label(other / "labels" / "train" / f"{number}.png", [0])
+    assert command("check", f"folder:{other}+folder:{folder}", "--workers", 0) == 0
+    assert command("check", f"folder:{other}", "--workers", 0) == 2
+
+
+def test_check_counts_and_names_what_is_turned(folder, capsys):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for number in (1, 2):
+        save_image(folder / "images" / "train" / f"{number}.png", seed=number, exif=exif)
+    label = folder / "labels" / "train" / "2.png"
+    Image.fromarray(np.rot90(np.asarray(Image.open(label)))).save(label)
+    assert command("check", f"folder:{folder}", "--workers", 0) == 0
+    out = capsys.readouterr().out
+    words = "with labels taken as drawn on the upright picture: 1 samples, the first is number 2"
+    assert f"note: turned upright, as the EXIF orientation says, {words}" in out
+    assert "with their labels, which have the size of the picture as stored: 1 samples, the first is number 1" in out
+
+
+def test_check_says_what_is_held_out(folder, capsys):
+    shutil.rmtree(folder / "images" / "val")
+    assert command("check", f"folder:{folder}", "--workers", 0) == 0
+    out = capsys.readouterr().out
+    line = f"note: {folder}: no images/val: 1 of 4 images are held out for validation (val_share = 0.2, val_seed = 0"
+    assert out.count(line) == 2
+    assert "mine, train: 3 samples" in out
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -109,9 +170,10 @@ def test_show_draws_samples_variants_and_a_legend(folder, tmp_path, capsys):
     assert command(*arguments) == 0
     assert "3 of 4 samples, each with 2 variants" in capsys.readouterr().out
     first = np.asarray(Image.open(output))
-    assert first.shape == (4 + 3 * (10 + 4) + 18 * 3 + 4, 4 + 160 + 4, 3)  # the legend is the widest
+    # the legend is the widest; a line of headings on top
+    assert first.shape == (4 + 18 + 4 + 3 * (10 + 4) + 18 * 3 + 4, 4 + 160 + 4, 3)
     image = np.asarray(Image.open(folder / "images" / "train" / "0.png"))
-    assert np.array_equal(first[4 : 4 + SIZE[0], 4 : 4 + SIZE[1]], image)
+    assert np.array_equal(first[26 : 26 + SIZE[0], 4 : 4 + SIZE[1]], image)
     assert command(*arguments) == 2
     assert f"{output}: exists already (--overwrite replaces it)" in capsys.readouterr().err
     assert command(*arguments, "--overwrite") == 0
@@ -163,6 +225,8 @@ def test_help_lists_every_kind(capsys):
     out = " ".join(capsys.readouterr().out.split())
     assert "scenes[:train=N,val=N,shores=1], voc:PATH[,sbd=PATH], sbd:PATH, cityscapes:PATH[,coarse]," in out
     assert all(f" {name}:PATH" in out for name in KINDS if name != "scenes")
+    assert "ROOT/classes.toml" in out
+    assert 'classes = ["background", "crack"]' in out
 
 
 def test_check_of_data_that_cannot_be_opened(capsys):

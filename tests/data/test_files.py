@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data_tools import SIZE, fails, save_image, save_label
-from PIL import Image
+from PIL import Image, ImageOps
 
 from segmodel.common.labels import voc_palette
 from segmodel.data import DataError, SegmentationData, open_data
-from segmodel.data.images import index_values, read_label
+from segmodel.data.images import index_values, read_image, read_label
 
 
 @pytest.fixture
@@ -181,15 +181,50 @@ def test_images_of_other_modes_become_rgb(camvid, mode):
     assert np.array_equal(sample.image, np.asarray(converted.convert("RGB")))
 
 
-def test_exif_orientation_is_not_applied_and_named_when_sizes_differ(voc):
-    path = voc / "JPEGImages" / "2007_000032.jpg"
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels as stored, as a viewer shows them: Exif 2.3, table of "Orientation"."""
+    return {
+        1: lambda x: x, 2: lambda x: x[:, ::-1], 3: lambda x: x[::-1, ::-1], 4: lambda x: x[::-1],
+        5: lambda x: x.swapaxes(0, 1), 6: lambda x: x[::-1].swapaxes(0, 1),
+        7: lambda x: x[::-1, ::-1].swapaxes(0, 1), 8: lambda x: x.swapaxes(0, 1)[::-1],
+    }[orientation](pixels)  # fmt: skip
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("ending", [".jpg", ".png", ".tif", ".webp"])
+def test_pictures_are_read_upright(tmp_path, ending, orientation):
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees to view
-    pixels = save_image(path, exif=exif)
-    assert pixels.shape == (*SIZE, 3)
-    assert np.array_equal(open_data(f"voc:{voc}", split="train")[0].image, pixels)
-    save_image(path, size=SIZE[::-1], exif=exif)
-    fails(f"voc:{voc}", "expected the size", "6x8, got 8x6", "EXIF orientation 6 of the image is not applied", index=0)
+    exif[0x0112] = orientation
+    stored = save_image(tmp_path / f"stored{ending}")
+    save_image(tmp_path / f"a{ending}", exif=exif)
+    pixels, applied = read_image(tmp_path / f"a{ending}")
+    assert np.array_equal(pixels, turned(stored, orientation))
+    assert applied == orientation
+    assert pixels.flags.writeable
+    assert np.array_equal(pixels, np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / f"a{ending}"))))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_labels_are_of_the_upright_picture_or_of_its_size_as_stored(voc, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = save_image(voc / "JPEGImages" / "2007_000032.jpg", exif=exif)
+    label = np.resize(np.array([0, 1, 20, 255, 3], np.uint8), SIZE)
+    path = voc / "SegmentationClass" / "2007_000032.png"
+    upright = turned(label, orientation)
+    for written, turns in ((upright, "image"), (label, "both" if orientation > 4 else None)):
+        Image.fromarray(written).save(path)
+        sample = open_data(f"voc:{voc}", split="train")[0]
+        assert np.array_equal(sample.image, turned(stored, orientation))
+        if turns is None:  # of the same size: it is taken as drawn on the upright picture
+            assert np.array_equal(sample.label, written)
+        else:
+            assert np.array_equal(sample.label, upright)
+            assert sample.turned == (turns if orientation > 1 else "")
+    Image.fromarray(np.zeros((3, 3), np.uint8)).save(path)
+    shown = "8x6" if orientation < 5 else "6x8"
+    hint = f"got 3x3 (EXIF orientation {orientation} of the image is applied)" if orientation > 1 else "got 3x3"
+    fails(f"voc:{voc}", "expected the size", shown, hint, index=0)
 
 
 # What can be wrong --------------------------------------------------------------------------------------------------
@@ -385,14 +420,30 @@ def test_pictures_that_are_too_large_or_need_a_program_to_be_read(voc, monkeypat
         ("ignore", "ignor", ["ignor: unknown key, expected classes, ignore, labels"]),
         ('name = "sky"', 'nam = "sky"', ["classes[0].nam: unknown key, expected colour, name"]),
         ('name = "rest"', "", ["classes[1].name: expected a text, got None"]),
+        ("ignore = 9", "ignore = 9\nval_share = 1", ["val_share: expected more than 0 and less than 1, got 1"]),
+        ("ignore = 9", "ignore = 9\nval_seed = 1.5", ["val_seed: expected a whole number, got 1.5"]),
+        ("ignore = 9", "map = 7", ["map: expected a table such as { 10 = 1"]),
+        ("ignore = 9", "map = { 256 = 1 }", ["map: expected label values of 0..255 on the left, got '256'"]),
+        ("ignore = 9", "map = { sky = 1 }", ["map: expected label values of 0..255 on the left, got 'sky'"]),
+        ("ignore = 9", "map = { 7 = 2 }", ["map.7: expected a class (0..1, or its name) or 'ignore', got 2"]),
+        ("ignore = 9", "map = { 7 = 'x' }", ["map.7: expected a class (0..1, or its name) or 'ignore', got 'x'"]),
+        ("ignore = 9", "map = { 7 = true }", ["map.7: expected a class"]),
+        ("ignore = 9", "map = { 0 = 1 }", ["map: expected a label value for each class, got none for sky"]),
+        ("ignore = 9", "map = { 9 = 1 }\nignore = 9", ["ignore: expected a number", "that no class has", "got 9"]),
+        ("ignore = 9", "ignore = [9, 1]", ["ignore: expected a number of 0..255 that no class has", "got 1"]),
+        ("ignore = 9", "labels = 'colour'\nmap = { 7 = 1 }", ["map: expected only where labels are numbers"]),
         ('name = "rest"', "name = 3", ["classes[1].name: expected a text, got 3"]),
         ('name = "rest"', 'name = "sky"', ["classes: expected names that differ"]),
-        ("colour = [1, 2, 3]", "", ["classes[1].colour: expected [red, green, blue] of 0..255, got None"]),
+        (
+            'ignore = 9\n[[classes]]\nname = "sky"\ncolour = [10, 20, 30]',
+            'labels = "colour"\n[[classes]]\nname = "sky"',
+            ["classes[0].colour: expected [red, green, blue] of 0..255, got None"],
+        ),
         ("[1, 2, 3]", "[1, 2]", ["classes[1].colour"]),
         ("[1, 2, 3]", "[1, 2, 256]", ["classes[1].colour", "256"]),
         ("[1, 2, 3]", "[1, 2, 3.0]", ["classes[1].colour"]),
         ("[1, 2, 3]", "[1, 2, true]", ["classes[1].colour"]),
-        ("ignore = 9", "ignore = 1", ["ignore: expected a number from 2", "got 1"]),
+        ("ignore = 9", "ignore = 1", ["ignore: expected a number of 0..255 that no class has", "got 1"]),
         ("ignore = 9", "ignore = 256", ["ignore: expected", "256"]),
         ("ignore = 9", "ignore = [0, 0, 0]", ["ignore: expected a number"]),
         ("ignore = 9", "labels = 'rgb'", ["labels: expected 'index' or 'colour', got 'rgb'"]),
@@ -416,8 +467,8 @@ def test_wrong_folders(folder):
     (folder / "images" / "val").mkdir()
     fails(f"folder:{folder}", "expected images (.jpg,", "got none", split="val")
     (folder / "classes.toml").write_text("classes = []")
-    fails(f"folder:{folder}", "classes: expected 1 to 254 tables [[classes]], got []")
-    (folder / "classes.toml").write_text("classes = ['sky']")
-    fails(f"folder:{folder}", "classes[0]: expected a table")
+    fails(f"folder:{folder}", "classes: expected 1 to 254 names or tables [[classes]], got []")
+    (folder / "classes.toml").write_text("classes = [3]")
+    fails(f"folder:{folder}", "classes[0]: expected a name, or a table with name and colour, got 3")
     (folder / "classes.toml").unlink()
     fails(f"folder:{folder}", "classes.toml: no such file")

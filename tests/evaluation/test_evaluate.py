@@ -12,7 +12,7 @@ from segmodel import evaluate as command
 from segmodel import tune
 from segmodel.common import cli
 from segmodel.common.errors import UserError
-from segmodel.data import open_data
+from segmodel.data import SegmentationData, open_data
 from segmodel.evaluation import evaluate, per_image
 from segmodel.evaluation.boundary import boundary_counts, trimap_counts
 from segmodel.evaluation.metrics import class_counts, mean_iou
@@ -138,6 +138,14 @@ def test_the_figures_say_what_they_are_of(runs, tmp_path):
     result = content["results"]["guidance on"]
     of_classes = [result["iou"][name] for name in ("sky", "road") if result["iou"][name] is not None]
     assert result["miou_of_classes"] == pytest.approx(np.mean(of_classes))
+
+
+def test_only_the_data_set_that_ranks_by_a_score_has_it(runs, capsys, monkeypatch):
+    assert run(runs[0], "--images", 1) == 0
+    assert "ADE20K" not in capsys.readouterr().out
+    monkeypatch.setattr(SegmentationData, "mean_score", "ADE20K score")
+    assert run(runs[0], "--images", 1) == 0
+    assert "ADE20K score" in capsys.readouterr().out
 
 
 def test_figures_of_an_absent_class_are_null(runs, tmp_path, monkeypatch):

@@ -49,6 +49,23 @@ def test_all_kinds_of_results_agree(tmp_path, photos):
     assert len(list(out.iterdir())) == 9  # and no partial files
 
 
+def test_photographs_are_segmented_upright_by_predict_and_segment_alike(tmp_path, photos, capsys):
+    path, out = tiny_run(tmp_path / "run"), tmp_path / "out"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    shown = picture(30, 40, seed=5)
+    Image.fromarray(np.rot90(shown)).save(photos / "turned.png", exif=exif)
+    assert run(path, photos, "--output", out, "--write", "labels,overlay") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{path / 'last.safetensors'}: 4 pictures segmented, in {out}")
+    assert lines[1] == f"turned upright, as their EXIF orientation says: 1, the first is {photos / 'turned.png'}"
+    model = SegModel.load(path)
+    expected = model.segment(shown)
+    assert np.array_equal(model.segment(photos / "turned.png"), expected)
+    assert Image.open(out / "turned_overlay.png").size == (40, 30)
+    assert np.mean(np.asarray(Image.open(out / "turned.png")) != expected) < 0.01
+
+
 def test_windows_and_scales_keep_the_size(tmp_path, photos):
     path, out = tiny_run(tmp_path / "run"), tmp_path / "out"
     options = ("--window", "32,32", "--overlap", "0.5", "--scales", "0.7,1,1.3", "--mirror", "--fusion", "max_mean")
