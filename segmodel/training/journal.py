@@ -22,7 +22,6 @@ from segmodel.training.run_folder import Progress, RunFolder
 
 COLUMNS = "input, truth, guidance off, on, boundaries: black in both, blue in the truth alone, red predicted alone"
 """Columns of a sheet of pictures."""
-HEADINGS = ("input", "truth", "guidance off", "guidance on", "boundaries")
 LONGEST = 640
 """Pixels of the longer side of a picture in a sheet, at most: Pillow refuses to open 180 million pixels."""
 Curve = list[tuple[float, float]]
@@ -113,17 +112,14 @@ def score_curve(validations: Sequence[Mapping[str, Any]], name: str = "miou") ->
 def validation_sheet(
     model: Network, data: SegmentationData, *, palette: np.ndarray, count: int, dtype: torch.dtype | None
 ) -> np.ndarray:
-    """``COLUMNS`` of evenly spaced images, one a row, each no longer than ``LONGEST``; below them the classes seen."""
-    rows, seen = [], set[int]()
+    """``COLUMNS`` of evenly spaced images, one a row, each no longer than ``LONGEST``."""
+    rows = []
     for index in evenly_spaced(len(data), count):
         sample = data[index]
         with evaluating(model):
             maps = label_maps(model, sample.image, guidance={"off": False, "on": True}, dtype=dtype)
         labels = sample.label, maps["off"], maps["on"]
         truth, off, on = (pictures.reduced(label, LONGEST, labels=True) for label in labels)
-        seen.update(np.unique((truth, off, on)).tolist())
         row = pictures.row(pictures.reduced(sample.image, LONGEST), (truth, off, on), palette)
         rows.append([*row, pictures.boundaries(on, truth)])
-    width = sum(max(picture.shape[1] for picture in column) for column in zip(*rows, strict=True))
-    legend = pictures.legend(seen, data.classes, palette, width=width)
-    return pictures.sheet(rows, headings=HEADINGS, legend=legend)
+    return pictures.sheet(rows)
