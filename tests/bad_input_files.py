@@ -1,5 +1,6 @@
 """Broken images, labels, lists and class files, and those that only look so."""
 
+import json
 import shutil
 import struct
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from bad_input_tools import SIZE, Kind, Room, as_somebody_else, environment, jpe
 from PIL import Image
 
 from segmodel.data import open_data
+from segmodel.data.content import require_learnable
 
 
 def broken_tiff() -> bytes:
@@ -37,6 +39,39 @@ def without_access(room: Room, file: Path, attempt: Callable[[], Any]) -> Any:
         return attempt()
     with as_somebody_else():  # a function, not a command
         return attempt()
+
+
+def checked(room: Room, *arguments: str) -> tuple[int, str, str]:
+    """Of `data check`: its status, the first thing that is wrong (or noted), and the last line."""
+    outcome = room.command("data.__main__", "check", f"folder:{room.own}", "--workers", "0", *arguments)
+    first = next((line for line in outcome.output.splitlines() if line.lstrip().startswith(("wrong:", "note:"))), "")
+    return outcome.status, first.strip(), outcome.output.splitlines()[-1]
+
+
+def relabelled(room: Room, values: list[int]) -> Room:
+    """All label maps of train have these values."""
+    for name in ("a", "b"):
+        room.label(np.resize(np.array(values, np.uint8), SIZE), f"labels/train/{name}.png")
+    return room
+
+
+def learnable(room: Room) -> None:
+    require_learnable(open_data(f"folder:{room.own}", split="train"), name="own", workers=0)
+
+
+def instances(room: Room, *annotations: object, option: str = "") -> Any:
+    """The labels of one picture with these annotations, of which category 1 is a cup and 2 the background."""
+    entry = {"file_name": "a.png", "height": SIZE[0], "width": SIZE[1], "id": 1}
+    content = {"images": [entry], "annotations": list(annotations),
+               "categories": [{"id": 1, "name": "cup"}, {"id": 2, "name": "background"}]}  # fmt: skip
+    room.file("coco/annotations/instances_val.json", "\ufeff" + json.dumps(content))
+    room.picture("coco/val/a.png")
+    data = open_data(f"coco:{room.path / 'coco'}{option}", split="val")
+    return data.classes, sorted(set(data[0].label.ravel().tolist())), [note.partition(": ")[2] for note in data.notes]
+
+
+def annotated(mask: object, category: int = 1, **more: object) -> dict[str, object]:
+    return {"id": 7, "image_id": 1, "category_id": category, "iscrowd": 0, "segmentation": mask} | more
 
 
 def all_ignored(room: Room) -> object:
@@ -189,6 +224,62 @@ LABELS = [
         "labels/val/a.png: cannot be read as an image",
     ),
 ]
+WHOLE = {"size": list(SIZE), "counts": [0, SIZE[0] * SIZE[1]]}
+LEARNT = [
+    Kind("check of sound data", lambda r: checked(r), (0, "", "nothing is wrong")),
+    Kind(
+        "check: a class without a pixel in train",
+        lambda r: checked(relabelled(r, [0])),
+        (2, "note: one class alone in the label maps of 2 samples, the first is number 0", "2 problems"),
+    ),
+    Kind(
+        "check: masks of 0 and 255 taken as 255 = ignored",
+        lambda r: checked(relabelled(r, [0, 255]), "--problems", "1")[::2],
+        (2, "2 problems"),
+    ),
+    Kind(
+        "check: that is meant",
+        lambda r: checked(relabelled(r, [0, 255]), "--allow-absent")[::2],
+        (0, "nothing is wrong"),
+    ),
+    Kind(
+        "training: a class without a pixel",
+        lambda r: learnable(relabelled(r, [0])),
+        "own, train: no pixel of rest in 2 label maps (--allow-absent trains all the same) (and 1 more",
+    ),
+    Kind(
+        "training: masks of 0 and 255 taken as 255 = ignored",
+        lambda r: learnable(relabelled(r, [0, 255])),
+        "In a folder's classes.toml map = { 255 = 1 } makes it class 1 (--allow-absent",
+    ),
+    Kind(
+        "training: label maps of one class each",
+        lambda r: (
+            r.label(np.zeros(SIZE, np.uint8))
+            and r.label(np.ones(SIZE, np.uint8), "labels/train/b.png")
+            and learnable(r)
+        ),
+        "own, train: each of 2 label maps is all of one class (--allow-absent trains all the same)",
+    ),
+]
+INSTANCES = [
+    Kind(
+        "COCO: byte-order mark, a category called background",
+        lambda r: instances(r, annotated(WHOLE, 2), annotated(WHOLE)),
+        (("background", "cup"), [1], []),
+    ),
+    Kind("COCO: iscrowd as text", lambda r: instances(r, annotated(WHOLE, iscrowd="0")), "expected 0 or 1, got '0'"),
+    Kind(
+        "COCO: annotation without a mask",
+        lambda r: instances(r, annotated(None)),
+        "annotation 7: expected polygons [x, y, x, y, x, y, ...] or run lengths, got None (coco:PATH,skip-bad leaves",
+    ),
+    Kind(
+        "COCO: annotation without a mask, skipped",
+        lambda r: instances(r, annotated(None), annotated(WHOLE), option=",skip-bad"),
+        (("background", "cup"), [1], ["1 annotations without a mask are left out (skip-bad)"]),
+    ),
+]
 PAIR = "images/train/a.png labels/train/a.png"
 LISTS = [
     Kind("Windows line ends", lambda r: r.listed(f"{PAIR}\r\n{PAIR}\r\n"), "a a"),
@@ -204,6 +295,7 @@ LISTS = [
         "got 'images/train/a b.png",
     ),
     Kind("path out of the root", lambda r: r.listed(f"../own/{PAIR}"), "expected a path inside own, got '../own"),
+    Kind("path that is the root", lambda r: r.listed("/ /\n. ."), "train.txt, line 1: expected a path inside own"),
     Kind("hidden path out of the root", lambda r: r.listed(f"images/../../own/{PAIR}"), "expected a path inside"),
     Kind(
         "absolute path: below the root", lambda r: r.listed("/etc/passwd /etc/passwd"), "no such file: own/etc/passwd"
@@ -282,8 +374,25 @@ CLASS_FILES = [
         lambda r: too_long(r, "SEGMODEL_MAX_CONFIG_BYTES", lambda r: r.sample()),
         "10 bytes",
     ),
-    Kind("no class", lambda r: r.classes("classes = []"), "classes: expected 1 to 254 tables [[classes]], got []"),
+    Kind("no class", lambda r: r.classes("classes = []"), "expected 1 to 254 names or tables [[classes]], got []"),
     Kind(
-        "class without a colour", lambda r: r.classes('classes = [{name = "a"}]'), "classes[0].colour: expected [red,"
+        "class without a colour where labels are colours",
+        lambda r: r.classes('labels = "colour"\nclasses = [{name = "a"}]'),
+        "classes[0].colour: expected [red,",
+    ),
+    Kind(
+        "names of classes alone, behind a byte-order mark",
+        lambda r: r.classes('\ufeffignore = 255\nclasses = ["a", "b"]'),
+        "(21, 37, 3) [0, 1, 255]",
+    ),
+    Kind(
+        "value that is mapped to no class",
+        lambda r: r.classes('map = { 1 = 7 }\nclasses = ["a", "b"]'),
+        "map.1: expected a class (0..1, or its name) or 'ignore', got 7",
+    ),
+    Kind(
+        "no folder val and one image",
+        lambda r: shutil.rmtree(r.own / "images/val") or (r.own / "images/train/b.png").unlink() or r.sample(),
+        "own/images: expected two images or more, of which one validates, got 1",
     ),
 ]

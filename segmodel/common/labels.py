@@ -14,3 +14,8 @@ def voc_palette(count: int = 21) -> np.ndarray:
         for channel in range(3):
             palette[:, channel] |= (((numbers >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
     return palette
+
+
+def is_background(name: str) -> bool:
+    """Whether a class of this name is what lies behind the others."""
+    return name.lower() == "background"

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from segmodel.common.files import replacing
-from segmodel.common.labels import IGNORE
+from segmodel.common.labels import IGNORE, is_background
 
 LINE, ENTRY = 18, 160
 """Height of a line of text on a sheet, and width of an entry of a legend, in pixels."""
@@ -34,7 +34,7 @@ def overlay(
     Nothing is laid over the background: the first of the ``classes`` where it is called so.
     """
     mixed = (1 - opacity) * image + opacity * colourise(label, palette)
-    if classes and classes[0].lower() == "background":
+    if classes and is_background(classes[0]):
         mixed[label == 0] = image[label == 0]
     mixed[edges(label)] = 255
     return mixed.round().astype(np.uint8)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from segmodel.common import cli, options
 from segmodel.common.files import output_file
-from segmodel.common.labels import IGNORE
+from segmodel.common.labels import IGNORE, is_background
 from segmodel.common.options import Section, UserError, option
 from segmodel.common.pictures import legend, overlay, reduced, save_picture, sheet
 from segmodel.common.tables import Table
@@ -181,7 +181,8 @@ def show(arguments: Sequence[str]) -> int:
         laid = partial(overlay, palette=data.palette, classes=data.classes)
         drawn = [picture for sample in samples for picture in (sample.image, laid(sample.image, sample.label))]
         rows.append([reduced(picture, 4 * chosen.width, widest=chosen.width) for picture in drawn])
-    key = legend(seen, data.classes, data.palette, width=sum(picture.shape[1] for picture in rows[0]))
+    names = [f"{name} (clear)" if is_background(name) else name for name in data.classes]
+    key = legend(seen, names, data.palette, width=sum(picture.shape[1] for picture in rows[0]))
     try:
         save_picture(output, sheet(rows, headings=titles, legend=key))
     except OSError as error:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from segmodel.common.errors import DataError, one_line, printable, read_text
-from segmodel.common.labels import IGNORE, voc_palette
+from segmodel.common.labels import IGNORE, is_background, voc_palette
 from segmodel.data.base import MAX_CLASSES, evenly_spaced
 from segmodel.data.images import INVALID, index_values
 
@@ -107,7 +107,7 @@ def _colour(where: str, value: Any) -> list[int]:
 def _palette(names: Sequence[str], colours: Sequence[list[int] | None]) -> np.ndarray:
     """Colours (C, 3) uint8: those given, else black for the background, and VOC's that are free for the others."""
     free = (colour for colour in voc_palette(256).tolist()[1:] if colour not in colours)
-    background = [name.lower() == "background" for name in names]
+    background = [is_background(name) for name in names]
     chosen = [
         colour or ([0, 0, 0] if behind else next(free)) for colour, behind in zip(colours, background, strict=True)
     ]

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from segmodel.common.errors import DataError, one_line, read_text
-from segmodel.common.labels import IGNORE, voc_palette
+from segmodel.common.labels import IGNORE, is_background, voc_palette
 from segmodel.data.base import MAX_CLASSES, MixedData, Sample, SegmentationData
 from segmodel.data.images import label_of, read_image
 from segmodel.data.lists import existing_folder, inside, misplaced
@@ -309,7 +309,9 @@ def _next(text: str, place: int) -> int:
 def _classes(categories: list[dict[str, Any]], as_voc: bool) -> tuple[tuple[str, ...], dict[int, int]]:
     """Names of the classes, and category id -> class (0: none of them)."""
     names = {entry["id"]: entry["name"] for entry in sorted(categories, key=lambda entry: entry["id"])}
-    behind = [number for number, name in names.items() if name.lower() == "background"]
+    if strange := [name for name in names.values() if not isinstance(name, str)]:
+        raise DataError(f"categories: expected names as texts, got {strange[0]!r:.60}")
+    behind = [number for number, name in names.items() if is_background(name)]
     classes = ("background", *(name for number, name in names.items() if number not in behind))
     expected = len(categories) + 1 - len(behind)
     if len(set(classes)) < expected or len(behind) > 1 or not 1 < len(classes) <= MAX_CLASSES:

@@ -72,7 +72,7 @@ def read_lines(path: Path, *, fields: int, expected: str) -> list[tuple[str, lis
 def inside(root: Path, entry: str, where: str) -> Path:
     """The path that an entry of a list names, which must lie in the root (`misplaced` also follows links)."""
     parts = Path(entry).parts
-    if Path(entry).is_absolute() or ".." in parts:
+    if not parts or Path(entry).is_absolute() or ".." in parts:
         raise DataError(f"{where}: expected a path inside {root}, got {entry!r:.200}")
     return root.joinpath(*parts)
 

@@ -328,6 +328,11 @@ def test_a_category_called_background_is_the_background(tmp_path, name):
     assert np.array_equal(data[0].label, 2 * box(1, 1, 2, 2))
 
 
+def test_names_of_categories_are_texts(coco):
+    write(coco, "val", [], content={"categories": [{"id": 3, "name": 7}]})
+    fails(f"coco:{coco}", "categories: expected names as texts, got 7", split="val")
+
+
 @pytest.mark.parametrize("crowd", ["0", "1", 2, None, [0]])
 def test_wrong_crowds(tmp_path, crowd):
     write(tmp_path, "val", [annotation(30, 90, rle(box(0, 0, 2, 2)), crowd=crowd)], images=1)

@@ -142,10 +142,15 @@ def test_the_figures_say_what_they_are_of(runs, tmp_path):
 
 def test_only_the_data_set_that_ranks_by_a_score_has_it(runs, capsys, monkeypatch):
     assert run(runs[0], "--images", 1) == 0
-    assert "ADE20K" not in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "ADE20K" not in out
+    assert "held out" not in out
     monkeypatch.setattr(SegmentationData, "mean_score", "ADE20K score")
+    monkeypatch.setattr(SegmentationData, "notes", ("some are held out",))
     assert run(runs[0], "--images", 1) == 0
-    assert "ADE20K score" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "ADE20K score" in out
+    assert "\nsome are held out\n" in out
 
 
 def test_figures_of_an_absent_class_are_null(runs, tmp_path, monkeypatch):
