@@ -1,4 +1,4 @@
-"""Every block of README, RESULTS and CONTRIBUTING: Python runs as it stands, shell lines have only options that there are.
+"""Every block of README, RESULTS and CONTRIBUTING: Python runs, shell lines have only options that there are.
 
 The libraries of others are stood in for by modules whose outputs have the same form.
 """
