@@ -29,11 +29,11 @@ def guidance_crf(
 
     Differentiable once (a second derivative raises). A guide that requires a gradient gets it, through slower
     standard operators. The backward reads every q, ``iterations`` times the scores in float32.
-    NaN and infinities propagate. ``torch.func.grad`` and forward mode raise.
+    NaN and infinities propagate as in ``guided_filter``. ``torch.func.grad`` and forward mode raise.
 
     Args:
         scores: :math:`\phi^u`, ``N L H W``, float16, bfloat16 (computed in float32), float32 or float64.
-        guide: ``N 3 H W`` or ``N 1 H W`` with colours in 0..255, or a prepared guide (see ``guided_filter``).
+        guide: ``N C H W``, 1 to 16 channels in 0..255 (colour: 3), or a prepared guide (see ``guided_filter``).
         compatibility: :math:`\mu`, ``L L``, gradient supported; None is Potts (1 - identity) without the product.
         weight: :math:`\lambda`, a number or a tensor with one element, gradient supported.
         radius, eps, border, backend: those of ``guided_filter``.
@@ -45,7 +45,7 @@ def guidance_crf(
         ValueError: on a wrong rank, shape, dtype, device, radius, eps, border, iterations or backend.
     """
     _backend.check_map("scores", scores)
-    _check(scores, compatibility, weight, iterations)
+    iterations = _check(scores, compatibility, weight, iterations)
     backend = _backend.requested(backend)
     engine = _backend.choose(backend, scores)
     prepared = guide_for(scores, guide, radius, eps, border, backend)
@@ -67,7 +67,7 @@ def guidance_crf(
     return phi.to(scores.dtype)
 
 
-def _check(scores: Tensor, compatibility: Tensor | None, weight: float | Tensor, iterations: int) -> None:
+def _check(scores: Tensor, compatibility: Tensor | None, weight: float | Tensor, iterations: int) -> int:
     labels = scores.shape[1]
     if compatibility is not None:
         if not isinstance(compatibility, Tensor):
@@ -81,9 +81,9 @@ def _check(scores: Tensor, compatibility: Tensor | None, weight: float | Tensor,
         if weight.numel() != 1:
             raise ValueError(f"weight: expected a number or one element, got shape {tuple(weight.shape)}")
         _backend.check_no_tangent("weight", weight)
-    elif not isinstance(weight, Real):
+    elif isinstance(weight, bool) or not isinstance(weight, Real):
         raise ValueError(f"weight: expected a number or one element, got {weight!r}")
-    _backend.check_count("iterations", iterations)
+    return _backend.check_count("iterations", iterations)
 
 
 def _composite_crf(

@@ -13,7 +13,6 @@ W does not change when a constant is added to the guide, hence the image mean is
 digits. The inverse is applied as L D L^T: products with an explicit inverse cancel badly on grey colour guides.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,9 +20,11 @@ from torch import Tensor
 
 from . import backend as _backend
 from .box_filter import box_sum
-from .flat_planes import FlatPlanes, window_counts
-from .guide_planes import MOST_CHANNELS, GuidePlanes, channels_of, inverse_at, planes_of, split
+from .flat_planes import window_counts
+from .guide_moments import moments, tiled_moments
+from .guide_planes import MOST_CHANNELS, planes_of, split
 from .registration import register
+from .tiled_filter import tiled_filter
 
 GUIDES = (torch.uint8, *_backend.FLOATS)
 
@@ -53,19 +54,24 @@ def prepare_guide(
     Raises:
         ValueError: on a wrong rank, dtype, channel count, radius, eps, border or backend.
     """
+    radius, eps = check_guide(guide, radius, eps, border)
+    backend = _backend.requested(backend)
+    engine = _backend.choose(backend, guide)
+    if composite(guide, backend):
+        planes = moments(guide, radius, eps)
+    else:
+        planes = torch.ops.segmodel.guide_moments(guide, radius, eps, engine)
+    return PreparedGuide(planes, radius, eps, border)
+
+
+def check_guide(guide: Tensor, radius: int, eps: float, border: str) -> tuple[int, float]:
+    """The radius and eps, if all that describes a guide is right."""
     _backend.check_map("guide", guide, GUIDES)
     if guide.shape[1] > MOST_CHANNELS:
         raise ValueError(f"guide: expected 1 to {MOST_CHANNELS} channels, got {guide.shape[1]}")
     if guide.device.type == "mps":
         raise ValueError("guide: expected a CPU, CUDA or ROCm tensor, got mps, which has no float64 for its moments")
-    radius, eps, backend = _backend.check_window(radius, border), _backend.check_eps(eps), _backend.requested(backend)
-    engine = _backend.choose(backend, guide)
-    if composite(guide, backend):
-        # all at once: an exported program takes as long to load as it has operators
-        planes = moments(guide, radius, eps, lambda planes: box_sum(torch.stack(planes), radius).unbind())
-    else:
-        planes = torch.ops.segmodel.guide_moments(guide, radius, eps, engine)
-    return PreparedGuide(planes, radius, eps, border)
+    return _backend.check_window(radius, border), _backend.check_eps(eps)
 
 
 def composite(guide: Tensor, backend: str) -> bool:
@@ -75,29 +81,6 @@ def composite(guide: Tensor, backend: str) -> bool:
         advice = _backend.advice(backend)
         raise ValueError(f"backend: {backend!r} has no gradient for the guide; {advice}, or detach the guide")
     return gradient or torch.compiler.is_exporting()
-
-
-def moments(guide: Tensor, radius: int, eps: float, box: Callable[[list[Tensor]], Sequence[Tensor]]) -> Tensor:
-    """Window means and factorised covariances in float64: they are few, and every label depends on them."""
-    dtype, guide = _backend.statistics_dtype(guide.dtype), guide.double()
-    guide = guide - guide.mean(dim=(2, 3), keepdim=True)
-    inverse = 1 / window_counts(guide, radius, "clipped")
-    colours = list(guide.unbind(1))  # each [N, H, W]
-    pairs = [(i, j) for i in range(len(colours)) for j in range(i + 1)]
-    windows = [total * inverse for total in box([*colours, *(colours[i] * colours[j] for i, j in pairs)])]
-    means, products = windows[: len(colours)], dict(zip(pairs, windows[len(colours) :], strict=True))
-    lower: dict[tuple[int, int], Tensor] = {}
-    diagonal: list[Tensor] = []
-    for i, j in pairs:
-        entry = products[i, j] - means[i] * means[j]
-        for k in range(j):
-            entry = entry - lower[i, k] * diagonal[k] * lower[j, k]
-        if i == j:
-            # At least eps with eps added; rounding may have left a flat window a variance below zero.
-            diagonal.append((entry + eps).clamp(min=eps))
-        else:
-            lower[i, j] = entry / diagonal[j]
-    return GuidePlanes(colours, means, lower, [1 / d for d in diagonal]).joined(dtype)
 
 
 def composite_filter(p: Tensor, guide: PreparedGuide) -> Tensor:
@@ -121,50 +104,6 @@ def composite_filter(p: Tensor, guide: PreparedGuide) -> Tensor:
     return (result + box_sum(offset, guide.radius)) / counts
 
 
-def blocked_filter(p: Tensor, planes: Tensor, radius: int, border: str, adjoint: bool) -> Tensor:
-    """W p, or W^T p: the same sums, image after image and some labels at a time, so that they stay in the cache."""
-    layout, channels = FlatPlanes(p.shape[-2], p.shape[-1], radius), channels_of(planes.shape[1])
-    out = torch.empty_like(p, memory_format=torch.contiguous_format)
-    inverse, one = 1 / window_counts(planes, radius, border), planes.new_ones(())
-    before, after = (inverse, one) if adjoint else (one, inverse)
-    block = layout.block(p.shape[1], p.device)
-    buffers = [layout.padded(block, planes) for _ in range(2 + channels)]
-    for image in range(p.shape[0]):
-        factors = layout.spread(torch.cat([planes[image], inverse[None]]))
-        factors[inverse_at(channels) : -1] *= factors[-1]  # 1 / D and 1 / n are applied as one
-        for first in range(0, p.shape[1], block):
-            labels = slice(first, first + block)
-            source, target = p[image, labels], out[image, labels]
-            views = [buffer[: len(source)] for buffer in buffers]
-            torch.mul(source, before, out=layout.pixels(layout.core(views[0])))
-            torch.mul(layout.pixels(_gram(views, factors, layout)), after, out=target)
-    return out
-
-
-def _gram(buffers: list[Tensor], factors: Tensor, layout: FlatPlanes) -> Tensor:
-    """K p for the p in the first buffer; the others are for b and for each a. The zeros between rows stay zero."""
-    p, b, *a = (layout.core(buffer) for buffer in buffers)
-    colour, mean, lower, inverse = split(factors[:-1])
-    total = layout.box_sum(buffers[0])
-    forward: list[Tensor] = []
-    for i in range(len(a)):
-        torch.mul(p, colour[i], out=a[0])
-        value = layout.box_sum(buffers[2]).addcmul_(total, mean[i], value=-1)
-        for j in range(i):
-            value.addcmul_(lower[i, j], forward[j], value=-1)
-        forward.append(value)
-    torch.mul(total, factors[-1], out=b)
-    for i in reversed(range(len(a))):
-        torch.mul(forward[i], inverse[i], out=a[i])
-        for j in range(i + 1, len(a)):
-            a[i].addcmul_(lower[j, i], a[j], value=-1)
-        b.addcmul_(a[i], mean[i], value=-1)
-    result = layout.box_sum(buffers[1])
-    for i in range(len(a)):
-        result.addcmul_(layout.box_sum(buffers[2 + i]), colour[i])
-    return result
-
-
 def guide_for(
     scores: Tensor, guide: Tensor | PreparedGuide, radius: int, eps: float, border: str, backend: str
 ) -> PreparedGuide:
@@ -177,14 +116,27 @@ def guide_for(
         wide = guide.double() if dtype == torch.float64 else guide
         prepared = prepare_guide(wide, radius=radius, eps=eps, border=border, backend=backend)
     planes = prepared.planes
-    expected, got = (scores.shape[0], *scores.shape[2:]), (planes.shape[0], *planes.shape[2:])
-    if expected != got:
-        raise ValueError(f"guide: expected batch, height and width {expected} of the scores, got {got}")
-    if planes.device != scores.device:
-        raise ValueError(f"guide: expected device {scores.device} of the scores, got {planes.device}")
+    _check_fit(scores, planes)
     if dtype == torch.float64 != planes.dtype:
         raise ValueError(f"guide: float64 scores need a guide prepared in float64, got {planes.dtype}")
     return PreparedGuide(planes.to(dtype), prepared.radius, prepared.eps, prepared.border)
+
+
+def _check_fit(scores: Tensor, guide: Tensor) -> None:
+    expected, got = (scores.shape[0], *scores.shape[2:]), (guide.shape[0], *guide.shape[2:])
+    if expected != got:
+        raise ValueError(f"guide: expected batch, height and width {expected} of the scores, got {got}")
+    if guide.device != scores.device:
+        raise ValueError(f"guide: expected device {scores.device} of the scores, got {guide.device}")
+
+
+def _in_bands(scores: Tensor, guide: Tensor) -> bool:
+    """Whether the planes of this guide are so many that numba computes them band by band; without a gradient."""
+    if torch.compiler.is_compiling() or (torch.is_grad_enabled() and (scores.requires_grad or guide.requires_grad)):
+        return False
+    from .numba_guided_filter import LARGE
+
+    return guide.dim() == 4 and planes_of(guide.shape[1]) * guide.shape[2] * guide.shape[3] > LARGE
 
 
 def guided_filter(
@@ -200,7 +152,8 @@ def guided_filter(
 
     Twice differentiable in the scores. A guide that requires a gradient gets it, through slower standard operators; in
     float32 it errs by some thousandths where a window holds two flat colours.
-    NaN and infinities propagate, at least to every window that holds one. ``torch.func.grad`` and forward mode raise.
+    NaN and infinities propagate to every pixel whose windows hold one, and to no other label. How far beyond differs:
+    with numba to all pixels below and to the right. ``torch.func.grad`` and forward mode raise.
 
     Args:
         scores: ``N C H W``, any strides, float16, bfloat16 (statistics in float32), float32 or float64.
@@ -219,6 +172,12 @@ def guided_filter(
     _backend.check_map("scores", scores)
     backend = _backend.requested(backend)
     engine = _backend.choose(backend, scores)
+    if engine == "numba" and isinstance(guide, Tensor) and _in_bands(scores, guide):
+        from .numba_guided_filter import filter_in_bands
+
+        radius, eps = check_guide(guide, radius, eps, border)
+        _check_fit(scores, guide)
+        return filter_in_bands(scores, guide, radius, eps, border)
     prepared = guide_for(scores, guide, radius, eps, border, backend)
     planes = prepared.planes
     if composite(planes, backend):
@@ -237,8 +196,7 @@ def guide_moments(guide: Tensor, radius: int, eps: float, backend: str) -> Tenso
         from .numba_guided_filter import moments as numba_moments
 
         return numba_moments(guide, radius, eps)
-    layout = FlatPlanes(guide.shape[2], guide.shape[3], radius)
-    return moments(guide, radius, eps, lambda planes: [layout.clipped_sum(plane) for plane in planes])
+    return tiled_moments(guide, radius, eps)
 
 
 def filter_planes(p: Tensor, planes: Tensor, radius: int, border: str, adjoint: bool, backend: str) -> Tensor:
@@ -251,7 +209,7 @@ def filter_planes(p: Tensor, planes: Tensor, radius: int, border: str, adjoint: 
         from .numba_guided_filter import filter_planes as numba_filter
 
         return numba_filter(p, planes, radius, border, adjoint)
-    return blocked_filter(p, planes, radius, border, adjoint)
+    return tiled_filter(p, planes, radius, border, adjoint)
 
 
 def _fake_moments(guide: Tensor, radius: int, eps: float, backend: str) -> Tensor:

@@ -18,6 +18,7 @@ All arrays are C-contiguous, and rows are taken as ``array[plane, row]``: of oth
 their elements are neighbours, and loops that are not vectorised take twice as long.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -29,15 +30,24 @@ from . import guide_planes
 OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
 
 
-def compiled(function: Callable) -> Any:
+def compiled(function: Callable) -> Callable:
     """Compile a function on its first call, and keep the result beside this file or in the user's cache folder.
 
     Where neither can be written every process compiles anew.
     """
     try:
-        return njit(cache=True, **OPTIONS)(function)
+        kernel = njit(cache=True, **OPTIONS)(function)
     except RuntimeError:  # numba finds no folder for its cache
-        return njit(**OPTIONS)(function)
+        kernel = njit(**OPTIONS)(function)
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> None:
+        try:
+            kernel(*arguments)
+        except OSError:  # the folder cannot be written any more; what was compiled for this call stays
+            kernel(*arguments)
+
+    return call
 
 
 inner = njit(**OPTIONS)  # what a compiled function calls becomes part of it
