@@ -13,7 +13,6 @@ W does not change when a constant is added to the guide, hence the image mean is
 digits. The inverse is applied as L D L^T: products with an explicit inverse cancel badly on grey colour guides.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,8 +20,11 @@ from torch import Tensor
 
 from . import backend as _backend
 from .box_filter import box_sum
-from .flat_planes import FlatPlanes, window_counts
-from .guide_planes import GuidePlanes, channels_of, inverse_at, planes_of, split
+from .flat_planes import window_counts
+from .guide_moments import moments, tiled_moments
+from .guide_planes import MOST_CHANNELS, planes_of, split
+from .registration import register
+from .tiled_filter import tiled_filter
 
 GUIDES = (torch.uint8, *_backend.FLOATS)
 
@@ -43,7 +45,7 @@ def prepare_guide(
     """Compute the window moments of a guide (Eq. 12).
 
     Args:
-        guide: ``N 3 H W`` or ``N 1 H W``, colours in 0..255, uint8 or floating point.
+        guide: ``N C H W`` with 1 (grey), 3 (colour) or up to 16 channels in 0..255, uint8 or floating point.
         radius: window radius r (authors' code: 3, at quarter resolution).
         eps: added to the variances; 1 belongs to colours in 0..255 (Sec. 5). In float32 flat guides lose digits where
             it is far smaller: at 1e-6 the fourth.
@@ -52,49 +54,33 @@ def prepare_guide(
     Raises:
         ValueError: on a wrong rank, dtype, channel count, radius, eps, border or backend.
     """
-    _backend.check_map("guide", guide, GUIDES)
-    _backend.check_window(radius, border)
-    if guide.shape[1] not in (1, 3):
-        raise ValueError(f"guide: expected 3 (colour) or 1 (grey) channels, got {guide.shape[1]}")
-    eps, backend = _backend.check_eps(eps), _backend.requested(backend)
-    triton = _backend.use_triton(backend, guide)
-    if composite(guide, backend, triton):
-        # all at once: an exported program takes as long to load as it has operators
-        planes = moments(guide, radius, eps, lambda planes: box_sum(torch.stack(planes), radius).unbind())
+    radius, eps = check_guide(guide, radius, eps, border)
+    backend = _backend.requested(backend)
+    engine = _backend.choose(backend, guide)
+    if composite(guide, backend):
+        planes = moments(guide, radius, eps)
     else:
-        planes = torch.ops.segmodel.guide_moments(guide, radius, eps, triton)
+        planes = torch.ops.segmodel.guide_moments(guide, radius, eps, engine)
     return PreparedGuide(planes, radius, eps, border)
 
 
-def composite(guide: Tensor, backend: str, triton: bool) -> bool:
+def check_guide(guide: Tensor, radius: int, eps: float, border: str) -> tuple[int, float]:
+    """The radius and eps, if all that describes a guide is right."""
+    _backend.check_map("guide", guide, GUIDES)
+    if guide.shape[1] > MOST_CHANNELS:
+        raise ValueError(f"guide: expected 1 to {MOST_CHANNELS} channels, got {guide.shape[1]}")
+    if guide.device.type == "mps":
+        raise ValueError("guide: expected a CPU, CUDA or ROCm tensor, got mps, which has no float64 for its moments")
+    return _backend.check_window(radius, border), _backend.check_eps(eps)
+
+
+def composite(guide: Tensor, backend: str) -> bool:
     """Whether standard operators are wanted: while exporting, and for a guide that requires a gradient."""
     gradient = guide.requires_grad and torch.is_grad_enabled()
-    if gradient and triton and backend == "triton":
-        raise ValueError(f"backend: 'triton' has no gradient for the guide; {_backend.advice()}, or detach the guide")
+    if gradient and backend in ("triton", "numba"):
+        advice = _backend.advice(backend)
+        raise ValueError(f"backend: {backend!r} has no gradient for the guide; {advice}, or detach the guide")
     return gradient or torch.compiler.is_exporting()
-
-
-def moments(guide: Tensor, radius: int, eps: float, box: Callable[[list[Tensor]], Sequence[Tensor]]) -> Tensor:
-    """Window means and factorised covariances in float64: they are few, and every label depends on them."""
-    dtype, guide = _backend.statistics_dtype(guide.dtype), guide.double()
-    guide = guide - guide.mean(dim=(2, 3), keepdim=True)
-    inverse = 1 / window_counts(guide, radius, "clipped")
-    colours = list(guide.unbind(1))  # each [N, H, W]
-    pairs = [(i, j) for i in range(len(colours)) for j in range(i + 1)]
-    windows = [total * inverse for total in box([*colours, *(colours[i] * colours[j] for i, j in pairs)])]
-    means, products = windows[: len(colours)], dict(zip(pairs, windows[len(colours) :], strict=True))
-    lower: dict[tuple[int, int], Tensor] = {}
-    diagonal: list[Tensor] = []
-    for i, j in pairs:
-        entry = products[i, j] - means[i] * means[j]
-        for k in range(j):
-            entry = entry - lower[i, k] * diagonal[k] * lower[j, k]
-        if i == j:
-            # At least eps with eps added; rounding may have left a flat window a variance below zero.
-            diagonal.append((entry + eps).clamp(min=eps))
-        else:
-            lower[i, j] = entry / diagonal[j]
-    return GuidePlanes(colours, means, lower, [1 / d for d in diagonal]).joined(dtype)
 
 
 def composite_filter(p: Tensor, guide: PreparedGuide) -> Tensor:
@@ -118,50 +104,6 @@ def composite_filter(p: Tensor, guide: PreparedGuide) -> Tensor:
     return (result + box_sum(offset, guide.radius)) / counts
 
 
-def blocked_filter(p: Tensor, planes: Tensor, radius: int, border: str, adjoint: bool) -> Tensor:
-    """W p, or W^T p: the same sums, image after image and some labels at a time, so that they stay in the cache."""
-    layout, channels = FlatPlanes(p.shape[-2], p.shape[-1], radius), channels_of(planes.shape[1])
-    out = torch.empty_like(p, memory_format=torch.contiguous_format)
-    inverse, one = 1 / window_counts(planes, radius, border), planes.new_ones(())
-    before, after = (inverse, one) if adjoint else (one, inverse)
-    block = layout.block(p.shape[1], p.device)
-    buffers = [layout.padded(block, planes) for _ in range(2 + channels)]
-    for image in range(p.shape[0]):
-        factors = layout.spread(torch.cat([planes[image], inverse[None]]))
-        factors[inverse_at(channels) : -1] *= factors[-1]  # 1 / D and 1 / n are applied as one
-        for first in range(0, p.shape[1], block):
-            labels = slice(first, first + block)
-            source, target = p[image, labels], out[image, labels]
-            views = [buffer[: len(source)] for buffer in buffers]
-            torch.mul(source, before, out=layout.pixels(layout.core(views[0])))
-            torch.mul(layout.pixels(_gram(views, factors, layout)), after, out=target)
-    return out
-
-
-def _gram(buffers: list[Tensor], factors: Tensor, layout: FlatPlanes) -> Tensor:
-    """K p for the p in the first buffer; the others are for b and for each a. The zeros between rows stay zero."""
-    p, b, *a = (layout.core(buffer) for buffer in buffers)
-    colour, mean, lower, inverse = split(factors[:-1])
-    total = layout.box_sum(buffers[0])
-    forward: list[Tensor] = []
-    for i in range(len(a)):
-        torch.mul(p, colour[i], out=a[0])
-        value = layout.box_sum(buffers[2]).addcmul_(total, mean[i], value=-1)
-        for j in range(i):
-            value.addcmul_(lower[i, j], forward[j], value=-1)
-        forward.append(value)
-    torch.mul(total, factors[-1], out=b)
-    for i in reversed(range(len(a))):
-        torch.mul(forward[i], inverse[i], out=a[i])
-        for j in range(i + 1, len(a)):
-            a[i].addcmul_(lower[j, i], a[j], value=-1)
-        b.addcmul_(a[i], mean[i], value=-1)
-    result = layout.box_sum(buffers[1])
-    for i in range(len(a)):
-        result.addcmul_(layout.box_sum(buffers[2 + i]), colour[i])
-    return result
-
-
 def guide_for(
     scores: Tensor, guide: Tensor | PreparedGuide, radius: int, eps: float, border: str, backend: str
 ) -> PreparedGuide:
@@ -174,14 +116,27 @@ def guide_for(
         wide = guide.double() if dtype == torch.float64 else guide
         prepared = prepare_guide(wide, radius=radius, eps=eps, border=border, backend=backend)
     planes = prepared.planes
-    expected, got = (scores.shape[0], *scores.shape[2:]), (planes.shape[0], *planes.shape[2:])
-    if expected != got:
-        raise ValueError(f"guide: expected batch, height and width {expected} of the scores, got {got}")
-    if planes.device != scores.device:
-        raise ValueError(f"guide: expected device {scores.device} of the scores, got {planes.device}")
+    _check_fit(scores, planes)
     if dtype == torch.float64 != planes.dtype:
         raise ValueError(f"guide: float64 scores need a guide prepared in float64, got {planes.dtype}")
     return PreparedGuide(planes.to(dtype), prepared.radius, prepared.eps, prepared.border)
+
+
+def _check_fit(scores: Tensor, guide: Tensor) -> None:
+    expected, got = (scores.shape[0], *scores.shape[2:]), (guide.shape[0], *guide.shape[2:])
+    if expected != got:
+        raise ValueError(f"guide: expected batch, height and width {expected} of the scores, got {got}")
+    if guide.device != scores.device:
+        raise ValueError(f"guide: expected device {scores.device} of the scores, got {guide.device}")
+
+
+def _in_bands(scores: Tensor, guide: Tensor) -> bool:
+    """Whether the planes of this guide are so many that numba computes them band by band; without a gradient."""
+    if torch.compiler.is_compiling() or (torch.is_grad_enabled() and (scores.requires_grad or guide.requires_grad)):
+        return False
+    from .numba_guided_filter import LARGE
+
+    return guide.dim() == 4 and planes_of(guide.shape[1]) * guide.shape[2] * guide.shape[3] > LARGE
 
 
 def guided_filter(
@@ -197,15 +152,17 @@ def guided_filter(
 
     Twice differentiable in the scores. A guide that requires a gradient gets it, through slower standard operators; in
     float32 it errs by some thousandths where a window holds two flat colours.
-    NaN and infinities propagate, at least to every window that holds one. ``torch.func.grad`` and forward mode raise.
+    NaN and infinities propagate to every pixel whose windows hold one, and to no other label. How far beyond differs:
+    with numba to all pixels below and to the right. ``torch.func.grad`` and forward mode raise.
 
     Args:
         scores: ``N C H W``, any strides, float16, bfloat16 (statistics in float32), float32 or float64.
-        guide: ``N 3 H W`` or ``N 1 H W`` with colours in 0..255, or one prepared by :func:`prepare_guide`, which has
+        guide: ``N C H W``, 1 to 16 channels in 0..255 (colour: 3), or one prepared by :func:`prepare_guide`, which has
             ``radius``, ``eps`` and ``border`` already: those given here are not used then.
         radius, eps: those of :func:`prepare_guide`.
         border: "clipped" (true pixel counts; rows of W sum to 1) or "constant" (Eq. 12 to the letter).
-        backend: "torch", "triton", or "auto": what SEGMODEL_BACKEND says, else Triton where it can run on a GPU.
+        backend: "torch", "triton" (GPU), "numba" (CPU), or "auto": what SEGMODEL_BACKEND says, else Triton on a GPU and
+            numba on a CPU, and torch where they cannot run.
 
     Returns a tensor of the shape and dtype of ``scores``.
 
@@ -214,60 +171,66 @@ def guided_filter(
     """
     _backend.check_map("scores", scores)
     backend = _backend.requested(backend)
-    triton = _backend.use_triton(backend, scores)
+    engine = _backend.choose(backend, scores)
+    if engine == "numba" and isinstance(guide, Tensor) and _in_bands(scores, guide):
+        from .numba_guided_filter import filter_in_bands
+
+        radius, eps = check_guide(guide, radius, eps, border)
+        _check_fit(scores, guide)
+        return filter_in_bands(scores, guide, radius, eps, border)
     prepared = guide_for(scores, guide, radius, eps, border, backend)
     planes = prepared.planes
-    if composite(planes, backend, triton):
+    if composite(planes, backend):
         return composite_filter(scores.to(planes.dtype), prepared).to(scores.dtype)
     filter_op = torch.ops.segmodel.guided_filter
-    return filter_op(scores, planes, prepared.radius, prepared.border, False, triton).to(scores.dtype)
+    return filter_op(scores, planes, prepared.radius, prepared.border, False, engine).to(scores.dtype)
 
 
-@torch.library.custom_op("segmodel::guide_moments", mutates_args=())
-def _guide_moments(guide: Tensor, radius: int, eps: float, triton: bool) -> Tensor:
-    if triton:
+def guide_moments(guide: Tensor, radius: int, eps: float, backend: str) -> Tensor:
+    """The planes of a PreparedGuide on the backend that was chosen."""
+    if backend == "triton":
         from .triton_moments import moments as triton_moments
 
         return triton_moments(guide, radius, eps)
-    layout = FlatPlanes(guide.shape[2], guide.shape[3], radius)
-    return moments(guide, radius, eps, lambda planes: [layout.clipped_sum(plane) for plane in planes])
+    if backend == "numba":
+        from .numba_guided_filter import moments as numba_moments
+
+        return numba_moments(guide, radius, eps)
+    return tiled_moments(guide, radius, eps)
 
 
-@_guide_moments.register_fake
-def _(guide: Tensor, radius: int, eps: float, triton: bool) -> Tensor:
+def filter_planes(p: Tensor, planes: Tensor, radius: int, border: str, adjoint: bool, backend: str) -> Tensor:
+    """W p or W^T p on the backend that was chosen, without autograd."""
+    if backend == "triton":
+        from .triton_guided_filter import filter_planes as triton_filter
+
+        return triton_filter(p, planes, radius, border, adjoint)
+    if backend == "numba":
+        from .numba_guided_filter import filter_planes as numba_filter
+
+        return numba_filter(p, planes, radius, border, adjoint)
+    return tiled_filter(p, planes, radius, border, adjoint)
+
+
+def _fake_moments(guide: Tensor, radius: int, eps: float, backend: str) -> Tensor:
     shape = (guide.shape[0], planes_of(guide.shape[1]), *guide.shape[2:])
     return guide.new_empty(shape, dtype=_backend.statistics_dtype(guide.dtype))
 
 
-def filter_planes(p: Tensor, planes: Tensor, radius: int, border: str, adjoint: bool, triton: bool) -> Tensor:
-    """W p or W^T p on the backend that was chosen, without autograd."""
-    if triton:
-        from .triton_guided_filter import filter_planes as triton_filter
-
-        return triton_filter(p, planes, radius, border, adjoint)
-    return blocked_filter(p, planes, radius, border, adjoint)
-
-
-_guided_filter = torch.library.custom_op("segmodel::guided_filter", filter_planes, mutates_args=())
-
-
-@_guided_filter.register_fake
-def _(p: Tensor, planes: Tensor, radius: int, border: str, adjoint: bool, triton: bool) -> Tensor:
+def _fake_filter(p: Tensor, planes: Tensor, radius: int, border: str, adjoint: bool, backend: str) -> Tensor:
     return torch.empty_like(p, memory_format=torch.contiguous_format)
 
 
-def _filter_setup(ctx, inputs, output) -> None:
-    _, planes, ctx.radius, ctx.border, ctx.adjoint, ctx.triton = inputs
+def _setup(ctx, inputs, output) -> None:
+    _, planes, ctx.radius, ctx.border, ctx.adjoint, ctx.backend = inputs
     ctx.save_for_backward(planes)
 
 
-def _filter_backward(ctx, grad: Tensor):
+def _backward(ctx, grad: Tensor):
     (planes,) = ctx.saved_tensors
-    scores = torch.ops.segmodel.guided_filter(grad, planes, ctx.radius, ctx.border, not ctx.adjoint, ctx.triton)
+    scores = torch.ops.segmodel.guided_filter(grad, planes, ctx.radius, ctx.border, not ctx.adjoint, ctx.backend)
     return scores, None, None, None, None, None
 
 
-_guided_filter.register_autograd(_filter_backward, setup_context=_filter_setup)
-for _device in ("cpu", "cuda"):
-    _guide_moments.register_autocast(_device, torch.float32)
-    _guided_filter.register_autocast(_device, torch.float32)
+register(guide_moments, "guide_moments", fake=_fake_moments)
+register(filter_planes, "guided_filter", fake=_fake_filter, setup=_setup, backward=_backward)

@@ -1,6 +1,7 @@
 """Times the operators and the model against the peers that are installed; memory; the loader.
 
-    python -m segmodel.benchmark --threads 2 --json FILE         # operators, model, GPU
+    python -m segmodel.benchmark --json FILE                     # operators, model, GPU
+    python -m segmodel.benchmark --only operators --threads 1,2 --seconds 1.5 --json FILE
     python -m segmodel.benchmark --only memory                   # of the paper's ResNet-101, or of other settings
     python -m segmodel.benchmark --only loader --data voc:PATH   # does it keep the training fed?
 
@@ -30,8 +31,8 @@ from segmodel.experiments import gpu
 from segmodel.experiments.loader import loader_table
 from segmodel.experiments.memory import memory_table
 from segmodel.experiments.models import model_tables
-from segmodel.experiments.operators import operator_tables
-from segmodel.experiments.timing import times_table
+from segmodel.experiments.operators import first_calls, operator_tables
+from segmodel.experiments.timing import Times, times_table
 from segmodel.training.settings import Config, add_settings, resolve
 
 Part = Literal["operators", "model", "gpu", "memory", "loader"]
@@ -42,7 +43,9 @@ class BenchmarkOptions(Section):
     """What to measure."""
 
     only: tuple[Part, ...] = option(("operators", "model", "gpu"), f"some of {', '.join(get_args(Part))}")
-    threads: int | None = option(None, "threads of torch and OpenCV (2; torch's own for memory and loader)", at_least=1)
+    threads: tuple[int, ...] = option(
+        (), "threads of torch and OpenCV (operators: 1, then 2; model: 2; else torch's own)", at_least=1
+    )
     seconds: float = option(2.0, "time for each contestant of a table", above=0)
     json: str = option("", "write the figures to this file as well")
     classes: int = option(21, "memory: classes of the model", at_least=1, at_most=255)
@@ -57,6 +60,12 @@ def memory_settings(given: argparse.Namespace) -> Config:
     return resolve(argparse.Namespace(**{"batch_size": 2, **vars(given), "recipe": ""}))
 
 
+def use_threads(count: int) -> None:
+    torch.set_num_threads(count)
+    if (cv2 := peer("cv2")) is not None:
+        cv2.setNumThreads(count)
+
+
 def main(arguments: Sequence[str]) -> int:
     parser = cli.Parser("benchmark", __doc__ or "")
     add_flags(parser, {"benchmark": BenchmarkOptions})
@@ -65,28 +74,35 @@ def main(arguments: Sequence[str]) -> int:
     options, config = from_flags(given, BenchmarkOptions), resolve(given)
     if "model" in options.only and config.train.precision == "float64":
         raise UserError("--precision: expected auto, float32, bfloat16 or float16 for the model's times, got float64")
-    timing, cv2 = {"operators", "model"} & set(options.only), peer("cv2")
-    if options.threads or timing:
-        torch.set_num_threads(options.threads or 2)
-        if cv2 is not None:
-            cv2.setNumThreads(options.threads or 2)
     report: dict[str, Any] = environment()
-    print(json.dumps(report))
+    timing = {"operators", "model"} & set(options.only)
     if timing:
-        times = operator_tables(options.seconds) if "operators" in options.only else {}
+        times: dict[str, Times] = {}
+        for threads in options.threads or (1, 2):
+            use_threads(threads)
+            if "operators" in options.only:
+                tables = operator_tables(options.seconds)
+                times |= {f"{title}; threads: {threads}": rows for title, rows in tables.items()}
+        if "operators" in options.only:
+            times["first call of refine in a process"] = first_calls()
         if "model" in options.only:
             times |= model_tables(options.seconds, precision=config.train.precision)
         report["milliseconds"] = times
+    elif options.threads:
+        use_threads(options.threads[-1])
+    report["threads"] = torch.get_num_threads()
+    print(json.dumps({key: value for key, value in report.items() if key != "milliseconds"}))
+    if timing:
         print("times in ms", *(times_table(title, rows).text() for title, rows in times.items()), sep="\n\n")
     if "gpu" in options.only:
         report["gpu"] = gpu.measure()
         print(f"\nGPU: {gpu.text(report['gpu'])}")
-    tables: dict[str, Callable[[], Table]] = {
+    others: dict[str, Callable[[], Table]] = {
         "memory": lambda: memory_table(memory_settings(given), options.classes, options.image),
         "loader": lambda: loader_table(config, options.batches),
     }
-    for name in (name for name in tables if name in options.only):
-        table = tables[name]()
+    for name in (name for name in others if name in options.only):
+        table = others[name]()
         report[name] = table.records()
         print(f"\n{table.text()}")
     if options.json:

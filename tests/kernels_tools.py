@@ -18,6 +18,7 @@ LAYOUTS = ("contiguous", "channels_last", "sliced", "transposed", "expanded")
 TEXTURED = ("noise", "extremes", "ramp")
 FLAT = ("constant", "two_valued", "step", "faint")
 SCALES = (1e-6, 1.0, 1e4)
+EPS = (1.0, 37.0, 1e4)  # and 0.01 in float64
 
 
 def make_guide(kind: str, shape: tuple[int, int, int, int], rng: np.random.Generator) -> np.ndarray:
@@ -65,14 +66,25 @@ class Case:
     kind: str
     radius: int
     border: str
+    eps: float = 1.0
 
     @property
     def options(self) -> dict:
         return {"radius": self.radius, "border": self.border}
 
+    @property
+    def ours(self) -> dict:
+        """All options, as the operators call them."""
+        return {**self.options, "eps": self.eps}
+
+    @property
+    def theirs(self) -> dict:
+        """All options, as the reference calls them."""
+        return {**self.options, "epsilon": self.eps}
+
 
 @st.composite
-def cases(draw, *, labels=(1, 2, 21), kinds=TEXTURED, scales=(1.0,), sizes=SIZES, batch=(1, 2)) -> Case:
+def cases(draw, *, labels=(1, 2, 21), kinds=TEXTURED, scales=(1.0,), sizes=SIZES, batch=(1, 2), eps=(1.0,)) -> Case:
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
     height, width = draw(st.sampled_from(sizes))
     n, channels = draw(st.sampled_from(batch)), draw(st.sampled_from((1, 3)))
@@ -87,6 +99,7 @@ def cases(draw, *, labels=(1, 2, 21), kinds=TEXTURED, scales=(1.0,), sizes=SIZES
         kind,
         draw(st.integers(0, 4)),
         draw(st.sampled_from(("clipped", "constant"))),
+        draw(st.sampled_from(eps)),
     )
 
 

@@ -11,7 +11,7 @@ import torch
 
 import segmodel
 
-PEERS = ("cv2", "kornia", "pydensecrf", "triton")
+PEERS = ("cv2", "kornia", "numba", "pydensecrf", "triton")
 """Modules that are not required; some are compared with."""
 
 

@@ -1,5 +1,8 @@
 """Times of the operators beside the peers that are installed."""
 
+import os
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -7,21 +10,24 @@ from torch import Tensor
 
 from segmodel.common.environment import peer
 from segmodel.experiments.dense_crf import dense_crf_scores, installed
-from segmodel.experiments.timing import Call, Times, compare, inputs
-from segmodel.kernels import guidance_crf, guided_filter
+from segmodel.experiments.timing import Call, Times, compare, inputs, quantiles
+from segmodel.kernels import backend, guidance_crf, guided_filter
 
-FILTER_SIZES = ((21, 75, 125), (21, 300, 500), (19, 256, 512))  # labels, height, width
+FILTER_SIZES = ((21, 75, 125), (21, 300, 500), (19, 256, 512), (21, 600, 1000))  # labels, height, width
 CRF_SIZE = (21, 300, 500)
 RADII = (3, 1, 7, 15, 31)
+PROCESSES = 3
+BACKENDS = {"segmodel": "auto", "segmodel, torch": "torch"} if backend.NUMBA else {"segmodel": "torch"}
+"""Contestants of ours: what users get, and where numba is installed what they would get without it."""
 
 
 def filter_calls(scores: Tensor, guide: Tensor, radius: int = 3) -> dict[str, Call]:
-    """The guided filter of each library, guide moments included, on arrays as that library takes them.
+    """The guided filter of each library, guide moments included, on arrays as that library takes them; OpenCV first.
 
     Raises:
         RuntimeError: OpenCV's result differs.
     """
-    calls: dict[str, Call] = {"segmodel": lambda: guided_filter(scores, guide, radius=radius)}
+    calls: dict[str, Call] = {}
     cv2, kornia = peer("cv2"), peer("kornia.filters")
     if cv2 is not None and hasattr(cv2, "ximgproc"):
         picture, maps = (np.ascontiguousarray(x[0].permute(1, 2, 0).numpy()) for x in (guide, scores))
@@ -31,26 +37,34 @@ def filter_calls(scores: Tensor, guide: Tensor, radius: int = 3) -> dict[str, Ca
         if difference > 1e-3:
             raise RuntimeError(f"guided filter and OpenCV differ by {difference} inside the border")
         calls["opencv"] = opencv
+    for name, engine in BACKENDS.items():
+        calls[name] = partial(guided_filter, scores, guide, radius=radius, backend=engine)
     if kornia is not None:
         calls["kornia"] = lambda: kornia.guided_blur(guide, scores, 2 * radius + 1, 1.0)
     return calls
 
 
-def crf_calls(labels: int, height: int, width: int) -> dict[str, Call]:
-    """The guidance CRF as in the paper (quarter size, 3 iterations) and at full size, and a dense CRF."""
+def crf_calls(labels: int, height: int, width: int) -> dict[str, dict[str, Call]]:
+    """The guidance CRF, forward and with gradients at quarter size (the paper), and at full size beside a dense CRF."""
     (scores, guide), (small, small_guide) = inputs(labels, height, width), inputs(labels, height // 4, width // 4)
-    small.requires_grad_()
-    calls: dict[str, Call] = {
-        "segmodel": lambda: guidance_crf(small.detach(), small_guide),
-        "segmodel, with gradient": lambda: guidance_crf(small, small_guide).sum().backward(),
-        "segmodel, full size": lambda: guidance_crf(scores, guide),
-        "segmodel, full size, 1 iteration": lambda: guidance_crf(scores, guide, iterations=1),
-    }
+    learned = small.clone().requires_grad_()
+    forward, gradient, full, single = ({} for _ in range(4))
+    for name, engine in BACKENDS.items():
+        crf = partial(guidance_crf, backend=engine)
+        forward[name] = partial(crf, small, small_guide)
+        gradient[name] = lambda crf=crf: crf(learned, small_guide).sum().backward()
+        full[name] = partial(crf, scores, guide)
+        single[name] = partial(crf, scores, guide, iterations=1)
     if installed():
-        for count in (10, 1):
-            name = f"pydensecrf, full size, {count} iteration{'s' * (count > 1)}"
-            calls[name] = partial(dense_crf_scores, scores, guide, iterations=count)
-    return calls
+        full["pydensecrf, 10 iterations"] = partial(dense_crf_scores, scores, guide)
+        single["pydensecrf"] = partial(dense_crf_scores, scores, guide, iterations=1)
+    size, quarter = f"{labels}x{height}x{width}", f"{labels}x{height // 4}x{width // 4}"
+    return {
+        f"guidance CRF, {quarter}, 3 iterations": forward,
+        f"guidance CRF, {quarter}, 3 iterations, with gradients": gradient,
+        f"guidance CRF, {size}, 3 iterations": full,
+        f"guidance CRF, {size}, 1 iteration": single,
+    }
 
 
 def operator_tables(seconds: float) -> dict[str, Times]:
@@ -59,9 +73,35 @@ def operator_tables(seconds: float) -> dict[str, Times]:
         "guided filter, guide moments included, {}x{}x{}".format(*size): filter_calls(*inputs(*size))
         for size in FILTER_SIZES
     }
-    size, (scores, guide) = "{}x{}x{}".format(*CRF_SIZE), inputs(*CRF_SIZE)
-    contests[f"guidance CRF of {size}, quarter size unless it says full"] = crf_calls(*CRF_SIZE)
-    contests[f"guided filter of {size} by radius"] = {
+    contests |= crf_calls(*CRF_SIZE)
+    scores, guide = inputs(*CRF_SIZE)
+    contests["guided filter of {}x{}x{} by radius".format(*CRF_SIZE)] = {
         f"radius {radius}": partial(guided_filter, scores, guide, radius=radius) for radius in RADII
     }
     return {title: compare(calls, seconds) for title, calls in contests.items()}
+
+
+FIRST = """
+import time, torch
+scores, photo = torch.zeros(2, 60, 80), torch.zeros(60, 80, 3, dtype=torch.uint8)
+start = time.perf_counter()
+import segmodel
+segmodel.refine(scores, photo)
+print(1000 * (time.perf_counter() - start))
+"""
+
+
+def first_calls() -> Times:
+    """Milliseconds of the first ``refine`` after ``import torch``, imports of ours included, in fresh processes."""
+
+    def milliseconds(engine: str) -> float:
+        environment = {**os.environ, backend.VARIABLE: engine, "PYTHONPATH": os.pathsep.join(sys.path)}
+        run = subprocess.run([sys.executable, "-c", FIRST], env=environment, capture_output=True, text=True, check=True)
+        return float(run.stdout)
+
+    times = {}
+    for name, engine in BACKENDS.items():
+        milliseconds(engine)  # fills the cache of compiled code
+        values = [milliseconds(engine) for _ in range(PROCESSES)]
+        times[name] = {**quantiles(values), "min": min(values)}
+    return times

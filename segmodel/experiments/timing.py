@@ -66,7 +66,8 @@ def compare(calls: Mapping[str, Call], seconds: float) -> Times:
     """Milliseconds of calls that take turns for ``seconds`` each on average, at least five times.
 
     Returns:
-        Of each call "p20", "p50", "p80", "min", "ratio" (of the minima, to the first call) and "peak_mib".
+        Of each call "p20", "p50", "p80", "min", "ratio" (of the minima, to the first call), "round_p20", "round_p50",
+        "round_p80" (of the ratios to the first call in the same round) and "peak_mib".
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     memory = {name: added_memory(call) for name, call in calls.items()}
@@ -75,9 +76,15 @@ def compare(calls: Mapping[str, Call], seconds: float) -> Times:
         rounds += 1
         for name, call in calls.items():
             times[name].append(timed(call)[1])
-    first = min(next(iter(times.values())))
+    first = next(iter(times.values()))
     return {
-        name: {**quantiles(values), "min": min(values), "ratio": min(values) / first, "peak_mib": memory[name]}
+        name: {
+            **quantiles(values),
+            "min": min(values),
+            "ratio": min(values) / min(first),
+            **{f"round_{key}": share for key, share in quantiles(np.divide(values, first).tolist()).items()},
+            "peak_mib": memory[name],
+        }
         for name, values in times.items()
     }
 
@@ -85,7 +92,7 @@ def compare(calls: Mapping[str, Call], seconds: float) -> Times:
 def times_table(title: str, times: Times, note: str = "") -> Table:
     """What ``compare`` found, a row a contestant."""
     keys = list(next(iter(times.values())))
-    head = ["", *(key.replace("_mib", " MiB") for key in keys)]
+    head = ["", *(key.replace("_mib", " MiB").replace("_", " ") for key in keys)]
     return Table(title, head, [[name, *row.values()] for name, row in times.items()], note)
 
 

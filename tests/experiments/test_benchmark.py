@@ -17,6 +17,8 @@ def test_writes_all_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr(operators, "FILTER_SIZES", ((2, 20, 24),))
     monkeypatch.setattr(operators, "CRF_SIZE", (2, 24, 28))
     monkeypatch.setattr(operators, "RADII", (1, 2))
+    monkeypatch.setattr(operators, "PROCESSES", 1)
+    monkeypatch.setattr(operators, "BACKENDS", {"segmodel": "torch"})
     monkeypatch.setattr(models, "PAPER", ModelConfig(depth=18, width=4, stem_width=4))
     monkeypatch.setattr(models, "SIZE", (40, 50))
     monkeypatch.setattr(models, "SIZES", ((20, 30), (40, 50)))
@@ -29,12 +31,16 @@ def test_writes_all_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert report["threads"] == 1
     assert report["versions"]["torch"] == torch.__version__
     tables = list(report["milliseconds"].values())
-    assert len(tables) == 7
-    assert "segmodel" in tables[0]
-    assert list(tables[3]) == ["unary", "context", "patch", "guide"]
-    assert {"whole", "backbone", "feature context, first ring", "guidance CRF"} < tables[4].keys()
+    assert len(tables) == 11
+    assert all("segmodel" in table for table in tables[:5])
+    first = tables.pop(6)
+    assert list(tables[6]) == ["unary", "context", "patch", "guide"]
+    assert {"whole", "backbone", "feature context, first ring", "guidance CRF"} < tables[7].keys()
     for rows in tables:
-        assert next(iter(rows.values()))["ratio"] == 1.0
+        assert next(iter(rows.values()))["ratio"] == next(iter(rows.values()))["round_p50"] == 1.0
+        for row in rows.values():
+            assert 0 < row["round_p20"] <= row["round_p50"] <= row["round_p80"]
+    for rows in [*tables, first]:
         for row in rows.values():
             assert 0 < row["min"] <= row["p20"] <= row["p50"] <= row["p80"]
     if not torch.cuda.is_available():

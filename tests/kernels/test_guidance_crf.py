@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from kernels_tools import (
+    EPS,
     FLAT,
     SCALES,
     TEXTURED,
@@ -23,7 +24,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import segmodel.reference.guidance_crf as reference
 from segmodel.kernels import guidance_crf, prepare_guide
-from segmodel.kernels.guidance_crf import _composite_crf, _guidance_crf
+from segmodel.kernels.guidance_crf import _composite_crf
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 # In units of the largest score, or 1. One filter may err by 1e-5 or 2e-4 (see the guided filter); q feels the scores,
 # lambda = 2 and three iterations carry an error on, times 2 lambda (max of dq/dphi is 1/2) each: the sums stay below
@@ -41,14 +44,19 @@ def random_compatibility(labels: int, seed: int = 0) -> np.ndarray:
 
 
 @some
-@given(cases(labels=(1, 2, 21, 150), kinds=TEXTURED + FLAT, scales=SCALES), st.booleans(), st.integers(1, 4))
-def test_float64_equals_the_reference(case: Case, learned: bool, iterations: int) -> None:
+@given(
+    cases(labels=(1, 2, 21, 160), kinds=TEXTURED + FLAT, scales=SCALES, eps=EPS),
+    st.booleans(),
+    st.integers(1, 4),
+    st.sampled_from((1.7, -0.6)),
+)
+def test_float64_equals_the_reference(case: Case, learned: bool, iterations: int, weight: float) -> None:
     mu = random_compatibility(case.scores.shape[1]) if learned else None
-    options = {"iterations": iterations, "weight": 1.7, **case.options}
-    actual = guidance_crf(
-        case.scores, case.guide, compatibility=None if mu is None else torch.from_numpy(mu), **options
-    )
-    expected = channel_first([reference.guidance_crf(s, g, compatibility=mu, **options) for s, g in arrays(case)])
+    options = {"iterations": iterations, "weight": weight}
+    compatibility = None if mu is None else torch.from_numpy(mu)
+    actual = guidance_crf(case.scores, case.guide, compatibility=compatibility, **options, **case.ours)
+    options |= {"compatibility": mu, **case.theirs}
+    expected = channel_first([reference.guidance_crf(s, g, **options) for s, g in arrays(case)])
     assert_close(actual, expected, 1e-9)
 
 
@@ -69,25 +77,31 @@ def test_float32_error_on_flat_guides(case: Case) -> None:
 
 
 @few
-@given(cases(labels=(1, 2, 5), kinds=TEXTURED), st.booleans(), st.sampled_from((torch.float64, torch.float32)))
-def test_gradients_equal_the_reference(case: Case, learned: bool, dtype: torch.dtype) -> None:
+@given(
+    cases(labels=(1, 2, 5), kinds=TEXTURED, eps=EPS),
+    st.booleans(),
+    st.sampled_from((torch.float64, torch.float32)),
+    st.sampled_from((1.3, -0.7)),
+)
+def test_gradients_equal_the_reference(case: Case, learned: bool, dtype: torch.dtype, weight: float) -> None:
     labels = case.scores.shape[1]
     mu = random_compatibility(labels) if learned else None
-    options = {"weight": 1.3, "iterations": 2, **case.options}
+    options = {"weight": weight, "iterations": 2, **case.theirs}
     y = torch.randn(case.scores.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     expected = [
         reference.guidance_crf_gradients(t, s, g, compatibility=mu, **options)
         for t, (s, g) in zip(channel_last(y), arrays(case), strict=True)
     ]
     scores = case.scores.detach().to(dtype, copy=True).requires_grad_()
-    weight = torch.tensor(options.pop("weight"), dtype=dtype, requires_grad=True)
+    lam = torch.tensor(weight, dtype=dtype, requires_grad=True)
     compatibility = None if mu is None else torch.tensor(mu, dtype=dtype, requires_grad=True)
-    phi = guidance_crf(scores, case.guide.to(dtype), compatibility=compatibility, weight=weight, **options)
+    options = {"compatibility": compatibility, "weight": lam, "iterations": 2, **case.ours}
+    phi = guidance_crf(scores, case.guide.to(dtype), **options)
     phi.backward(lay_out(y.numpy(), "transposed", dtype))
     # Sums over all pixels and labels of one sign at worst; the bound is relative to the largest entry.
     bound = 1e-9 if dtype == torch.float64 else 3e-5
     assert_close(scores.grad, channel_first([e.scores for e in expected]), bound)
-    assert_close(weight.grad, np.array(sum(e.weight for e in expected)), 10 * bound)
+    assert_close(lam.grad, np.array(sum(e.weight for e in expected)), 10 * bound)
     if compatibility is not None:
         assert_close(compatibility.grad, sum(e.compatibility for e in expected), 10 * bound)
 
@@ -150,6 +164,33 @@ def test_half_precision_rounds_once(case: Case) -> None:
     torch.testing.assert_close(actual.double(), exact, rtol=2**-8, atol=1e-4)
 
 
+@pytest.mark.parametrize("level", [-300.0, 300.0])
+def test_what_all_labels_share_does_not_matter(level: float) -> None:
+    scores, guide = torch.randn(1, 4, 9, 8), 255 * torch.rand(1, 3, 9, 8)
+    expected = guidance_crf(scores, guide) + level
+    torch.testing.assert_close(guidance_crf(scores + level, guide), expected, rtol=0, atol=1e-3)
+
+
+def test_a_label_that_cannot_be_stays_so() -> None:
+    """A score of minus infinity at some pixels, as of a mask: its belief is 0, and the other labels are finite."""
+    scores, guide = torch.randn(1, 4, 9, 8), 255 * torch.rand(1, 3, 9, 8)
+    scores[0, 1, 2:5] = float("-inf")
+    phi = guidance_crf(scores, guide)
+    assert torch.equal(phi.isinf(), scores.isinf())
+    assert not phi.isnan().any()
+
+
+def test_gradients_on_more_pixels_than_a_block() -> None:
+    rng = np.random.default_rng(0)
+    scores, guide, y = (rng.normal(size=(61, 70, 3)), rng.uniform(0, 255, (61, 70, 3)), rng.normal(size=(61, 70, 3)))
+    expected = reference.guidance_crf_gradients(y, scores, guide, weight=-0.9, iterations=2)
+    s, g, t = (torch.from_numpy(x).float().permute(2, 0, 1)[None] for x in (scores, guide, y))
+    weight = torch.tensor(-0.9, requires_grad=True)
+    guidance_crf(s.requires_grad_(), g, weight=weight, iterations=2).backward(t)
+    assert_close(s.grad[0].permute(1, 2, 0), expected.scores, 3e-5)
+    assert_close(weight.grad, np.array(expected.weight), 3e-4)
+
+
 def test_weight_zero_and_no_iterations_return_the_scores() -> None:
     scores, guide = torch.randn(1, 3, 5, 6), 255 * torch.rand(1, 3, 5, 6)
     for options in ({"weight": 0.0}, {"iterations": 0}):
@@ -158,12 +199,12 @@ def test_weight_zero_and_no_iterations_return_the_scores() -> None:
         assert result.data_ptr() != scores.data_ptr()
 
 
-def test_operator_is_registered_well() -> None:
+def test_operator_is_registered_well(engine: str) -> None:
     scores, guide = torch.randn(2, 3, 5, 6, requires_grad=True), 255 * torch.rand(2, 3, 5, 6)
     planes, weight = prepare_guide(guide, radius=2).planes, torch.tensor(2.0, requires_grad=True)
     for compatibility in (None, torch.rand(3, 3, requires_grad=True)):
-        arguments = (scores, planes, compatibility, weight, 2, "clipped", 2, True, False)
-        torch.library.opcheck(_guidance_crf, arguments)
+        arguments = (scores, planes, compatibility, weight, 2, "clipped", 2, True, engine)
+        torch.library.opcheck(torch.ops.segmodel.guidance_crf.default, arguments)
 
 
 def test_compiles_whole_with_its_gradients_and_exports() -> None:
@@ -248,6 +289,7 @@ BAD = {
     "compatibility list": ({"compatibility": [[0, 1], [1, 0]]}, "compatibility: expected a tensor, got list"),
     "compatibility device": ({"compatibility": torch.zeros(2, 2, device="meta")}, "compatibility: expected device cpu"),
     "weight": ({"weight": torch.zeros(2)}, "weight: expected a number or one element"),
+    "weight bool": ({"weight": True}, "weight: expected a number or one element, got True"),
     "weight text": ({"weight": "2"}, "weight: expected a number or one element, got '2'"),
     "iterations": ({"iterations": -1}, "iterations: expected an integer"),
     "iterations bool": ({"iterations": True}, "iterations: expected an integer"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from kernels_tools import Case
 
-from segmodel.kernels import box_filter, flat_planes, guidance_crf, guided_filter
+from segmodel.kernels import backend, box_filter, flat_planes, guidance_crf, guide_moments, guided_filter, tiled_filter
 from segmodel.kernels.flat_planes import FlatPlanes
 from tests.kernels import test_box_filter as box_tests
 from tests.kernels import test_guidance_crf as crf_tests
@@ -35,28 +35,28 @@ def case() -> Case:
 # name: (where, function, what stands there, what is planted, the test with its further arguments)
 FAULTS: dict[str, tuple] = {
     "W instead of its adjoint": (
-        MODULES[guided_filter], "blocked_filter", "(inverse, one) if adjoint else", "(one, inverse) if adjoint else",
+        tiled_filter, "tiled_filter", "(inverse[top:bottom], one) if adjoint", "(one, inverse[begin:end]) if adjoint",
         filter_adjoint,
     ),
     "box mean instead of its adjoint": (
         MODULES[box_filter], "blocked_box_filter", "(inverse, one) if adjoint else", "(one, inverse) if adjoint else",
         box_adjoint, 2,
     ),
-    "eps added twice": (MODULES[guided_filter], "moments", "(entry + eps)", "(entry + eps + eps)", filter_equal),
+    "eps added twice": (guide_moments, "factorise", "(entry + eps)", "(entry + eps + eps)", filter_equal),
     "eps forgotten below the diagonal's first entry": (
-        MODULES[guided_filter], "moments", "(entry + eps)", "(entry + eps * (i == 0))", filter_equal,
+        guide_moments, "factorise", "(entry + eps)", "(entry + eps * (i == 0))", filter_equal,
     ),
     "a border count off by one": (
-        flat_planes, "_line_counts", "(last - first + 1)", "(last - first + 2)", filter_equal,
+        flat_planes, "line_counts", "(last - first + 1)", "(last - first + 2)", filter_equal,
     ),
     "images of a batch mixed": (
-        MODULES[guided_filter], "blocked_filter", "planes[image], inverse", "planes[0], inverse", filter_equal,
+        tiled_filter, "tiled_filter", "planes[image, :, top", "planes[0, :, top", filter_equal,
     ),
     "a mask forgotten: no zeros between rows": (
         FlatPlanes, "pitch", "self.width + self.across", "self.width", filter_equal,
     ),
     "window one too short": (
-        FlatPlanes, "box_sum", "2 * self.across + 1", "2 * self.across", filter_equal,
+        tiled_filter.Tile, "_box", "2 * self.layout.across + 1", "2 * self.layout.across", filter_equal,
     ),
     "softmax over the batch": (
         MODULES[guidance_crf], "update", "torch.softmax(phi, dim=1", "torch.softmax(phi, dim=0", crf_equal, False, 3,
@@ -92,6 +92,7 @@ def planted(name: str, function: Callable, old: str, new: str) -> Callable:
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_the_fault_turns_a_test_red(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "NUMBA", False)
     where, function, old, new, test, *arguments = FAULTS[name]
     inner = test.hypothesis.inner_test
     inner(case(), *arguments)
