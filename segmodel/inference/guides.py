@@ -69,8 +69,8 @@ def _usual_range(tensor: Tensor, image: object, low: float, high: float) -> tupl
     """0..255, for images that hold nothing else."""
     dtype = getattr(as_array(image), "dtype", None) if not isinstance(image, Tensor) else image.dtype
     if str(dtype).removeprefix("torch.") in ("uint16", "int16"):
-        raise ValueError(f"image: expected image_range=(black, white) for {dtype}, which holds {low:g} to {high:g} here "
-                         "(the same for all images: (0, 65535) is all of 16 bits)")  # fmt: skip
+        raise ValueError(f"image: expected image_range=(black, white) for {dtype}, got none (values {low:g} to "
+                         f"{high:g}; all of 16 bits is (0, 65535))")  # fmt: skip
     if not 0 <= low <= high <= 255:
         raise ValueError(f"image: expected colours in 0..255, got {low:g} to {high:g}; give image_range=(black, white)")
     if tensor.is_floating_point() and 0 < high <= 1:
@@ -85,5 +85,5 @@ def _check_within(pixels: Tensor, image_range: Ranges) -> None:
     pairs = [*pairs] * (len(low) // len(pairs))
     for band, ((black, white), least, most) in enumerate(zip(pairs, low, high, strict=True)):
         if not black <= least <= most <= white:
-            raise ValueError(f"image: expected values in image_range, {black:g} to {white:g}, got {least:g} to {most:g} "
-                             f"in band {band}; clip them, or give a wider range")  # fmt: skip
+            raise ValueError(f"image: expected values in image_range, {black:g} to {white:g}, got {least:g} to "
+                             f"{most:g} in band {band}; clip them, or give a wider range")  # fmt: skip

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from segmodel.common.errors import UserError
@@ -50,7 +49,8 @@ def scores_and_pixels(
     tensor = as_tensor("scores", scores)
     if tensor.ndim not in (3, 4) or not tensor.is_floating_point() or 0 in tensor.shape:
         raise ValueError(f"scores: expected floating point (C, h, w) or (N, C, h, w), got {describe(scores)}")
-    batch = class_first(tensor if tensor.ndim == 4 else tensor[None], layout)
+    batch = class_first(tensor, layout)
+    batch = batch if tensor.ndim == 4 else batch[None]
     if batch.shape[1] == 1:
         raise ValueError("scores: expected 2 classes or more, got 1; refine_mask with logits=True takes a single one")
     values = batch.detach()
@@ -61,50 +61,53 @@ def scores_and_pixels(
         raise ValueError("scores: expected logits, got probabilities (0..1, they sum to 1); give their logarithm")
     pixels = image_tensor(image, image_range=image_range, layout=image_layout, device=batch.device)
     if layout is None:
-        check_layout("scores", scores, tuple(batch.shape[1:]), tuple(pixels.shape[2:]))
+        check_layout("scores", scores, batch.shape, pixels.shape[2:])
     if len(batch) != len(pixels):
         raise ValueError(f"image: expected as many as scores, {len(batch)}, got {len(pixels)}")
     return batch, pixels
 
 
-def class_first(batch: Tensor, layout: Layout | None) -> Tensor:
-    """``(N, C, h, w)`` of either layout.
+def class_first(values: Tensor, layout: Layout | None) -> Tensor:
+    """``(..., C, h, w)`` of either layout; ``(h, w)`` as it is.
 
     Raises:
         ValueError: the layout is none.
     """
     if layout not in (None, *get_args(Layout)):
         raise ValueError(f'layout: expected "CHW" or "HWC", got {layout!r}')
-    return batch.movedim(-1, 1) if layout == "HWC" else batch
+    return values.movedim(-1, -3) if layout == "HWC" and values.ndim > 2 else values
 
 
-def check_layout(name: str, given: object, shape: Sequence[int], size: tuple[int, int], *, least: int = 2) -> None:
-    """ValueError for a ``shape`` (C, h, w) that, beside an image of ``size`` (H, W), looks class last: (h, w, C).
+def check_layout(name: str, given: object, shape: Sequence[int], size: Sequence[int], *, least: int = 2) -> None:
+    """ValueError for a ``shape`` (..., C, h, w) that, beside an image of ``size`` (H, W), looks class last: (h, w, C).
 
     A map as the image's stride gives it has the image's aspect ratio; one of an image squeezed into a square is square.
     ``least``: how many classes there are at least.
     """
-    a, b, c = shape
+    a, b, c = shape[-3:]
     first, last = _stretch((b, c), size), _stretch((a, b), size)
     first_can, last_can = b == c or _fits((b, c), size), a == b or _fits((a, b), size)
     if c >= least and ((last_can and not first_can) or (last < first and (last_can or not first_can))):
-        raise ValueError(f"{name}: expected class first (C, h, w) beside an image of {size[0]} x {size[1]}, got "
-                         f'{describe(given)}, which looks class last; give layout="HWC", or "CHW" if it is not')  # fmt: skip
+        raise ValueError(
+            f"{name}: expected height and width last beside an image of {size[0]} x {size[1]}, got {describe(given)}, "
+            'which looks like (h, w, C); give layout="HWC", or "CHW" if it is not'
+        )
 
 
-def _stretch(map_size: tuple[int, int], size: tuple[int, int]) -> float:
+def _stretch(map_size: Sequence[int], size: Sequence[int]) -> float:
     """How far a map's aspect ratio is from the image's: 0 is none."""
     return abs(math.log(map_size[0] * size[1] / (map_size[1] * size[0])))
 
 
-def _fits(map_size: tuple[int, int], size: tuple[int, int]) -> bool:
+def _fits(map_size: Sequence[int], size: Sequence[int]) -> bool:
     """Whether one stride leads from the image to the map, each side rounded up or down."""
     low = max(length / (cells + 1) for cells, length in zip(map_size, size, strict=True))
     return all(low <= length / max(cells - 1, 1e-9) for cells, length in zip(map_size, size, strict=True))
 
 
-def like(result: Tensor, given: Array) -> Array:
-    """The result as an array or a tensor of the dtype that was given."""
+def like(result: Tensor, given: Array, layout: Layout | None = None) -> Array:
+    """The result ``(..., H, W)`` as an array or a tensor of the dtype and layout that was given."""
+    result = result.movedim(-3, -1) if layout == "HWC" and result.ndim > 2 else result
     if isinstance(given, Tensor):
         return result.to(given.dtype)
     return result.detach().numpy().astype(np.asarray(given).dtype)

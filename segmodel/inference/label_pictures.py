@@ -45,11 +45,20 @@ class LabelPicture:
             raise ValueError(f"{name}: expected at most {COLOURS} colours, one a class, got {count}: a photograph?")
         return cls(values, mode)
 
+    @property
+    def colours(self) -> bool:
+        """Whether the values are colours, red in the highest of three bytes."""
+        return self.kind == "RGB"
+
+    def table(self) -> np.ndarray | None:
+        """The palette ``(C, 3)`` uint8, if there is one."""
+        return None if self.palette is None else np.array(self.palette, np.uint8).reshape(-1, 3)
+
     def drawn(self, values: np.ndarray) -> Image.Image:
         """Other values as a picture of the same kind."""
         if self.kind == "grey":
             return Image.fromarray(np.repeat(values[..., None], 3, 2))
-        if values.dtype == np.int64:
+        if self.colours:
             return Image.fromarray((values[..., None] >> (16, 8, 0) & 255).astype(np.uint8))
         picture = Image.fromarray(values)
         if self.palette is not None:

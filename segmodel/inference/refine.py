@@ -3,17 +3,28 @@
 import math
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from segmodel.inference.inputs import Array, Layout, Ranges, check_layout, in_lists, like, scores_and_pixels
 from segmodel.inference.guides import image_tensor
+from segmodel.inference.inputs import (
+    Array,
+    Layout,
+    Ranges,
+    check_layout,
+    class_first,
+    in_lists,
+    like,
+    scores_and_pixels,
+)
 from segmodel.inference.label_pictures import LabelPicture
-from segmodel.inference.refinement import own_settings, refined, refining_crf
+from segmodel.inference.refinement import own_settings, refined
 from segmodel.inference.tensors import as_tensor, describe
 from segmodel.model.guidance_crf import GuidanceCRF
+
+TOGETHER = 16
+"""Masks that are refined in one pass: their scores are in memory at the image's size."""
 
 
 @in_lists
@@ -45,7 +56,7 @@ def refine(
         image_range: the image's black and white, or a pair for each band; without it 0..255, and an image of 16 bits,
             or of values that look like 0..1, is refused.
         image_layout: "CHW" or "HWC", of the image, if it is not as above.
-        settings: the fields of ``Refinement``.
+        settings: the fields of ``Refinement``; those not given follow from the scores.
 
     Returns:
         Logits ``(C, H, W)`` or ``(N, C, H, W)``, an array or a tensor as the scores are, and of their dtype.
@@ -54,12 +65,12 @@ def refine(
         ValueError: on a shape, dtype, value range or setting that does not fit.
     """
     if isinstance(scores, Image.Image | str | Path) or getattr(scores, "ndim", None) == 2:
-        return refine_mask(scores, image, crf=crf, image_range=image_range, image_layout=image_layout, **settings)
+        return refine_mask(scores, image, crf=crf, image_range=image_range, image_layout=image_layout,
+                           **settings)  # type: ignore[arg-type]  # fmt: skip
     own = own_settings(settings, crf)
     batch, pixels = scores_and_pixels(scores, image, image_range, layout=layout, image_layout=image_layout)
-    result = refined(batch, pixels, own.stride, refining_crf(own, crf, (0, 255)))
-    result = result.movedim(1, -1) if layout == "HWC" else result
-    return like(result if np.ndim(scores) == 4 else result[0], scores)
+    result = refined(batch, pixels, own, crf, (0, 255))
+    return like(result if scores.ndim == 4 else result[0], scores, layout)
 
 
 @in_lists
@@ -70,6 +81,7 @@ def refine_mask(
     crf: GuidanceCRF | None = None,
     confidence: float = 0.7,
     logits: bool = False,
+    layout: Layout | None = None,
     image_range: Ranges | None = None,
     image_layout: Layout | None = None,
     **settings: float,
@@ -84,7 +96,7 @@ def refine_mask(
             the mask changes.
         logits: whether the mask is logits (of the sigmoid), such as SAM's; then so is the result.
         image: see ``refine``; or one image beside N masks, each of which is refined for itself.
-        crf, image_range, image_layout, settings: see ``refine``; a crf has two classes.
+        crf, layout, image_range, image_layout, settings: see ``refine``; a crf has two classes.
 
     Returns:
         The mask at the image's size, of the same type and dtype: probabilities stay probabilities, hard masks hard.
@@ -96,7 +108,7 @@ def refine_mask(
     if isinstance(mask, Image.Image | str | Path):
         picture = LabelPicture.of(mask)
         return picture.drawn(refine_mask(picture.values, image, **options, **settings))
-    tensor = as_tensor("mask", mask)
+    tensor = class_first(as_tensor("mask", mask), layout)
     shape = tensor.shape
     if tensor.ndim not in (2, 3, 4) or (tensor.ndim == 4 and shape[1] != 1) or 0 in shape:
         raise ValueError(f"mask: expected (H, W), (N, H, W) or (N, 1, H, W), got {describe(mask)}")
@@ -107,14 +119,15 @@ def refine_mask(
     odds = odds.reshape(-1, 1, *shape[-2:])
     scores = torch.cat([-odds / 2, odds / 2], dim=1)
     pixels = image_tensor(image, image_range=image_range, layout=image_layout, device=tensor.device)
-    if tensor.ndim == 3:
-        check_layout("mask", mask, tuple(shape), tuple(pixels.shape[2:]), least=1)
+    if tensor.ndim == 3 and layout is None:
+        check_layout("mask", mask, shape, pixels.shape[2:], least=1)
     if len(pixels) not in (1, len(scores)):
         raise ValueError(f"image: expected one, or as many as masks, {len(scores)}, got {len(pixels)}")
     own = own_settings(settings, crf)
-    result = refined(scores, pixels, own.stride, refining_crf(own, crf, (0, 255)))
-    result = (result[:, 1] - result[:, 0]).reshape(*shape[:-2], *pixels.shape[2:])
-    return like(result if logits else (result >= 0) * top if top else result.sigmoid(), mask)
+    parts = [refined(part, pixels if len(pixels) == 1 else pixels[first : first + TOGETHER], own, crf, (0, 255))
+             for first, part in zip(range(0, len(scores), TOGETHER), scores.split(TOGETHER), strict=True)]  # fmt: skip
+    result = torch.cat([part[:, 1] - part[:, 0] for part in parts]).reshape(*shape[:-2], *pixels.shape[2:])
+    return like(result if logits else (result >= 0) * top if top else result.sigmoid(), mask, layout)
 
 
 def _logits(tensor: Tensor) -> Tensor:

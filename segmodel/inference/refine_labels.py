@@ -1,10 +1,10 @@
 """Label maps of any origin whose boundaries follow the image: ``refine`` where there are no scores."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from segmodel.common.labels import IGNORE
 from segmodel.inference.guides import Ranges, image_tensor
-from segmodel.inference.inputs import Array, Layout, check_layout, in_lists, like
+from segmodel.inference.inputs import Array, Layout, check_layout, class_first, in_lists, like
 from segmodel.inference.label_pictures import LabelPicture
 from segmodel.inference.refinement import Refinement, own_settings, refining_crf
 from segmodel.inference.tensors import as_tensor, describe
@@ -34,6 +34,7 @@ def refine_labels(
     ignore: int | None = IGNORE,
     fill: bool = False,
     confidence: float = 0.7,
+    layout: Layout | None = None,
     image_range: Ranges | None = None,
     image_layout: Layout | None = None,
     **settings: float,
@@ -48,10 +49,10 @@ def refine_labels(
             image or the path of one (numbers, or a colour a class): then a PIL image of the same kind is the result.
             They may be smaller than the image. Lists as for ``refine``.
         image: see ``refine``; or one image beside N label maps.
-        ignore: the number of pixels without a class (None: there are none).
+        ignore: the number of pixels without a class (None: there are none, as in a picture of colours).
         fill: whether those get a class; otherwise they stay as they are. Where nothing has a class, they stay.
         confidence: see ``refine_mask``.
-        image_range, image_layout, settings: see ``refine``.
+        layout, image_range, image_layout, settings: see ``refine``.
 
     Returns:
         Labels ``(H, W)`` or ``(N, H, W)`` of the same type and dtype.
@@ -61,9 +62,10 @@ def refine_labels(
     """
     if isinstance(labels, Image.Image | str | Path):
         picture = LabelPicture.of(labels)
+        ignore = None if picture.colours else ignore
         return picture.drawn(refine_labels(picture.values, image, ignore=ignore, fill=fill, confidence=confidence,
                                            image_range=image_range, image_layout=image_layout, **settings))  # fmt: skip
-    tensor = as_tensor("labels", labels)
+    tensor = class_first(as_tensor("labels", labels), layout)
     if tensor.ndim not in (2, 3) or tensor.is_floating_point() or 0 in tensor.shape:
         hint = "; refine takes scores, refine_mask probabilities" if tensor.is_floating_point() else ""
         raise ValueError(f"labels: expected whole numbers (H, W) or (N, H, W), got {describe(labels)}{hint}")
@@ -71,8 +73,8 @@ def refine_labels(
         raise ValueError(f"confidence: expected more than 0.5 and less than 1, got {confidence!r}")
     own, batch = own_settings(settings, None), tensor if tensor.ndim == 3 else tensor[None]
     pixels = image_tensor(image, image_range=image_range, layout=image_layout, device=tensor.device)
-    if tensor.ndim == 3:
-        check_layout("labels", labels, tuple(tensor.shape), tuple(pixels.shape[2:]), least=1)
+    if tensor.ndim == 3 and layout is None:
+        check_layout("labels", labels, tensor.shape, pixels.shape[2:], least=1)
     if len(pixels) not in (1, len(batch)):
         raise ValueError(f"image: expected one, or as many as labels, {len(batch)}, got {len(pixels)}")
     strength = math.log(confidence / (1 - confidence))
@@ -80,7 +82,7 @@ def refine_labels(
         _refined(plane, pixels[index % len(pixels)][None], own, ignore, fill, strength)
         for index, plane in enumerate(batch)
     ])  # fmt: skip
-    return like(result if tensor.ndim == 3 else result[0], labels)
+    return like(result if tensor.ndim == 3 else result[0], labels, layout)
 
 
 def _refined(labels: Tensor, image: Tensor, own: Refinement, ignore: int | None, fill: bool, strength: float) -> Tensor:
@@ -91,14 +93,15 @@ def _refined(labels: Tensor, image: Tensor, own: Refinement, ignore: int | None,
     present = labels[~ignored].unique()
     index = torch.zeros(size, dtype=torch.long, device=labels.device)
     if len(present) > 1:
-        shares = torch.cat([area_average(_plane(labels == value, size), own.stride) for value in present], 1)
-        known = area_average(_plane(~ignored, size), own.stride)
+        found = own.resolved(strength * _plane(labels == present[0], labels.shape), size)
+        shares = torch.cat([area_average(_plane(labels == value, size), found.stride) for value in present], 1)
+        known = area_average(_plane(~ignored, size), found.stride)
         unary = strength * _possible(shares, known)
-        phi = refining_crf(own, None, (0, 255))(unary, area_average(image.float(), own.stride))
+        phi = refining_crf(found, None, (0, 255))(unary, area_average(image.float(), found.stride))
         change = phi - strength * shares
         best = torch.full(size, -math.inf, device=labels.device)
         for number, value in enumerate(present):
-            moved = enlarge(change[:, number : number + 1], own.stride)[0, 0, :height, :width]
+            moved = enlarge(change[:, number : number + 1], found.stride)[0, 0, :height, :width]
             score = (strength * _plane(labels == value, size)[0, 0]).add_(moved)
             index.masked_fill_(score > best, number)
             best = torch.maximum(best, score)
@@ -108,13 +111,13 @@ def _refined(labels: Tensor, image: Tensor, own: Refinement, ignore: int | None,
     return result.masked_fill_(_plane(ignored, size, mode="nearest-exact")[0, 0] > 0, ignore)
 
 
-def _plane(where: Tensor, size: tuple[int, int], **options: Any) -> Tensor:
+def _plane(where: Tensor, size: Sequence[int], **options: Any) -> Tensor:
     """1 or 0 for true or false (h, w), interpolated to 1 1 H W."""
     plane = where[None, None].float()
-    if where.shape == size:
+    if where.shape == torch.Size(size):
         return plane
     options = options or {"mode": "bilinear", "align_corners": False, "antialias": where.shape[0] > size[0]}
-    return functional.interpolate(plane, size, **options)
+    return functional.interpolate(plane, (size[0], size[1]), **options)
 
 
 def _possible(shares: Tensor, known: Tensor) -> Tensor:

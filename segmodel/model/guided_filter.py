@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segmodel.kernels import backend, guided_filter
-
 
 BANDS = 16
 """Most channels of a guide."""
@@ -43,7 +43,7 @@ def to_bytes(image: Tensor, image_range: Ranges) -> Tensor:
     if isinstance(image_range[0], Sequence):
         low, high = image.new_tensor(image_range).T[..., None, None]
         return (image - low) * (255.0 / (high - low))
-    low, high = image_range
+    low, high = cast(tuple[float, float], image_range)
     return image if (low, high) == (0, 255) else (image - low) * (255.0 / (high - low))
 
 
