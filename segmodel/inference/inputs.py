@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
 from segmodel.common.errors import UserError
 from segmodel.inference.guides import Ranges, image_tensor
-from segmodel.inference.tensors import as_tensor, describe
+from segmodel.inference.tensors import as_array, as_tensor, describe
 
 Array = TypeVar("Array", np.ndarray, Tensor)
 Layout = Literal["CHW", "HWC"]
@@ -24,13 +25,19 @@ def in_lists(function: Function) -> Function:
     @wraps(function)
     def each(values: Any, image: Any, **options: Any) -> Any:
         if not isinstance(values, list | tuple):
-            return function(values, image, **options)
+            return function(values if isinstance(values, Tensor) else _own(values), image, **options)
         if not isinstance(image, list | tuple) or len(values) != len(image):
             got = f"{len(image)}" if isinstance(image, list | tuple) else describe(image)
             raise ValueError(f"image: expected a list of {len(values)}, one for each in the first list, got {got}")
         return [function(value, picture, **options) for value, picture in zip(values, image, strict=True)]
 
     return cast(Function, each)
+
+
+def _own(values: object) -> object:
+    """The NumPy array of another library's; anything else as it is."""
+    array = None if isinstance(values, Image.Image) else as_array(values)
+    return values if array is None else array
 
 
 def scores_and_pixels(
@@ -110,7 +117,7 @@ def like(result: Tensor, given: Array, layout: Layout | None = None) -> Array:
     result = result.movedim(-3, -1) if layout == "HWC" and result.ndim > 2 else result
     if isinstance(given, Tensor):
         return result.to(given.dtype)
-    return result.detach().numpy().astype(np.asarray(given).dtype)
+    return result.detach().numpy().astype(given.dtype)
 
 
 def read_scores(path: Path) -> np.ndarray:
