@@ -9,7 +9,7 @@ weight 0 is among them: where no refinement helps, none is the result.
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str]) -> int:
     held_out = open_data(given.data, split=options.report) if options.report else None
     scores = scores_of(given.scores, options.device, data)
     samples = list(labelled(data, options.images, scores, "scores"))
-    tuned = tune_refinement(samples, metric=options.metric, start=Refinement(stride=options.stride))
+    tuned = tune_refinement(samples, metric=options.metric, start=replace(Refinement.paper(), stride=options.stride))
     settings = asdict(tuned.settings)
     print(", ".join(f"{name} {value:g}" for name, value in settings.items()))
     print(f"{given.data}, {options.split}, {len(samples)} images: {options.metric} {100 * tuned.before:.2f} -> "

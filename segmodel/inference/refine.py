@@ -3,7 +3,7 @@
 import torch
 
 from segmodel.inference.inputs import Array, as_tensor, describe, like, scores_and_pixels
-from segmodel.inference.refinement import own_settings, refined, refining_crf
+from segmodel.inference.refinement import own_settings, refined
 from segmodel.model.guidance_crf import GuidanceCRF
 
 
@@ -28,8 +28,7 @@ def refine(
             or ``(N, 3, H, W)``; grey: ``(H, W)`` or one channel. Or a PIL image, or the path of one.
         crf: a trained one, which has its own settings; beside it, only ``stride`` may be given.
         image_range: the image's black and white.
-        settings: the fields of ``Refinement``: ``stride`` (4; 1: full size), ``radius`` (3), ``eps`` (1.0), ``weight``
-            (2.0), ``iterations`` (3).
+        settings: the fields of ``Refinement``; those not given follow from the scores.
 
     Returns:
         Logits ``(C, H, W)`` or ``(N, C, H, W)``, an array or a tensor as the scores are, and of their dtype.
@@ -41,7 +40,7 @@ def refine(
         return refine_mask(scores, image, crf=crf, image_range=image_range, **settings)
     own = own_settings(settings, crf)
     batch, pixels = scores_and_pixels(scores, image, image_range)
-    result = refined(batch, pixels, own.stride, refining_crf(own, crf, image_range))
+    result = refined(batch, pixels, own, crf, image_range)
     return like(result if scores.ndim == 4 else result[0], scores)
 
 

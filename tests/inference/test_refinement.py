@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -26,6 +27,11 @@ def scene():
     return open_data("scenes", split="val")[3]
 
 
+PAPER = asdict(Refinement.paper())
+OLD = {"stride": 4, "radius": 3, "eps": 1.0, "weight": 2.0, "iterations": 3}
+"""Settings as files held them when there was one window."""
+
+
 def coarse_scores(label: np.ndarray, stride: int) -> torch.Tensor:
     """(C, h, w) logits as a coarse model would give them: shares of the classes in each block."""
     one_hot = torch.from_numpy(np.eye(12, dtype=np.float32)[np.where(label == 255, 0, label)]).permute(2, 0, 1)
@@ -35,14 +41,14 @@ def coarse_scores(label: np.ndarray, stride: int) -> torch.Tensor:
 def test_scores_at_a_quarter_are_refined_as_the_model_does_it():
     scores, image = torch.randn(2, 5, 9, 7), 255 * torch.rand(2, 3, 33, 28)
     expected = enlarge(guidance_crf(scores, area_average(image, 4)), 4)[:, :, :33, :28]
-    torch.testing.assert_close(refine(scores, image), expected, rtol=0, atol=0)
+    torch.testing.assert_close(refine(scores, image, **PAPER), expected, rtol=0, atol=0)
 
 
 def test_full_size_runs_on_the_enlarged_scores():
     scores, image = torch.randn(1, 5, 4, 5), 255 * torch.rand(1, 3, 15, 17)
     fine = functional.interpolate(scores, (15, 17), mode="bilinear", align_corners=False)
     expected = guidance_crf(fine, image, radius=2, eps=5.0, weight=3.0, iterations=2)
-    got = refine(scores, image, stride=1, radius=2, eps=5.0, weight=3.0, iterations=2)
+    got = refine(scores, image, stride=1, radius=2, narrow=2, eps=5.0, weight=3.0, iterations=2)
     torch.testing.assert_close(got, expected, rtol=0, atol=0)
     torch.testing.assert_close(refine(scores, image, weight=0.0, stride=2), fine, rtol=0, atol=1e-5)  # a sum's rounding
 
@@ -73,7 +79,7 @@ def test_coarse_scores_of_a_scene_get_better(scene, stride, gain):
     valid = scene.label != 255
     scores = coarse_scores(scene.label, 8)
     plain = functional.interpolate(scores[None], scene.label.shape, mode="bilinear")[0].argmax(0).numpy()
-    best = refine(scores.numpy(), scene.image, stride=stride, eps=30.0).argmax(0)
+    best = refine(scores.numpy(), scene.image, **{**PAPER, "stride": stride, "eps": 30.0}).argmax(0)
     before, after = ((labels == scene.label)[valid].mean() for labels in (plain, best))
     assert after > before + gain
 
@@ -82,7 +88,9 @@ def test_a_trained_crf_brings_its_own_settings():
     scores, image = torch.randn(1, 4, 6, 6).double(), torch.rand(1, 3, 24, 24).double()
     crf = segmodel.GuidanceCRF(4, radius=2, weight=1.0, image_range=(0, 1)).double()
     got = refine(scores, image, crf=crf, image_range=(0, 1))
-    torch.testing.assert_close(got, refine(scores, 255 * image, radius=2, weight=1.0), rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        got, refine(scores, 255 * image, **{**PAPER, "radius": 2, "narrow": 2, "weight": 1.0}), rtol=0, atol=1e-9
+    )
     torch.testing.assert_close(got, refine(scores, 255 * image, crf=crf), rtol=0, atol=1e-9)  # a range of its own
     with pytest.raises(ValueError, match=r"radius: expected one of stride beside a crf"):
         refine(scores, image, crf=crf, radius=3)
@@ -150,7 +158,7 @@ SCORES, IMAGE = np.zeros((3, 4, 4), np.float32), np.full((8, 8, 3), 9, np.uint8)
         (lambda: refine(SCORES, IMAGE, radius=1.5), "radius: expected a whole number, got 1.5"),
         (lambda: refine(SCORES, IMAGE, eps=0), "eps: expected more than 0"),
         (lambda: refine(SCORES, IMAGE, stride=0), "stride: expected at least 1"),
-        (lambda: refine(SCORES, IMAGE, sigma=1), "sigma: expected one of stride, radius, eps, weight, iterations"),
+        (lambda: refine(SCORES, IMAGE, sigma=1), "sigma: expected one of stride, radius, narrow, eps, weight"),
         (lambda: refine_mask(IMAGE[..., 0], IMAGE), "mask: expected probabilities, or 0 and 1"),
         (lambda: refine_mask(SCORES[0] - 1, IMAGE), "mask: expected probabilities"),
         (lambda: refine_mask(SCORES[0], IMAGE, confidence=1), "confidence: expected more than 0.5"),
@@ -186,12 +194,12 @@ def test_the_command(tmp_path, scene, capsys):
     scores = coarse_scores(scene.label, 8).numpy()
     np.save(tmp_path / "scores.npy", scores)
     Image.fromarray(255 * (scene.label == 0).astype(np.uint8)).save(tmp_path / "mask.png")
-    (tmp_path / "tuned.json").write_text(json.dumps({"settings": {"radius": 2, "eps": 9}}))
+    (tmp_path / "tuned.json").write_text(json.dumps({"settings": {**OLD, "radius": 2, "eps": 9}}))
     given = (tmp_path / "image.png", tmp_path / "scores.npy", "--settings", tmp_path / "tuned.json", "--eps", 4)
     assert run(*given, "--output", tmp_path / "labels.png") == 0
-    assert "radius 2, eps 4.0, weight 2.0" in capsys.readouterr().out
+    assert "radius 2, narrow 2, eps 4.0, weight 2.0" in capsys.readouterr().out
     assert run(*given, "--output", tmp_path / "refined.npy") == 0
-    expected = refine(scores, scene.image, radius=2, eps=4.0)
+    expected = refine(scores, scene.image, **{**OLD, "radius": 2, "narrow": 2, "eps": 4.0})
     np.testing.assert_array_equal(np.load(tmp_path / "refined.npy"), expected)
     with Image.open(tmp_path / "labels.png") as picture:
         np.testing.assert_array_equal(np.asarray(picture), expected.argmax(0))
@@ -221,5 +229,5 @@ def test_the_command(tmp_path, scene, capsys):
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_defaults_are_the_papers():
-    assert Refinement() == Refinement(stride=4, radius=3, eps=1.0, weight=2.0, iterations=3)
+def test_the_papers_settings():
+    assert Refinement.paper() == Refinement(stride=4, radius=3, narrow=3, eps=1.0, weight=2.0, iterations=3)
