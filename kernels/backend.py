@@ -5,17 +5,17 @@ import importlib.util
 import math
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-BACKENDS = ("auto", "triton", "torch")
+BACKENDS = ("auto", "triton", "numba", "torch")
 BORDERS = ("clipped", "constant")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 VARIABLE = "SEGMODEL_BACKEND"
-TRITON = importlib.util.find_spec("triton") is not None
+TRITON, NUMBA = (importlib.util.find_spec(name) is not None for name in ("triton", "numba"))
 MOST_PIXELS = 2**27  # of an image in Triton, whose kernels count within an image in 32 bits
 
 
@@ -29,20 +29,24 @@ def requested(backend: str) -> str:
     return backend
 
 
-def use_triton(backend: str, x: Tensor) -> bool:
-    """Whether Triton runs this call; a ValueError if the name is unknown, or Triton is asked for and cannot run."""
+def choose(backend: str, x: Tensor) -> str:
+    """The backend that runs this call: "triton", "numba" or "torch".
+
+    Raises:
+        ValueError: the name is unknown, or what is asked for cannot run.
+    """
     backend = requested(backend)
-    if backend == "torch":
-        return False
-    obstacle = _obstacle(x)
-    if backend == "triton" and obstacle:
-        raise ValueError(f"backend: 'triton' cannot run here: {obstacle}; {advice()}")
-    return obstacle is None and (backend == "triton" or x.device.type == "cuda")
+    if backend == "auto":
+        backend = "triton" if x.device.type == "cuda" else "numba"
+        return "torch" if _obstacle(backend, x) else backend
+    if obstacle := _obstacle(backend, x):
+        raise ValueError(f"backend: {backend!r} cannot run here: {obstacle}; {advice(backend)}")
+    return backend
 
 
-def advice() -> str:
-    """What to do where Triton was asked for and cannot run: the end of an error message."""
-    unset = f" without {VARIABLE}=triton" if os.environ.get(VARIABLE) == "triton" else ""
+def advice(backend: str) -> str:
+    """What to do where a backend was asked for and cannot run: the end of an error message."""
+    unset = f" without {VARIABLE}={backend}" if os.environ.get(VARIABLE) == backend else ""
     return f"use 'torch' or 'auto'{unset}"
 
 
@@ -57,8 +61,14 @@ def on_its_gpu(function: Callable[..., Any]) -> Callable[..., Any]:
     return launch
 
 
-def _obstacle(x: Tensor) -> str | None:
-    """Why Triton cannot run on ``x``, or None."""
+def _obstacle(backend: str, x: Tensor) -> str | None:
+    """Why a backend cannot run on ``x``, or None."""
+    if backend == "torch":
+        return None
+    if backend == "numba":
+        if not NUMBA:
+            return "the package numba is not installed (pip install segmodel[cpu])"
+        return None if x.device.type == "cpu" else f"the tensor is on {x.device}, not on a CPU"
     if not TRITON:
         return "the package triton is not installed"
     if x.dtype == torch.float64:
@@ -79,6 +89,8 @@ def check_map(name: str, x: Tensor, dtypes: tuple[torch.dtype, ...] = FLOATS) ->
     """Require an N C H W tensor with at least one channel, row and column."""
     if not isinstance(x, Tensor):
         raise ValueError(f"{name}: expected a tensor, got {type(x).__name__}")
+    if x.layout != torch.strided:
+        raise ValueError(f"{name}: expected a dense tensor, got {x.layout}")
     if x.dim() != 4:
         raise ValueError(f"{name}: expected N C H W, got shape {tuple(x.shape)}")
     if x.dtype not in dtypes:
@@ -94,17 +106,18 @@ def check_no_tangent(name: str, x: Tensor) -> None:
         raise NotImplementedError(f"{name}: forward mode differentiation is not supported")
 
 
-def check_window(radius: int, border: str) -> None:
-    """Require a non-negative integer radius and a known border rule."""
-    check_count("radius", radius)
+def check_window(radius: int, border: str) -> int:
+    """The radius: require a non-negative integer, and a known border rule."""
     if border not in BORDERS:
         raise ValueError(f"border: expected one of {BORDERS}, got {border!r}")
+    return check_count("radius", radius)
 
 
-def check_count(name: str, value: int) -> None:
-    """Require a non-negative integer."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+def check_count(name: str, value: SupportsIndex) -> int:
+    """The value as an int: require an integer >= 0, of Python or numpy."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or isinstance(value, Tensor) or value < 0:
         raise ValueError(f"{name}: expected an integer >= 0, got {value!r}")
+    return int(value)
 
 
 def check_eps(eps: float) -> float:

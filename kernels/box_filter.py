@@ -6,6 +6,7 @@ from torch import Tensor
 
 from . import backend as _backend
 from .flat_planes import FlatPlanes, window_counts, window_sum
+from .registration import register
 
 
 def box_sum(x: Tensor, radius: int) -> Tensor:
@@ -20,8 +21,9 @@ def box_sum(x: Tensor, radius: int) -> Tensor:
 def box_filter(x: Tensor, *, radius: int, border: str = "clipped", backend: str = "auto") -> Tensor:
     r"""Windowed mean of every channel (Sec. 4.1, Sec. 5).
 
-    Twice differentiable. There is no Triton form, and ``backend="triton"`` is an error: the rings' maps are small (1/16
-    of the image's side) beside the convolutions that read them. That is a judgement: nothing was measured on a GPU.
+    Twice differentiable. There is no form in Triton or numba, and to ask for one is an error: the rings' maps are small
+    (1/16 of the image's side) beside the convolutions that read them. That is a judgement: nothing was measured on a
+    GPU.
 
     Args:
         x: ``N C H W``, any strides, float16, bfloat16 (sums in float32), float32 or float64.
@@ -35,10 +37,10 @@ def box_filter(x: Tensor, *, radius: int, border: str = "clipped", backend: str 
         ValueError: on a wrong rank, dtype, radius, border or backend.
     """
     _backend.check_map("x", x)
-    _backend.check_window(radius, border)
+    radius = _backend.check_window(radius, border)
     _backend.requested(backend)
-    if backend == "triton":
-        raise ValueError("backend: box_filter has no Triton form; use 'torch' or 'auto'")
+    if backend not in ("auto", "torch"):
+        raise ValueError(f"backend: box_filter has no {backend.capitalize()} form; use 'torch' or 'auto'")
     if torch.compiler.is_exporting():
         wide = x.to(_backend.statistics_dtype(x.dtype))
         return (box_sum(wide, radius) / window_counts(wide, radius, border)).to(x.dtype)
@@ -63,22 +65,16 @@ def blocked_box_filter(x: Tensor, radius: int, border: str, adjoint: bool) -> Te
     return out.view(x.shape)
 
 
-_box_filter = torch.library.custom_op("segmodel::box_filter", blocked_box_filter, mutates_args=())
-
-
-@_box_filter.register_fake
-def _(x: Tensor, radius: int, border: str, adjoint: bool) -> Tensor:
+def _fake(x: Tensor, radius: int, border: str, adjoint: bool) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-def _box_setup(ctx, inputs, output) -> None:
+def _setup(ctx, inputs, output) -> None:
     _, ctx.radius, ctx.border, ctx.adjoint = inputs
 
 
-def _box_backward(ctx, grad: Tensor):
+def _backward(ctx, grad: Tensor):
     return torch.ops.segmodel.box_filter(grad, ctx.radius, ctx.border, not ctx.adjoint), None, None, None
 
 
-_box_filter.register_autograd(_box_backward, setup_context=_box_setup)
-for _device in ("cpu", "cuda"):
-    _box_filter.register_autocast(_device, torch.float32)
+register(blocked_box_filter, "box_filter", fake=_fake, setup=_setup, backward=_backward)

@@ -40,11 +40,11 @@ def window_counts(x: Tensor, radius: int, border: str) -> Tensor:
     """Divisor of every window of ``x``: H x W true pixel counts ("clipped") or the whole area ("constant")."""
     if border == "constant":
         return x.new_full(x.shape[-2:], float((2 * radius + 1) ** 2))
-    rows, columns = (_line_counts(size, radius, x) for size in x.shape[-2:])
+    rows, columns = (line_counts(size, radius, x) for size in x.shape[-2:])
     return rows[:, None] * columns[None, :]
 
 
-def _line_counts(size: int, radius: int, like: Tensor) -> Tensor:
+def line_counts(size: int, radius: int, like: Tensor) -> Tensor:
     index = torch.arange(size, device=like.device)
     first, last = (index - radius).clamp(min=0), (index + radius).clamp(max=size - 1)
     return (last - first + 1).to(like.dtype)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from . import backend as _backend
 from .guided_filter import PreparedGuide, composite, composite_filter, filter_planes, guide_for
+from .registration import register
 
 CONTIGUOUS = torch.contiguous_format
 
@@ -46,7 +47,7 @@ def guidance_crf(
     _backend.check_map("scores", scores)
     _check(scores, compatibility, weight, iterations)
     backend = _backend.requested(backend)
-    triton = _backend.use_triton(backend, scores)
+    engine = _backend.choose(backend, scores)
     prepared = guide_for(scores, guide, radius, eps, border, backend)
     planes, dtype = prepared.planes, prepared.planes.dtype
     if iterations == 0:
@@ -56,12 +57,12 @@ def guidance_crf(
     weight = weight.to(scores.device, dtype).reshape(())
     if compatibility is not None:
         compatibility = compatibility.to(dtype)
-    if composite(planes, backend, triton):
+    if composite(planes, backend):
         return _composite_crf(scores, prepared, compatibility, weight, iterations)
     wanted = [scores, weight] if compatibility is None else [scores, weight, compatibility]
     save = torch.is_grad_enabled() and any(x.requires_grad for x in wanted)
     phi, _ = torch.ops.segmodel.guidance_crf(
-        scores, planes, compatibility, weight, prepared.radius, prepared.border, iterations, save, triton
+        scores, planes, compatibility, weight, prepared.radius, prepared.border, iterations, save, engine
     )
     return phi.to(scores.dtype)
 
@@ -113,16 +114,16 @@ def forward(
     border: str,
     iterations: int,
     save: bool,
-    triton: bool,
+    backend: str,
 ) -> tuple[Tensor, Tensor]:
     """Phi after the last iteration, and every q (iterations N L H W) if they are to be saved."""
-    step, _ = steps(triton)
+    first, step, _ = steps(backend)
     unary, phi = scores.contiguous(), torch.empty_like(scores, memory_format=CONTIGUOUS)
     beliefs = planes.new_empty((iterations if save else 1, *scores.shape))
     with torch.autocast(scores.device.type, enabled=False):
-        q = torch.softmax(unary, dim=1, dtype=planes.dtype, out=beliefs[0])
+        q = first(unary, beliefs[0])
         for k in range(1, iterations + 1):
-            g = filter_planes(q, planes, radius, border, False, triton)
+            g = filter_planes(q, planes, radius, border, False, backend)
             message = g if compatibility is None else messages(compatibility, g)
             last = k == iterations
             q = step(
@@ -131,13 +132,21 @@ def forward(
     return phi, beliefs if save else beliefs.new_empty((0, *scores.shape))
 
 
-def steps(triton: bool) -> tuple[Callable, Callable]:
-    """What lies between two filters, forward and backward: one Triton kernel each, or the functions below."""
-    if triton:
+def steps(backend: str) -> tuple[Callable, Callable, Callable]:
+    """What lies before the first filter, between two, and between two of the backward: one pass each, or as below."""
+    if backend == "triton":
         from . import triton_guidance_crf
 
-        return triton_guidance_crf.update, triton_guidance_crf.update_backward
-    return update, update_backward
+        return beliefs_of, triton_guidance_crf.update, triton_guidance_crf.update_backward
+    if backend == "numba":
+        from . import numba_guidance_crf
+
+        return numba_guidance_crf.beliefs, numba_guidance_crf.update, numba_guidance_crf.update_backward
+    return beliefs_of, update, update_backward
+
+
+def beliefs_of(scores: Tensor, out: Tensor) -> Tensor:
+    return torch.softmax(scores, dim=1, dtype=out.dtype, out=out)
 
 
 def update(unary: Tensor, message: Tensor, weight: Tensor, potts: bool, softmax: bool, out: Tensor) -> Tensor:
@@ -168,7 +177,7 @@ def backward(
     weight: Tensor,
     radius: int,
     border: str,
-    triton: bool,
+    backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the scores, the compatibility (empty for Potts) and the weight.
 
@@ -176,14 +185,14 @@ def backward(
     dq = -lambda mu^T h, and dlambda = -<h, mu q>. No g is needed, and with Potts no product: a term that is the
     same for all labels vanishes behind the softmax, and sum_l q_l = 1.
     """
-    _, step_backward = steps(triton)
+    *_, step_backward = steps(backend)
     step = grad.to(planes.dtype).contiguous()
     total = step.clone()
     labels = 0 if compatibility is None else grad.shape[1]
     d_compatibility, d_weight = planes.new_zeros((labels, labels)), torch.zeros_like(weight)
     with torch.autocast(grad.device.type, enabled=False):
         for q in reversed(beliefs.unbind(0)):
-            h = filter_planes(step, planes, radius, border, True, triton)
+            h = filter_planes(step, planes, radius, border, True, backend)
             if compatibility is not None:
                 product = torch.matmul(h.flatten(2), q.flatten(2).mT).sum(0)
                 d_weight -= (product * compatibility).sum()
@@ -194,40 +203,32 @@ def backward(
     return total.to(grad.dtype), d_compatibility, d_weight
 
 
-_guidance_crf = torch.library.custom_op("segmodel::guidance_crf", forward, mutates_args=())
-_guidance_crf_backward = torch.library.custom_op("segmodel::guidance_crf_backward", backward, mutates_args=())
-
-
-@_guidance_crf.register_fake
-def _(scores, planes, compatibility, weight, radius, border, iterations, save, triton):
+def _fake(scores, planes, compatibility, weight, radius, border, iterations, save, backend):
     beliefs = planes.new_empty((iterations if save else 0, *scores.shape))
     return torch.empty_like(scores, memory_format=CONTIGUOUS), beliefs
 
 
-@_guidance_crf_backward.register_fake
-def _(grad, beliefs, planes, compatibility, weight, radius, border, triton):
+def _fake_backward(grad, beliefs, planes, compatibility, weight, radius, border, backend):
     labels = 0 if compatibility is None else grad.shape[1]
     scores = torch.empty_like(grad, memory_format=CONTIGUOUS)
     return scores, planes.new_empty((labels, labels)), torch.empty_like(weight)
 
 
-def _crf_setup(ctx, inputs, output) -> None:
-    _, planes, compatibility, weight, ctx.radius, ctx.border, _, _, ctx.triton = inputs
+def _setup(ctx, inputs, output) -> None:
+    _, planes, compatibility, weight, ctx.radius, ctx.border, _, _, ctx.backend = inputs
     ctx.save_for_backward(planes, compatibility, weight, output[1])
     ctx.set_materialize_grads(False)
 
 
-def _crf_backward(ctx, grad: Tensor | None, _beliefs: Tensor | None):
+def _backward(ctx, grad: Tensor | None, _beliefs: Tensor | None):
     if grad is None:
         return (None,) * 9
     planes, compatibility, weight, beliefs = ctx.saved_tensors
     scores, d_compatibility, d_weight = torch.ops.segmodel.guidance_crf_backward(
-        grad, beliefs, planes, compatibility, weight, ctx.radius, ctx.border, ctx.triton
+        grad, beliefs, planes, compatibility, weight, ctx.radius, ctx.border, ctx.backend
     )
     return scores, None, None if compatibility is None else d_compatibility, d_weight, *(None,) * 5
 
 
-_guidance_crf.register_autograd(_crf_backward, setup_context=_crf_setup)
-for _device in ("cpu", "cuda"):
-    _guidance_crf.register_autocast(_device, torch.float32)
-    _guidance_crf_backward.register_autocast(_device, torch.float32)
+register(forward, "guidance_crf", fake=_fake, setup=_setup, backward=_backward)
+register(backward, "guidance_crf_backward", fake=_fake_backward)

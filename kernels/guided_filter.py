@@ -22,7 +22,8 @@ from torch import Tensor
 from . import backend as _backend
 from .box_filter import box_sum
 from .flat_planes import FlatPlanes, window_counts
-from .guide_planes import GuidePlanes, channels_of, inverse_at, planes_of, split
+from .guide_planes import MOST_CHANNELS, GuidePlanes, channels_of, inverse_at, planes_of, split
+from .registration import register
 
 GUIDES = (torch.uint8, *_backend.FLOATS)
 
@@ -43,7 +44,7 @@ def prepare_guide(
     """Compute the window moments of a guide (Eq. 12).
 
     Args:
-        guide: ``N 3 H W`` or ``N 1 H W``, colours in 0..255, uint8 or floating point.
+        guide: ``N C H W`` with 1 (grey), 3 (colour) or up to 16 channels in 0..255, uint8 or floating point.
         radius: window radius r (authors' code: 3, at quarter resolution).
         eps: added to the variances; 1 belongs to colours in 0..255 (Sec. 5). In float32 flat guides lose digits where
             it is far smaller: at 1e-6 the fourth.
@@ -53,24 +54,26 @@ def prepare_guide(
         ValueError: on a wrong rank, dtype, channel count, radius, eps, border or backend.
     """
     _backend.check_map("guide", guide, GUIDES)
-    _backend.check_window(radius, border)
-    if guide.shape[1] not in (1, 3):
-        raise ValueError(f"guide: expected 3 (colour) or 1 (grey) channels, got {guide.shape[1]}")
-    eps, backend = _backend.check_eps(eps), _backend.requested(backend)
-    triton = _backend.use_triton(backend, guide)
-    if composite(guide, backend, triton):
+    if guide.shape[1] > MOST_CHANNELS:
+        raise ValueError(f"guide: expected 1 to {MOST_CHANNELS} channels, got {guide.shape[1]}")
+    if guide.device.type == "mps":
+        raise ValueError("guide: expected a CPU, CUDA or ROCm tensor, got mps, which has no float64 for its moments")
+    radius, eps, backend = _backend.check_window(radius, border), _backend.check_eps(eps), _backend.requested(backend)
+    engine = _backend.choose(backend, guide)
+    if composite(guide, backend):
         # all at once: an exported program takes as long to load as it has operators
         planes = moments(guide, radius, eps, lambda planes: box_sum(torch.stack(planes), radius).unbind())
     else:
-        planes = torch.ops.segmodel.guide_moments(guide, radius, eps, triton)
+        planes = torch.ops.segmodel.guide_moments(guide, radius, eps, engine)
     return PreparedGuide(planes, radius, eps, border)
 
 
-def composite(guide: Tensor, backend: str, triton: bool) -> bool:
+def composite(guide: Tensor, backend: str) -> bool:
     """Whether standard operators are wanted: while exporting, and for a guide that requires a gradient."""
     gradient = guide.requires_grad and torch.is_grad_enabled()
-    if gradient and triton and backend == "triton":
-        raise ValueError(f"backend: 'triton' has no gradient for the guide; {_backend.advice()}, or detach the guide")
+    if gradient and backend in ("triton", "numba"):
+        advice = _backend.advice(backend)
+        raise ValueError(f"backend: {backend!r} has no gradient for the guide; {advice}, or detach the guide")
     return gradient or torch.compiler.is_exporting()
 
 
@@ -201,11 +204,12 @@ def guided_filter(
 
     Args:
         scores: ``N C H W``, any strides, float16, bfloat16 (statistics in float32), float32 or float64.
-        guide: ``N 3 H W`` or ``N 1 H W`` with colours in 0..255, or one prepared by :func:`prepare_guide`, which has
+        guide: ``N C H W``, 1 to 16 channels in 0..255 (colour: 3), or one prepared by :func:`prepare_guide`, which has
             ``radius``, ``eps`` and ``border`` already: those given here are not used then.
         radius, eps: those of :func:`prepare_guide`.
         border: "clipped" (true pixel counts; rows of W sum to 1) or "constant" (Eq. 12 to the letter).
-        backend: "torch", "triton", or "auto": what SEGMODEL_BACKEND says, else Triton where it can run on a GPU.
+        backend: "torch", "triton" (GPU), "numba" (CPU), or "auto": what SEGMODEL_BACKEND says, else Triton on a GPU and
+            numba on a CPU, and torch where they cannot run.
 
     Returns a tensor of the shape and dtype of ``scores``.
 
@@ -214,60 +218,61 @@ def guided_filter(
     """
     _backend.check_map("scores", scores)
     backend = _backend.requested(backend)
-    triton = _backend.use_triton(backend, scores)
+    engine = _backend.choose(backend, scores)
     prepared = guide_for(scores, guide, radius, eps, border, backend)
     planes = prepared.planes
-    if composite(planes, backend, triton):
+    if composite(planes, backend):
         return composite_filter(scores.to(planes.dtype), prepared).to(scores.dtype)
     filter_op = torch.ops.segmodel.guided_filter
-    return filter_op(scores, planes, prepared.radius, prepared.border, False, triton).to(scores.dtype)
+    return filter_op(scores, planes, prepared.radius, prepared.border, False, engine).to(scores.dtype)
 
 
-@torch.library.custom_op("segmodel::guide_moments", mutates_args=())
-def _guide_moments(guide: Tensor, radius: int, eps: float, triton: bool) -> Tensor:
-    if triton:
+def guide_moments(guide: Tensor, radius: int, eps: float, backend: str) -> Tensor:
+    """The planes of a PreparedGuide on the backend that was chosen."""
+    if backend == "triton":
         from .triton_moments import moments as triton_moments
 
         return triton_moments(guide, radius, eps)
+    if backend == "numba":
+        from .numba_guided_filter import moments as numba_moments
+
+        return numba_moments(guide, radius, eps)
     layout = FlatPlanes(guide.shape[2], guide.shape[3], radius)
     return moments(guide, radius, eps, lambda planes: [layout.clipped_sum(plane) for plane in planes])
 
 
-@_guide_moments.register_fake
-def _(guide: Tensor, radius: int, eps: float, triton: bool) -> Tensor:
+def filter_planes(p: Tensor, planes: Tensor, radius: int, border: str, adjoint: bool, backend: str) -> Tensor:
+    """W p or W^T p on the backend that was chosen, without autograd."""
+    if backend == "triton":
+        from .triton_guided_filter import filter_planes as triton_filter
+
+        return triton_filter(p, planes, radius, border, adjoint)
+    if backend == "numba":
+        from .numba_guided_filter import filter_planes as numba_filter
+
+        return numba_filter(p, planes, radius, border, adjoint)
+    return blocked_filter(p, planes, radius, border, adjoint)
+
+
+def _fake_moments(guide: Tensor, radius: int, eps: float, backend: str) -> Tensor:
     shape = (guide.shape[0], planes_of(guide.shape[1]), *guide.shape[2:])
     return guide.new_empty(shape, dtype=_backend.statistics_dtype(guide.dtype))
 
 
-def filter_planes(p: Tensor, planes: Tensor, radius: int, border: str, adjoint: bool, triton: bool) -> Tensor:
-    """W p or W^T p on the backend that was chosen, without autograd."""
-    if triton:
-        from .triton_guided_filter import filter_planes as triton_filter
-
-        return triton_filter(p, planes, radius, border, adjoint)
-    return blocked_filter(p, planes, radius, border, adjoint)
-
-
-_guided_filter = torch.library.custom_op("segmodel::guided_filter", filter_planes, mutates_args=())
-
-
-@_guided_filter.register_fake
-def _(p: Tensor, planes: Tensor, radius: int, border: str, adjoint: bool, triton: bool) -> Tensor:
+def _fake_filter(p: Tensor, planes: Tensor, radius: int, border: str, adjoint: bool, backend: str) -> Tensor:
     return torch.empty_like(p, memory_format=torch.contiguous_format)
 
 
-def _filter_setup(ctx, inputs, output) -> None:
-    _, planes, ctx.radius, ctx.border, ctx.adjoint, ctx.triton = inputs
+def _setup(ctx, inputs, output) -> None:
+    _, planes, ctx.radius, ctx.border, ctx.adjoint, ctx.backend = inputs
     ctx.save_for_backward(planes)
 
 
-def _filter_backward(ctx, grad: Tensor):
+def _backward(ctx, grad: Tensor):
     (planes,) = ctx.saved_tensors
-    scores = torch.ops.segmodel.guided_filter(grad, planes, ctx.radius, ctx.border, not ctx.adjoint, ctx.triton)
+    scores = torch.ops.segmodel.guided_filter(grad, planes, ctx.radius, ctx.border, not ctx.adjoint, ctx.backend)
     return scores, None, None, None, None, None
 
 
-_guided_filter.register_autograd(_filter_backward, setup_context=_filter_setup)
-for _device in ("cpu", "cuda"):
-    _guide_moments.register_autocast(_device, torch.float32)
-    _guided_filter.register_autocast(_device, torch.float32)
+register(guide_moments, "guide_moments", fake=_fake_moments)
+register(filter_planes, "guided_filter", fake=_fake_filter, setup=_setup, backward=_backward)

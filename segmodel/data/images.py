@@ -16,6 +16,8 @@ _INVALID = 254
 _ORIENTATION = 0x0112  # EXIF
 _IMAGE_MODES = ("RGB", "L", "P", "1", "RGBA", "LA", "CMYK", "YCbCr")
 _LABEL_MODES = ("P", "L", "1", "I;16", "I")
+LABEL_MODES = (*_LABEL_MODES, "RGB")
+"""Modes of PIL images whose pixels can be class numbers, or one colour a class."""
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")  # not EPS: Pillow would start Ghostscript
 
 
@@ -70,6 +72,13 @@ def read_label(path: Path, *, values: np.ndarray, colours: np.ndarray | None = N
         return _from_colours(path, raw if raw.ndim == 3 else np.repeat(raw[..., None], 3, 2), values, colours)
     raw, _ = _decoded(path, _LABEL_MODES, "labels as numbers (a palette or grey picture)")
     return class_values(path, raw, values)
+
+
+def read_numbers(path: Path) -> tuple[np.ndarray, str, list[int] | None]:
+    """The pixels (H, W) or, of colours, (H, W, 3) of a label picture as stored, its mode, and its palette if any."""
+    pixels, _ = _decoded(path, LABEL_MODES, "labels as numbers or colours (a palette, grey or RGB picture)")
+    with Image.open(path, formats=_FORMATS) as image:
+        return pixels, image.mode, image.getpalette()
 
 
 def class_values(path: Path, raw: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from segmodel.common.options import Section, check_values, option
 from segmodel.inference.defaults import GATE, settings_from, thinness
 from segmodel.inference.views import Crf
 from segmodel.kernels import guidance_crf, guided_filter, prepare_guide
+from segmodel.kernels.guided_filter import PreparedGuide
 from segmodel.model.guidance_crf import GuidanceCRF
 from segmodel.model.guided_filter import guide_from_image
 from segmodel.model.upsampling import area_average, enlarge
@@ -91,7 +92,7 @@ def own_settings(settings: dict[str, float], crf: GuidanceCRF | None) -> Refinem
 def refined(
     scores: Tensor, image: Tensor, own: Refinement, trained: GuidanceCRF | None, image_range: tuple[float, float]
 ) -> Tensor:
-    """N C h w and N 3 H W -> N C H W. Settings that are None are found for each picture."""
+    """N C h w and N B H W (or 1 B H W: one picture for all) -> N C H W. Settings that are None are found."""
     resolved = own.resolved(scores, image.shape[-2:])
     return refined_with(scores, image, resolved.stride, refining_crf(resolved, trained, image_range))
 
@@ -123,7 +124,7 @@ def refining_crf(own: Resolved, trained: GuidanceCRF | None, image_range: tuple[
             raise ValueError(f"crf: expected one of {scores.shape[1]} classes, as the scores have, "
                              f"got {len(trained.compatibility)}")  # fmt: skip
         low, high = trained.image_range
-        return trained(scores, guide * ((high - low) / 255) + low)
+        return trained(scores, guide.expand(len(scores), -1, -1, -1) * ((high - low) / 255) + low)
 
     return crf
 
@@ -134,9 +135,9 @@ def gated_crf(scores: Tensor, guide: Tensor, own: Resolved) -> Tensor:
     Differentiable in the scores; the gate has no gradient.
     """
     if own.narrow >= own.radius or own.weight == 0:
-        return guidance_crf(scores, guide, weight=own.weight, radius=max(own.narrow, own.radius), eps=own.eps,
-                            iterations=own.iterations)  # fmt: skip
-    wide, narrow = (prepare_guide(guide, radius=radius, eps=own.eps) for radius in (own.radius, own.narrow))
+        prepared = _prepared(guide, max(own.narrow, own.radius), own.eps, len(scores))
+        return guidance_crf(scores, prepared, weight=own.weight, iterations=own.iterations)
+    wide, narrow = (_prepared(guide, radius, own.eps, len(scores)) for radius in (own.radius, own.narrow))
     gate = thinness(scores.softmax(1))
     wide_weight, narrow_weight = own.weight * (1 - gate), own.weight / 4 * gate
     phi = scores
@@ -144,6 +145,15 @@ def gated_crf(scores: Tensor, guide: Tensor, own: Resolved) -> Tensor:
         q = phi.softmax(1)
         phi = scores + wide_weight * guided_filter(q, wide) + narrow_weight * guided_filter(q, narrow)
     return phi
+
+
+def _prepared(guide: Tensor, radius: int, eps: float, count: int) -> PreparedGuide:
+    """A guide of ``count`` pictures, or of one for all of them: its moments are computed once."""
+    prepared = prepare_guide(guide, radius=radius, eps=eps)
+    if len(guide) == count:
+        return prepared
+    planes = prepared.planes.expand(count, -1, -1, -1)
+    return replace(prepared, planes=planes.contiguous() if planes.is_cuda else planes)
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:

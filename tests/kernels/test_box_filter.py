@@ -9,7 +9,7 @@ from kernels_tools import Case, assert_close, cases, channel_first, channel_last
 from torch.autograd import gradcheck, gradgradcheck
 
 from segmodel.kernels import box_filter, flat_planes
-from segmodel.kernels.box_filter import _box_filter, box_sum
+from segmodel.kernels.box_filter import box_sum
 from segmodel.kernels.flat_planes import FlatPlanes, window_counts, window_sum
 from segmodel.reference.arrays import box_mean, box_mean_adjoint
 from segmodel.reference.arrays import box_sum as reference_sum
@@ -140,8 +140,10 @@ def test_gradients_of_both_orders(border: str) -> None:
 
 def test_registered_compiled_exported() -> None:
     x = torch.randn(2, 3, 5, 6, requires_grad=True)
-    torch.library.opcheck(_box_filter, (x, 2, "clipped", False))
-    torch.library.opcheck(_box_filter, (x.to(memory_format=torch.channels_last), 2, "constant", True))
+    torch.library.opcheck(torch.ops.segmodel.box_filter.default, (x, 2, "clipped", False))
+    torch.library.opcheck(
+        torch.ops.segmodel.box_filter.default, (x.to(memory_format=torch.channels_last), 2, "constant", True)
+    )
     compiled = torch.compile(box_filter, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x, radius=2), box_filter(x, radius=2), rtol=0, atol=0)
 

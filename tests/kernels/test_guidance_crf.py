@@ -23,7 +23,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import segmodel.reference.guidance_crf as reference
 from segmodel.kernels import guidance_crf, prepare_guide
-from segmodel.kernels.guidance_crf import _composite_crf, _guidance_crf
+from segmodel.kernels.guidance_crf import _composite_crf
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 # In units of the largest score, or 1. One filter may err by 1e-5 or 2e-4 (see the guided filter); q feels the scores,
 # lambda = 2 and three iterations carry an error on, times 2 lambda (max of dq/dphi is 1/2) each: the sums stay below
@@ -158,12 +160,12 @@ def test_weight_zero_and_no_iterations_return_the_scores() -> None:
         assert result.data_ptr() != scores.data_ptr()
 
 
-def test_operator_is_registered_well() -> None:
+def test_operator_is_registered_well(engine: str) -> None:
     scores, guide = torch.randn(2, 3, 5, 6, requires_grad=True), 255 * torch.rand(2, 3, 5, 6)
     planes, weight = prepare_guide(guide, radius=2).planes, torch.tensor(2.0, requires_grad=True)
     for compatibility in (None, torch.rand(3, 3, requires_grad=True)):
-        arguments = (scores, planes, compatibility, weight, 2, "clipped", 2, True, False)
-        torch.library.opcheck(_guidance_crf, arguments)
+        arguments = (scores, planes, compatibility, weight, 2, "clipped", 2, True, engine)
+        torch.library.opcheck(torch.ops.segmodel.guidance_crf.default, arguments)
 
 
 def test_compiles_whole_with_its_gradients_and_exports() -> None:

@@ -15,7 +15,9 @@ from torch.autograd import gradcheck, gradgradcheck
 
 import segmodel.reference.guided_filter as reference
 from segmodel.kernels import PreparedGuide, box_filter, flat_planes, guidance_crf, guided_filter, prepare_guide
-from segmodel.kernels.guided_filter import _guide_moments, _guided_filter, composite_filter
+from segmodel.kernels.guided_filter import composite_filter
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 # Float32 error against float64, in units of the largest score. Textured: the acceptance bound. Flat: two_valued grey
 # colours have condition number 3 * 127^2 and steps have windows with both; measured 2e-5, bound from the same table.
@@ -141,11 +143,11 @@ def test_guide_gradient_equals_the_reference() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_operators_are_registered_well(channels: int) -> None:
+def test_operators_are_registered_well(channels: int, engine: str) -> None:
     scores, guide = torch.randn(2, 3, 5, 6, requires_grad=True), 255 * torch.rand(2, channels, 5, 6)
     planes = prepare_guide(guide, radius=2).planes
-    torch.library.opcheck(_guided_filter, (scores, planes, 2, "clipped", False, False))
-    torch.library.opcheck(_guide_moments, (guide, 2, 1.0, False))
+    torch.library.opcheck(torch.ops.segmodel.guided_filter.default, (scores, planes, 2, "clipped", False, engine))
+    torch.library.opcheck(torch.ops.segmodel.guide_moments.default, (guide, 2, 1.0, engine))
 
 
 def test_compiles_whole_and_exports_standard_operators() -> None:
@@ -217,7 +219,11 @@ BAD = {
     "no labels": ({"scores": torch.zeros(1, 0, 4, 5)}, "scores: expected at least one channel"),
     "guide size": ({"guide": torch.zeros(1, 3, 4, 6)}, "guide: expected batch, height and width"),
     "guide batch": ({"guide": torch.zeros(2, 3, 4, 5)}, "guide: expected batch, height and width"),
-    "guide channels": ({"guide": torch.zeros(1, 2, 4, 5)}, "guide: expected 3"),
+    "guide channels": ({"guide": torch.zeros(1, 17, 4, 5)}, "guide: expected 1 to 16 channels, got 17"),
+    "sparse": (
+        {"scores": torch.zeros(1, 2, 4, 5).to_sparse()},
+        "scores: expected a dense tensor, got torch.sp",
+    ),
     "guide precision": (
         {"scores": torch.zeros(1, 2, 4, 5, dtype=torch.float64), "guide": prepare_guide(torch.zeros(1, 3, 4, 5))},
         "guide: float64 scores",
@@ -279,42 +285,47 @@ def test_defaults_are_the_papers() -> None:
     assert torch.equal(guidance_crf(scores, guide), guidance_crf(scores, guide, iterations=3, weight=2.0, **options))
 
 
-def test_autocast_computes_every_operator_in_float32() -> None:
+def test_autocast_computes_every_operator_in_float32(engine: str) -> None:
     scores, guide = torch.randn(1, 2, 5, 6).bfloat16(), (255 * torch.rand(1, 3, 5, 6)).bfloat16()
     planes, weight, ops = prepare_guide(guide.float()).planes.bfloat16(), torch.tensor(2.0), torch.ops.segmodel
     with torch.autocast("cpu", dtype=torch.bfloat16):
         results = (
             ops.box_filter(scores, 2, "clipped", False),
-            ops.guide_moments(guide, 3, 1.0, False),
-            ops.guided_filter(scores, planes, 3, "clipped", False, False),
-            *ops.guidance_crf(scores, planes, None, weight, 3, "clipped", 2, True, False),
+            ops.guide_moments(guide, 3, 1.0, engine),
+            ops.guided_filter(scores, planes, 3, "clipped", False, engine),
+            *ops.guidance_crf(scores, planes, None, weight, 3, "clipped", 2, True, engine),
         )
-        backward = ops.guidance_crf_backward(scores, results[-1], planes, None, weight, 3, "clipped", False)
+        backward = ops.guidance_crf_backward(scores, results[-1], planes, None, weight, 3, "clipped", engine)
     assert all(x.dtype == torch.float32 for x in (*results, backward[0]))
 
 
-def test_fake_tensors_have_the_real_shapes() -> None:
+def test_fake_tensors_have_the_real_shapes(engine: str) -> None:
     """What torch.compile and export believe, dtypes and strides included."""
     for channels, save, compatibility in ((1, False, None), (3, True, torch.rand(2, 2))):
         scores, guide = torch.randn(2, 2, 5, 6), 255 * torch.rand(2, channels, 5, 6)
         weight = torch.tensor(2.0)
-        real = every_operator(scores, guide, compatibility, weight, save)
+        real = every_operator(scores, guide, compatibility, weight, save, engine)
         with FakeTensorMode() as mode:
             inputs = [None if x is None else mode.from_tensor(x) for x in (scores, guide, compatibility, weight)]
-            fake = every_operator(*inputs, save)
+            fake = every_operator(*inputs, save, engine)
         for r, f in zip(real, fake, strict=True):
             assert (r.shape, r.dtype, r.stride()) == (f.shape, f.dtype, f.stride())
 
 
 def every_operator(
-    scores: torch.Tensor, guide: torch.Tensor, compatibility: torch.Tensor | None, weight: torch.Tensor, save: bool
+    scores: torch.Tensor,
+    guide: torch.Tensor,
+    compatibility: torch.Tensor | None,
+    weight: torch.Tensor,
+    save: bool,
+    engine: str,
 ) -> list[torch.Tensor]:
     ops = torch.ops.segmodel
-    planes = ops.guide_moments(guide, 3, 1.0, False)
-    filtered = ops.guided_filter(scores.mT, planes.mT, 3, "clipped", False, False)
-    phi, beliefs = ops.guidance_crf(scores, planes, compatibility, weight, 3, "clipped", 2, save, False)
+    planes = ops.guide_moments(guide, 3, 1.0, engine)
+    filtered = ops.guided_filter(scores.mT, planes.mT, 3, "clipped", False, engine)
+    phi, beliefs = ops.guidance_crf(scores, planes, compatibility, weight, 3, "clipped", 2, save, engine)
     box = ops.box_filter(scores.mT, 3, "clipped", False)
-    gradients = ops.guidance_crf_backward(scores, beliefs, planes, compatibility, weight, 3, "clipped", False)
+    gradients = ops.guidance_crf_backward(scores, beliefs, planes, compatibility, weight, 3, "clipped", engine)
     return [planes, filtered, phi, beliefs, box, *gradients]
 
 

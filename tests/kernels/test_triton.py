@@ -83,7 +83,7 @@ def test_triton_where_it_cannot_run_is_an_error_that_says_why(monkeypatch: pytes
     monkeypatch.setattr(backend, "TRITON", False)
     with pytest.raises(ValueError, match="here: the package triton is not installed"):
         guided_filter(scores, guide, backend="triton")
-    assert not backend.use_triton("auto", scores)
+    assert backend.choose("auto", scores) != "triton"
 
 
 def test_the_environment_variable_stands_in_for_auto(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,13 +91,13 @@ def test_the_environment_variable_stands_in_for_auto(monkeypatch: pytest.MonkeyP
     scores = torch.zeros(1, 2, 4, 5)
     monkeypatch.setenv("SEGMODEL_BACKEND", "triton")
     with pytest.raises(ValueError, match=r"run here: .*; use 'torch' or 'auto' without SEGMODEL_BACKEND=triton$"):
-        backend.use_triton("auto", scores)
-    assert not backend.use_triton("torch", scores)
+        backend.choose("auto", scores)
+    assert backend.choose("torch", scores) != "triton"
     monkeypatch.setenv("SEGMODEL_BACKEND", "fast")
     with pytest.raises(ValueError, match=r"SEGMODEL_BACKEND: expected one of"):
-        backend.use_triton("auto", scores)
+        backend.choose("auto", scores)
     monkeypatch.setenv("SEGMODEL_BACKEND", "torch")
-    assert not backend.use_triton("auto", scores)
+    assert backend.choose("auto", scores) != "triton"
 
 
 def test_kernels_are_launched_on_the_gpu_of_their_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,13 +129,13 @@ def test_auto_takes_triton_on_a_gpu_only(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.delenv("SEGMODEL_BACKEND", raising=False)
     on_gpu = SimpleNamespace(device=SimpleNamespace(type="cuda"), dtype=torch.float32, shape=(1, 1, 4, 5))
-    assert backend.use_triton("auto", on_gpu)
-    assert backend.use_triton("triton", on_gpu)
-    assert not backend.use_triton("torch", on_gpu)
-    assert not backend.use_triton("auto", SimpleNamespace(**vars(on_gpu) | {"dtype": torch.float64}))
+    assert backend.choose("auto", on_gpu) == "triton"
+    assert backend.choose("triton", on_gpu) == "triton"
+    assert backend.choose("torch", on_gpu) != "triton"
+    assert backend.choose("auto", SimpleNamespace(**vars(on_gpu) | {"dtype": torch.float64})) != "triton"
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert not backend.use_triton("auto", torch.zeros(1, 1, 1, 1))
-    assert backend.use_triton("triton", torch.zeros(1, 1, 1, 1))
+    assert backend.choose("auto", torch.zeros(1, 1, 1, 1)) != "triton"
+    assert backend.choose("triton", torch.zeros(1, 1, 1, 1)) == "triton"
 
 
 def test_imports_without_triton() -> None:
