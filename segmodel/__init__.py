@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from segmodel.experiments.tuning import tune_refinement as tune_refinement
+    from segmodel.inference.comparison import compare as compare
     from segmodel.inference.refine import refine as refine
     from segmodel.inference.refine import refine_mask as refine_mask
+    from segmodel.inference.refine_labels import refine_labels as refine_labels
+    from segmodel.inference.refine_map import refine_map as refine_map
     from segmodel.model.config import ModelConfig as ModelConfig
     from segmodel.model.guidance_crf import GuidanceCRF as GuidanceCRF
     from segmodel.model.guided_filter import GuidedFilter as GuidedFilter
@@ -29,7 +32,10 @@ _HOME = {
     "GuidedFilter": "segmodel.model.guided_filter",
     "ModelConfig": "segmodel.model.config",
     "SegModel": "segmodel.segmodel",
+    "compare": "segmodel.inference.comparison",
     "refine": "segmodel.inference.refine",
+    "refine_labels": "segmodel.inference.refine_labels",
+    "refine_map": "segmodel.inference.refine_map",
     "refine_mask": "segmodel.inference.refine",
     "tune_refinement": "segmodel.experiments.tuning",
 }
@@ -39,7 +45,10 @@ __all__ = [
     "ModelConfig",
     "SegModel",
     "__version__",
+    "compare",
     "refine",
+    "refine_labels",
+    "refine_map",
     "refine_mask",
     "tune_refinement",
 ]

@@ -4,6 +4,9 @@
     python -m segmodel.benchmark --only operators --threads 1,2 --seconds 1.5 --json FILE
     python -m segmodel.benchmark --only memory                   # of the paper's ResNet-101, or of other settings
     python -m segmodel.benchmark --only loader --data voc:PATH   # does it keep the training fed?
+    python -m segmodel.benchmark --only refinement --data voc:PATH --scores FOLDER|RUN --html FILE
+
+The last one is about quality too: refinement of a model's scores (as for segmodel.tune) by every method at hand.
 
 Peers: OpenCV's ximgproc.guidedFilter (opencv-contrib-python-headless), kornia's guided_blur, pydensecrf. All
 contestants of a table take turns in one run, so that their ratios survive a busy machine; a result that differs from
@@ -24,18 +27,22 @@ import torch
 from segmodel.common import cli
 from segmodel.common.environment import environment, peer
 from segmodel.common.errors import UserError
-from segmodel.common.files import write_output
+from segmodel.common.files import output_file, write_output
+from segmodel.common.html import page
 from segmodel.common.options import Section, add_flags, from_flags, option
 from segmodel.common.tables import Table
-from segmodel.experiments import gpu
+from segmodel.data import open_data
+from segmodel.experiments import gpu, refinement
 from segmodel.experiments.loader import loader_table
 from segmodel.experiments.memory import memory_table
 from segmodel.experiments.models import model_tables
 from segmodel.experiments.operators import first_calls, operator_tables
+from segmodel.experiments.scored import labelled, scores_of
 from segmodel.experiments.timing import Times, times_table
+from segmodel.inference.refinement import read_settings
 from segmodel.training.settings import Config, add_settings, resolve
 
-Part = Literal["operators", "model", "gpu", "memory", "loader"]
+Part = Literal["operators", "model", "gpu", "memory", "loader", "refinement"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,43 @@ class BenchmarkOptions(Section):
     batches: int = option(20, "loader: batches to time", at_least=1)
 
 
+@dataclass(frozen=True)
+class RefinementOptions(Section):
+    """Of the part refinement."""
+
+    scores: str | None = option(None, "folder of NAME.npy logits, or a run or checkpoint of segmodel.train")
+    split: str = option("val", "part of the data that is judged on")
+    images: int = option(0, "evenly spaced images of it; 0: all", at_least=0)
+    peers_split: str = option("train", "part on which the other methods choose among a few settings")
+    peers_images: int = option(0, "evenly spaced images of it; 0: their usual settings", at_least=0)
+    settings: str | None = option(None, "settings that segmodel.tune wrote, as one more method")
+    html: str | None = option(None, "write table and plots of quality against time to this page")
+
+
+def refinement_part(options: RefinementOptions, data: str) -> dict[str, Any]:
+    """Prints the table, writes the page, and returns the figures of each method."""
+    if not data or not options.scores:
+        raise UserError("--only refinement: expected --data and --scores")
+    page_file = output_file("--html", options.html, endings=(".html",), overwrite=True) if options.html else None
+    judged = open_data(data, split=options.split)
+    scores = scores_of(options.scores, "auto", judged)
+    compared = refinement.methods(read_settings(options.settings) if options.settings else None)
+    tuning = []
+    if options.peers_images:
+        peers_data = open_data(data, split=options.peers_split)
+        tuning = list(labelled(peers_data, options.peers_images, scores, options.peers_split))
+    picked = [(method, refinement.chosen(method, tuning)) for method in compared if not method.lacks]
+    outcomes = refinement.run_methods(labelled(judged, options.images, scores, options.split), picked)
+    values = refinement.figures(outcomes)
+    count = len(next(iter(outcomes.values())).found.names)
+    title = f"refinement, {data}, {options.split}, {count} images, {torch.get_num_threads()} threads"
+    table = refinement.refinement_table(title, values, [method for method in compared if method.lacks])
+    print(f"\n{table.text()}")
+    if page_file:
+        write_output("--html", page_file, page("Refinement", [table.html(), *refinement.refinement_plots(values)]))
+    return values
+
+
 def memory_settings(given: argparse.Namespace) -> Config:
     """Those of segmodel.train where data, a recipe or a file is given, else the paper's with two images a batch."""
     if given.config or given.recipe or "data" in given:
@@ -68,7 +112,7 @@ def use_threads(count: int) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     parser = cli.Parser("benchmark", __doc__ or "")
-    add_flags(parser, {"benchmark": BenchmarkOptions})
+    add_flags(parser, {"benchmark": BenchmarkOptions, "refinement": RefinementOptions})
     add_settings(parser)
     given = parser.parse_args(arguments)
     options, config = from_flags(given, BenchmarkOptions), resolve(given)
@@ -105,6 +149,8 @@ def main(arguments: Sequence[str]) -> int:
         table = others[name]()
         report[name] = table.records()
         print(f"\n{table.text()}")
+    if "refinement" in options.only:
+        report["refinement"] = refinement_part(from_flags(given, RefinementOptions), vars(given).get("data", ""))
     if options.json:
         write_output("--json", Path(options.json), json.dumps(report, indent=1) + "\n")
     return 0

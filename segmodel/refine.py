@@ -1,86 +1,135 @@
 """Sharper boundaries for the output of any segmentation model: the guidance CRF on its scores (Sec. 5, 7.2).
 
     python -m segmodel.refine photo.jpg scores.npy --output labels.png     # (C, h, w) logits -> labels (.npy: logits)
-    python -m segmodel.refine photo.jpg mask.png --output refined.png      # a 0/1 mask, or grey as probability
+    python -m segmodel.refine photo.jpg mask.png --output refined.png      # a mask of 0 and 1, or of 0 and 255
+    python -m segmodel.refine photo.jpg labels.png --labels --output refined.png --compare compared.png
+    python -m segmodel.refine PHOTOS SCORES --output refined               # folders: files of the same names
 
 The settings that suit a model's scores are found by `python -m segmodel.tune`; --settings reads its file.
 """
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal, get_args
 
-import numpy as np
+from tqdm import tqdm
 
 from segmodel.common import cli
 from segmodel.common.errors import UserError
-from segmodel.common.files import output_file, replacing
-from segmodel.common.labels import voc_palette
-from segmodel.common.options import add_flags, build, flag_values
-from segmodel.common.pictures import save_label, save_picture
-from segmodel.data.images import read_image
-from segmodel.inference.inputs import read_scores
-from segmodel.inference.refine import refine
+from segmodel.common.files import output_file
+from segmodel.common.options import Section, add_flags, build, flag_values, from_flags, option
+from segmodel.data.images import picture_endings, pictures_below
+from segmodel.inference.refine_files import Job, Kind, refine_file
 from segmodel.inference.refinement import Refinement, read_settings
 
-
-def _read_mask(path: Path) -> np.ndarray:
-    pixels, _ = read_image(path)
-    grey = pixels[..., 0]
-    if not (pixels == grey[..., None]).all():
-        raise UserError(f"{path}: expected a grey mask, got colours (give labels as scores in an .npy file)")
-    if set(np.unique(grey)) <= {0, 1} or set(np.unique(grey)) <= {0, 255}:
-        return grey
-    return grey / np.float32(255)
+ENDINGS = (".npy", ".png", ".tif", ".tiff", ".bmp", ".gif")
+"""Of files that hold scores, masks or labels, in the order in which they are looked for."""
 
 
-def _write(path: Path, result: np.ndarray, *, soft: bool) -> None:
-    """Writes logits or a mask: .npy as they are, .png the labels or the mask in 0..255."""
-    if path.suffix.lower() == ".npy":
-        with replacing(path) as partial, partial.open("wb") as file:
-            np.save(file, result)
-    elif result.ndim == 3:
-        save_label(path, result.argmax(0), voc_palette(256))
-    else:
-        save_picture(path, ((255 * result).round() if soft else result).astype(np.uint8))
+@dataclass(frozen=True)
+class Options(Section):
+    """What is refined and written."""
+
+    layout: Literal["CHW", "HWC"] | None = option(None, "of the scores, where it cannot be told")
+    ignore: int = option(255, "with --labels: the number of pixels without a class")
+    fill: bool = option(False, "with --labels: give those pixels a class")
+    confidence: float = option(0.7, "in hard masks and labels: the higher, the less they change", above=0.5, below=1)
+    format: Literal["png", "npy"] = option("png", "of the files in a folder")
+    overwrite: bool = option(False, "replace outputs that are there already; in a folder they are skipped otherwise")
+
+
+def find_jobs(images: Path, scores: Path, output: Path, ending: str, compared: Path | None) -> list[Job]:
+    """A job for each file of scores below one folder, whose image has the same path, but for the ending, below another.
+
+    Raises:
+        UserError: no such pair, an image that is missing, or two files of one name.
+    """
+    pictures: dict[Path, Path] = {}
+    for file in pictures_below(images, picture_endings()):
+        name = file.relative_to(images).with_suffix("")
+        if pictures.setdefault(name, file) != file:
+            raise UserError(f"{images}: expected one image of a name, got {pictures[name].name} and {file.name}")
+    found: dict[Path, Path] = {}
+    for file in pictures_below(scores, ENDINGS):
+        name = file.relative_to(scores).with_suffix("")
+        if found.setdefault(name, file) != file:
+            raise UserError(f"{scores}: expected one file of a name, got {found[name].name} and {file.name}")
+    if not found:
+        raise UserError(f"{scores}: expected files of scores, masks or labels ({', '.join(ENDINGS)}), got none")
+    missing = [name for name in found if name not in pictures]
+    if missing:
+        raise UserError(f"{images}: expected an image for each file in {scores}, got none for {missing[0]}"
+                        + f" and {len(missing) - 1} more" * (len(missing) > 1))  # fmt: skip
+    if len(found) < len(pictures):
+        print(f"{len(pictures) - len(found)} of {len(pictures)} images have no file in {scores} and are left out")
+    return [Job(pictures[name], file, output / f"{name}{ending}", compared / f"{name}.png" if compared else None)
+            for name, file in found.items()]  # fmt: skip
+
+
+def refine_folder(jobs: Sequence[Job], kind: Kind, options: Options, settings: dict[str, Any]) -> None:
+    """Refines what is not there yet, and says what changed."""
+    todo = [job for job in jobs if options.overwrite or not job.output.exists()]
+    if len(todo) < len(jobs):
+        print(f"{len(jobs) - len(todo)} of {len(jobs)} outputs are there already and stay (--overwrite replaces them)")
+    changed = pixels = 0
+    for job in tqdm(todo, unit="image", disable=None):
+        try:
+            job.output.parent.mkdir(parents=True, exist_ok=True)
+            if job.compared:
+                job.compared.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--output: {error.filename}: cannot be made ({error.strerror})") from error
+        moved, size, line = refine_file(job, kind, vars(options), settings)
+        changed, pixels = changed + moved, pixels + size
+        tqdm.write(line)
+    if todo:
+        print(f"{len(todo)} refined: {changed:,} of {pixels:,} pixels changed ({100 * changed / pixels:.2f} %)")
+
+
+def make_parser() -> cli.Parser:
+    parser = cli.Parser("refine", __doc__ or "")
+    parser.add_argument("image", metavar="IMAGE|FOLDER", help="the picture, or a folder of pictures")
+    parser.add_argument("scores", metavar="SCORES.npy|MASK.png|FOLDER",
+                        help="logits (C, h, w), a mask, or labels; or a folder of such files")  # fmt: skip
+    parser.add_argument("--output", required=True, metavar="FILE|FOLDER",
+                        help=".png: labels or mask; .npy: logits, labels or mask")  # fmt: skip
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--labels", action="store_true", help="the file is a label map: numbers, or a colour a class")
+    what.add_argument("--probabilities", action="store_true", help="the file is a grey picture, 255 is probability 1")
+    what.add_argument("--logits", action="store_true", help="the file is logits (h, w) of a mask")
+    parser.add_argument("--compare", metavar="FILE|FOLDER", help="draw before, after, boundaries and close-ups")
+    parser.add_argument("--settings", metavar="FILE", help="settings that segmodel.tune wrote; flags override them")
+    add_flags(parser, {"files": Options, "settings": Refinement})
+    return parser
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = cli.Parser("refine", __doc__)
-    parser.add_argument("image", metavar="IMAGE", help="the picture")
-    parser.add_argument("scores", metavar="SCORES.npy|MASK.png",
-                        help="logits (C, h, w), probabilities (h, w), or a grey picture of a mask")  # fmt: skip
-    parser.add_argument("--output", required=True, metavar="FILE", help=".png: labels or mask; .npy: logits or mask")
-    parser.add_argument("--overwrite", action="store_true", help="replace the output if it is there already")
-    parser.add_argument("--settings", metavar="FILE", help="settings that segmodel.tune wrote; flags override them")
-    add_flags(parser, {"settings": Refinement})
-    options = parser.parse_args(arguments)
-    output = output_file("--output", options.output, endings=(".png", ".npy"), overwrite=options.overwrite)
-    kept = read_settings(options.settings) if options.settings else {}
-    settings = asdict(build(Refinement, kept, flag_values(options, {"": Refinement}).get("", {})))
-    image, orientation = read_image(Path(options.image))
-    source = Path(options.scores)
-    scores = read_scores(source) if source.suffix.lower() == ".npy" else _read_mask(source)
-    if output.suffix.lower() == ".png":
-        scores = scores[0] if scores.ndim == 4 and len(scores) == 1 else scores
-        if scores.ndim == 4 or (scores.ndim == 3 and len(scores) > 255):
-            raise UserError(f"{source}: expected (C, h, w) with at most 255 classes for a PNG, got {scores.shape}")
-    height, width = image.shape[:2]
-    if orientation > 4 and (scores.shape[-2] - scores.shape[-1]) * (height - width) < 0:
-        raise UserError(f"{source}: expected scores of the upright picture, {width}x{height} (EXIF orientation "
-                        f"{orientation} is applied), got {scores.shape[-1]}x{scores.shape[-2]}")  # fmt: skip
-    try:
-        refined = refine(scores, image, **settings)
-    except ValueError as error:
-        raise UserError(f"{source}: {error}") from error
-    try:
-        _write(output, refined, soft=scores.dtype.kind == "f")
-    except OSError as error:
-        raise UserError(f"--output: {output}: cannot be written ({error.strerror})") from error
-    used = ", ".join(f"{name} {value}" for name, value in settings.items())
-    turned = f" (turned upright, EXIF orientation {orientation})" if orientation > 1 else ""
-    print(f"{output}: {refined.shape[-1]}x{refined.shape[-2]}{turned}, {used}")
+    given = make_parser().parse_args(arguments)
+    options: Options = from_flags(given, Options)
+    kept = read_settings(given.settings) if given.settings else {}
+    flags = flag_values(given, {"": Refinement}).get("", {})
+    settings = {name: value for name, value in asdict(build(Refinement, kept, flags)).items() if value is not None}
+    said = [f"{name} {value}" for name, value in settings.items()]
+    print("settings: " + ", ".join([*said, "what is not given follows from the scores"]))
+    kind: Kind = next((name for name in get_args(Kind) if getattr(given, name, None) is True), "scores")
+    image, scores = Path(given.image), Path(given.scores)
+    if image.is_dir() != scores.is_dir():
+        folder, other = (image, scores) if image.is_dir() else (scores, image)
+        raise UserError(f"{other}: expected a folder, as {folder} is one")
+    if image.is_dir():
+        output, compared = Path(given.output), Path(given.compare) if given.compare else None
+        inputs = (image.resolve(), scores.resolve())
+        for name, path in (("--output", output), ("--compare", compared)):
+            if path and (path.is_file() or path.resolve() in inputs):
+                raise UserError(f"{name}: expected a folder of its own, got {path}")
+        refine_folder(find_jobs(image, scores, output, f".{options.format}", compared), kind, options, settings)
+        return 0
+    output = output_file("--output", given.output, endings=(".png", ".npy"), overwrite=options.overwrite)
+    compared = given.compare and output_file("--compare", given.compare, endings=(".png",), overwrite=options.overwrite)
+    _, _, line = refine_file(Job(image, scores, output, compared), kind, vars(options), settings)
+    print(line)
     return 0
 
 

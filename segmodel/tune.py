@@ -8,31 +8,20 @@ weight 0 is among them: where no refinement helps, none is the result.
 """
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-
-import numpy as np
-import torch
-from torch import Tensor
-from tqdm import tqdm
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 
 from segmodel.common import cli
-from segmodel.common.device import autocast, autocast_dtype, choose_device, place, to_batch
 from segmodel.common.environment import versions
-from segmodel.common.errors import UserError
 from segmodel.common.files import json_text, output_file, write_output
 from segmodel.common.options import Section, add_flags, from_flags, option
 from segmodel.common.tables import Table
-from segmodel.data import Sample, SegmentationData, open_data
+from segmodel.data import open_data
 from segmodel.data.base import evenly_spaced
-from segmodel.evaluation.evaluate import check_classes
-from segmodel.experiments.tuning import TRIMAP, Labelled, Metric, report, tune_refinement
-from segmodel.inference.inputs import read_scores, scores_and_pixels
+from segmodel.experiments.scored import labelled, scores_of
+from segmodel.experiments.tuning import TRIMAP, Metric, report, tune_refinement
 from segmodel.inference.refinement import Refinement
 from segmodel.inference.settings import DEVICE
-from segmodel.model.network import Network
-from segmodel.model.store import find_checkpoint, load_network
 
 
 @dataclass(frozen=True)
@@ -48,49 +37,6 @@ class Options(Section):
     output: str | None = option(None, "write settings and figures to this file, for segmodel.refine")
     overwrite: bool = option(False, "replace the output if it is there already")
     device: str = option("auto", DEVICE)
-
-
-def scores_of(source: str, device: str, data: SegmentationData) -> Callable[[Sample], np.ndarray]:
-    """Logits of a sample: out of a folder of NAME.npy files, or from a run on the data's classes, guidance off."""
-    folder = Path(source)
-    if folder.is_dir() and not any(folder.glob("*.safetensors")):
-        marks: dict[str, int] = {}
-
-        def read(sample: Sample) -> np.ndarray:
-            file, mark = folder / f"{sample.name}.npy", hash(sample.image.tobytes())
-            if marks.setdefault(sample.name, mark) != mark:
-                raise UserError(f"{file}: expected pictures of different names, got two that are named {sample.name}")
-            return read_scores(file)
-
-        return read
-    place_, file = choose_device(device), find_checkpoint(source)
-    print(f"scores of {file}")
-    model, dtype = place(load_network(file, Network), place_), autocast_dtype("auto", place_)
-    check_classes(source, model.classes, data)
-
-    @torch.inference_mode()
-    def scores(sample: Sample) -> np.ndarray:
-        with autocast(place_, dtype):
-            logits: Tensor = model(to_batch(sample.image[None].copy(), place_), guidance=False)
-        return logits[0].float().cpu().numpy()
-
-    return scores
-
-
-def labelled(
-    data: SegmentationData, limit: int, scores: Callable[[Sample], np.ndarray], name: str
-) -> Iterator[Labelled]:
-    """Evenly spaced samples (0: all) with their scores."""
-    for index in tqdm(evenly_spaced(len(data), limit), desc=name, unit="image", disable=None):
-        sample = data[index]
-        logits = scores(sample)
-        if logits.ndim != 3 or 0 in logits.shape or len(logits) != len(data.classes):
-            raise UserError(f"{sample.name}: expected scores of {len(data.classes)} classes, got {logits.shape}")
-        try:
-            scores_and_pixels(logits, sample.image)
-        except ValueError as error:
-            raise UserError(f"{sample.name}: {error}") from error
-        yield logits, sample.image, sample.label
 
 
 def table(title: str, result: Mapping[str, Mapping[str, float]]) -> Table:
@@ -119,7 +65,7 @@ def main(arguments: Sequence[str]) -> int:
     held_out = open_data(given.data, split=options.report) if options.report else None
     scores = scores_of(given.scores, options.device, data)
     samples = list(labelled(data, options.images, scores, "scores"))
-    tuned = tune_refinement(samples, metric=options.metric, start=Refinement(stride=options.stride))
+    tuned = tune_refinement(samples, metric=options.metric, start=replace(Refinement.paper(), stride=options.stride))
     settings = asdict(tuned.settings)
     print(", ".join(f"{name} {value:g}" for name, value in settings.items()))
     print(f"{given.data}, {options.split}, {len(samples)} images: {options.metric} {100 * tuned.before:.2f} -> "

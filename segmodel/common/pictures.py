@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from segmodel.common.files import replacing
 from segmodel.common.labels import IGNORE, is_background
@@ -50,11 +50,25 @@ def edges(label: np.ndarray) -> np.ndarray:
 
 def busiest_window(label: np.ndarray, side: int) -> tuple[slice, slice]:
     """The square of ``side`` pixels (less in a smaller image) with most ``edges``."""
-    height, width = (min(side, length) for length in label.shape)
-    sums = np.pad(edges(label).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    inside = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
-    y, x = np.unravel_index(int(inside.argmax()), inside.shape)
-    return np.s_[y : y + height, x : x + width]
+    return busiest_windows(edges(label), (side, side), 1)[0]
+
+
+def busiest_windows(where: np.ndarray, size: tuple[int, int], count: int) -> list[tuple[slice, slice]]:
+    """Windows of (height, width) pixels (less in a smaller image) that hold most of what is true in ``where`` (H, W).
+
+    Each holds most of what those before it do not; there are at most ``count``, the first always, others if there is
+    more to hold.
+    """
+    rest = where.copy()
+    found: list[tuple[slice, slice]] = []
+    height, width = (min(side, length) for side, length in zip(size, where.shape, strict=True))
+    while len(found) < count and (rest.any() or not found):
+        sums = np.pad(rest.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+        inside = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
+        y, x = np.unravel_index(int(inside.argmax()), inside.shape)
+        found.append(np.s_[y : y + height, x : x + width])
+        rest[found[-1]] = False
+    return found
 
 
 def boundaries(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -65,6 +79,29 @@ def boundaries(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
     drawn[true] = (40, 90, 220)
     drawn[predicted & true] = 0
     return drawn
+
+
+def lettered(pieces: Sequence[tuple[str, tuple[int, int, int] | None]], width: int, *, size: int = 15) -> np.ndarray:
+    """A strip (height, width, 3) of texts on white, each after a square of its colour, if it has one.
+
+    They go on in the next line where one is full.
+    """
+    font = ImageFont.load_default(size)
+    line, places, x, y = round(1.5 * size), [], 0, 0
+    for text, colour in pieces:
+        needed = round(font.getlength(text)) + (line if colour else 0)
+        if x and x + needed > width:
+            x, y = 0, y + line
+        places.append((x, y))
+        x += needed + size
+    canvas = Image.new("RGB", (width, y + line), "white")
+    draw = ImageDraw.Draw(canvas)
+    for (text, colour), (left, top) in zip(pieces, places, strict=True):
+        if colour:
+            draw.rectangle((left, top + 3, left + size - 3, top + size), fill=colour, outline="black")
+            left += line - 3
+        draw.text((left, top), text, "black", font)
+    return np.asarray(canvas)
 
 
 def reduced(
@@ -151,14 +188,14 @@ def _write(pen: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width: i
 
 def save_picture(path: Path, pixels: np.ndarray) -> None:
     """Writes RGB pixels as a PNG file, atomically."""
-    _save(path, Image.fromarray(pixels))
+    save_image(path, Image.fromarray(pixels))
 
 
 def save_label(path: Path, label: np.ndarray, palette: np.ndarray) -> None:
     """Writes labels as an 8-bit PNG with a palette; values are class numbers, 255 is ignored (white)."""
     picture = Image.fromarray(label.astype(np.uint8), mode="P")
     picture.putpalette(_colours(palette).tobytes())
-    _save(path, picture)
+    save_image(path, picture)
 
 
 def save_probabilities(path: Path, probabilities: np.ndarray, classes: Sequence[str]) -> None:
@@ -167,6 +204,7 @@ def save_probabilities(path: Path, probabilities: np.ndarray, classes: Sequence[
         np.savez_compressed(file, probabilities=probabilities, classes=np.array(classes))
 
 
-def _save(path: Path, picture: Image.Image) -> None:
+def save_image(path: Path, picture: Image.Image) -> None:
+    """Writes a PIL image as a PNG file, atomically."""
     with replacing(path) as partial:
         picture.save(partial, format="PNG")

@@ -20,6 +20,8 @@ _TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: 
           8: Image.Transpose.ROTATE_90}  # fmt: skip
 _IMAGE_MODES = ("RGB", "L", "P", "1", "RGBA", "LA", "CMYK", "YCbCr")
 _LABEL_MODES = ("P", "L", "1", "I;16", "I")
+LABEL_MODES = (*_LABEL_MODES, "RGB")
+"""Modes of PIL images whose pixels can be class numbers, or one colour a class."""
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")  # not EPS: Pillow would start Ghostscript
 
 
@@ -110,6 +112,13 @@ def label_palette(path: Path) -> dict[int, tuple[int, int, int]]:
     if (colours == colours[:, :1]).all():
         return {}
     return {number: (red, green, blue) for number, (red, green, blue) in enumerate(colours.tolist())}
+
+
+def read_numbers(path: Path) -> tuple[np.ndarray, str, list[int] | None]:
+    """The pixels (H, W) or, of colours, (H, W, 3) of a label picture as stored, its mode, and its palette if any."""
+    pixels, _ = _decoded(path, LABEL_MODES, "labels as numbers or colours (a palette, grey or RGB picture)")
+    with Image.open(path, formats=_FORMATS) as image:
+        return pixels, image.mode, image.getpalette()
 
 
 def class_values(path: Path, raw: np.ndarray, values: np.ndarray, *, hint: str = "") -> np.ndarray:

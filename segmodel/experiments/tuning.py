@@ -70,7 +70,7 @@ def tune_refinement(
     unknown = set(values or ()) - {item.name for item in fields(Refinement)}
     if unknown:
         raise ValueError(f"values: expected fields of Refinement, got {', '.join(sorted(unknown))}")
-    best = start or Refinement()
+    best = start or Refinement.paper()
     none = replace(best, weight=0.0)
     tried: dict[Refinement, float] = {}
 

@@ -1,24 +1,54 @@
-"""Scores and pictures of any origin as tensors, checked: what the refinement takes, and gives back in kind."""
+"""Scores of any origin as tensors, checked: what the refinement takes, and gives back in kind."""
 
+import math
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from segmodel.common.errors import UserError
-from segmodel.data.images import picture_pixels, read_image
-from segmodel.model.guided_filter import check_range
+from segmodel.inference.guides import Ranges, image_tensor
+from segmodel.inference.tensors import as_array, as_tensor, describe
 
 Array = TypeVar("Array", np.ndarray, Tensor)
+Layout = Literal["CHW", "HWC"]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def in_lists(function: Function) -> Function:
+    """``function(values, image, ...)`` that also takes a list of values with a list of images: a list of results."""
+
+    @wraps(function)
+    def each(values: Any, image: Any, **options: Any) -> Any:
+        if not isinstance(values, list | tuple):
+            return function(values if isinstance(values, Tensor) else _own(values), image, **options)
+        if not isinstance(image, list | tuple) or len(values) != len(image):
+            got = f"{len(image)}" if isinstance(image, list | tuple) else describe(image)
+            raise ValueError(f"image: expected a list of {len(values)}, one for each in the first list, got {got}")
+        return [function(value, picture, **options) for value, picture in zip(values, image, strict=True)]
+
+    return cast(Function, each)
+
+
+def _own(values: object) -> object:
+    """The NumPy array of another library's; anything else as it is."""
+    array = None if isinstance(values, Image.Image) else as_array(values)
+    return values if array is None else array
 
 
 def scores_and_pixels(
-    scores: object, image: object, image_range: tuple[float, float] = (0, 255)
+    scores: object,
+    image: object,
+    image_range: Ranges | None = None,
+    *,
+    layout: Layout | None = None,
+    image_layout: Layout | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Tensors ``(N, C, h, w)`` and ``(N, 3 or 1, H, W)`` of what ``refine`` takes.
+    """Tensors ``(N, C, h, w)`` and, in 0..255, ``(N, bands, H, W)`` of what ``refine`` takes.
 
     Raises:
         ValueError: anything else, also probabilities: they would be refined far too strongly.
@@ -26,71 +56,65 @@ def scores_and_pixels(
     tensor = as_tensor("scores", scores)
     if tensor.ndim not in (3, 4) or not tensor.is_floating_point() or 0 in tensor.shape:
         raise ValueError(f"scores: expected floating point (C, h, w) or (N, C, h, w), got {describe(scores)}")
-    batch = tensor if tensor.ndim == 4 else tensor[None]
+    batch = class_first(tensor, layout)
+    batch = batch if tensor.ndim == 4 else batch[None]
     if batch.shape[1] == 1:
-        raise ValueError("scores: expected 2 classes or more, got 1; refine_mask takes the sigmoid of a single channel")
+        raise ValueError("scores: expected 2 classes or more, got 1; refine_mask with logits=True takes a single one")
     values = batch.detach()
     low, high = (value.item() for value in values.aminmax())
-    if not np.isfinite(low) or not np.isfinite(high):
+    if not math.isfinite(low) or not math.isfinite(high):
         raise ValueError("scores: expected finite numbers, got NaN or infinities")
     if 0 <= low < high <= 1 and (values.float().sum(1) - 1).abs().max() < 1e-2:
         raise ValueError("scores: expected logits, got probabilities (0..1, they sum to 1); give their logarithm")
-    pixels = image_tensor(image, image_range=image_range, device=batch.device)
-    if batch.shape[1:3] == pixels.shape[2:] != batch.shape[2:] and batch.shape[3] > 1:
-        raise ValueError(f"scores: expected (C, h, w), class first, got {describe(scores)}, which is class last; "
-                         "give scores.transpose(2, 0, 1)")  # fmt: skip
+    pixels = image_tensor(image, image_range=image_range, layout=image_layout, device=batch.device)
+    if layout is None:
+        check_layout("scores", scores, batch.shape, pixels.shape[2:])
     if len(batch) != len(pixels):
         raise ValueError(f"image: expected as many as scores, {len(batch)}, got {len(pixels)}")
     return batch, pixels
 
 
-def image_tensor(image: object, *, image_range: tuple[float, float], device: torch.device) -> Tensor:
-    """A floating point tensor N 3 H W or N 1 H W of any image that ``refine`` takes; ValueError for any other."""
-    if isinstance(image, str | Path):
-        image = read_image(Path(image))[0]
-    if isinstance(image, Image.Image):
-        image = picture_pixels(image)
-    tensor = as_tensor("image", image)
-    last = isinstance(image, np.ndarray)
-    form = "an array (H, W), (H, W, 3) or (N, H, W, 3)" if last else "a tensor (3, H, W) or (N, 3, H, W)"
-    if tensor.ndim == 2 and last:
-        tensor = tensor[..., None]
-    batch = tensor[None] if tensor.ndim == 3 else tensor
-    if batch.ndim != 4 or batch.shape[-1 if last else 1] not in (1, 3) or 0 in batch.shape:
-        raise ValueError(f"image: expected {form}, RGB or grey, got {describe(image)}")
-    batch = batch.permute(0, 3, 1, 2) if last else batch
-    check_range(image_range)
-    low, high = (value.item() for value in batch.detach().aminmax())
-    if not image_range[0] <= low <= high <= image_range[1]:
-        raise ValueError(f"image: expected colours in image_range {image_range}, got {low:g} to {high:g}")
-    if batch.is_floating_point() and image_range[1] > 1 and 0 < high <= 1:
-        raise ValueError(f"image: expected colours up to {image_range[1]:g}, got at most {high:g}; is it 0..1? "
-                         "Then give image_range=(0, 1)")  # fmt: skip
-    return (batch if batch.is_floating_point() else batch.float()).to(device)
+def class_first(values: Tensor, layout: Layout | None) -> Tensor:
+    """``(..., C, h, w)`` of either layout; ``(h, w)`` as it is.
+
+    Raises:
+        ValueError: the layout is none.
+    """
+    if layout not in (None, *get_args(Layout)):
+        raise ValueError(f'layout: expected "CHW" or "HWC", got {layout!r}')
+    return values.movedim(-1, -3) if layout == "HWC" and values.ndim > 2 else values
 
 
-def as_tensor(name: str, value: object) -> Tensor:
-    """An array or tensor of numbers as a tensor (wide unsigned integers as int64); ValueError for anything else."""
-    if isinstance(value, Tensor):
-        return value.long() if value.dtype in (torch.uint16, torch.uint32, torch.uint64) else value
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fbui" or value.dtype.itemsize > 8:
-        raise ValueError(f"{name}: expected an array or a tensor of numbers, got {describe(value)}")
-    if value.dtype.kind == "u" and value.dtype.itemsize > 1:
-        value = value.astype(np.int64)
-    elif not value.dtype.isnative or any(step < 0 for step in value.strides) or not value.flags.writeable:
-        value = value.astype(value.dtype.newbyteorder("="), order="C")
-    return torch.from_numpy(value)
+def check_layout(name: str, given: object, shape: Sequence[int], size: Sequence[int], *, least: int = 2) -> None:
+    """ValueError for a ``shape`` (..., C, h, w) that, beside an image of ``size`` (H, W), looks class last: (h, w, C).
+
+    A map as the image's stride gives it has the image's aspect ratio; one of an image squeezed into a square is square.
+    ``least``: how many classes there are at least.
+    """
+    a, b, c = shape[-3:]
+    first, last = _stretch((b, c), size), _stretch((a, b), size)
+    first_can, last_can = b == c or _fits((b, c), size), a == b or _fits((a, b), size)
+    if c >= least and ((last_can and not first_can) or (last < first and (last_can or not first_can))):
+        raise ValueError(
+            f"{name}: expected height and width last beside an image of {size[0]} x {size[1]}, got {describe(given)}, "
+            'which looks like (h, w, C); give layout="HWC", or "CHW" if it is not'
+        )
 
 
-def describe(value: object) -> str:
-    """Type, dtype and shape, for messages."""
-    if isinstance(value, np.ndarray | Tensor):
-        return f"{value.dtype} {tuple(value.shape)}"
-    return type(value).__name__
+def _stretch(map_size: Sequence[int], size: Sequence[int]) -> float:
+    """How far a map's aspect ratio is from the image's: 0 is none."""
+    return abs(math.log(map_size[0] * size[1] / (map_size[1] * size[0])))
 
 
-def like(result: Tensor, given: Array) -> Array:
-    """The result as an array or a tensor of the dtype that was given."""
+def _fits(map_size: Sequence[int], size: Sequence[int]) -> bool:
+    """Whether one stride leads from the image to the map, each side rounded up or down."""
+    low = max(length / (cells + 1) for cells, length in zip(map_size, size, strict=True))
+    return all(low <= length / max(cells - 1, 1e-9) for cells, length in zip(map_size, size, strict=True))
+
+
+def like(result: Tensor, given: Array, layout: Layout | None = None) -> Array:
+    """The result ``(..., H, W)`` as an array or a tensor of the dtype and layout that was given."""
+    result = result.movedim(-3, -1) if layout == "HWC" and result.ndim > 2 else result
     if isinstance(given, Tensor):
         return result.to(given.dtype)
     return result.detach().numpy().astype(given.dtype)

@@ -1,18 +1,44 @@
 """Sharper boundaries for the output of any segmentation model: the guidance CRF on its scores (Sec. 5, 7.2)."""
 
-import torch
+import math
+from pathlib import Path
 
-from segmodel.inference.inputs import Array, as_tensor, describe, like, scores_and_pixels
-from segmodel.inference.refinement import own_settings, refined, refining_crf
+import torch
+from PIL import Image
+from torch import Tensor
+
+from segmodel.inference.guides import image_tensor
+from segmodel.inference.inputs import (
+    Array,
+    Layout,
+    Ranges,
+    check_layout,
+    class_first,
+    in_lists,
+    like,
+    scores_and_pixels,
+)
+from segmodel.inference.label_pictures import LabelPicture
+from segmodel.inference.refinement import own_settings, refined
+from segmodel.inference.tensors import as_tensor, describe
 from segmodel.model.guidance_crf import GuidanceCRF
 
+HARD = {"stride": 4, "radius": 8, "narrow": 3, "weight": 4.0, "iterations": 3}
+"""Settings for hard masks and label maps, which know more about boundaries than coarse scores and say less about where
+they are sure: wider windows and larger weights spoil those that are good (tried on VOC's labels)."""
+TOGETHER = 16
+"""Masks that are refined in one pass: their scores are in memory at the image's size."""
 
+
+@in_lists
 def refine(
     scores: Array,
     image: object,
     *,
     crf: GuidanceCRF | None = None,
-    image_range: tuple[float, float] = (0, 255),
+    layout: Layout | None = None,
+    image_range: Ranges | None = None,
+    image_layout: Layout | None = None,
     **settings: float,
 ) -> Array:
     """Logits that follow the image's edges, at the image's size (Algorithm 1).
@@ -22,14 +48,18 @@ def refine(
     so that detail of full-size scores is kept. Differentiable for tensors.
 
     Args:
-        scores: logits, class first: ``(C, h, w)`` or ``(N, C, h, w)``, an array or a tensor, floating point. Two
-            dimensions ``(h, w)`` are a binary mask: see ``refine_mask``.
-        image: RGB. Arrays are channels last, ``(H, W, 3)`` or ``(N, H, W, 3)``; tensors channels first, ``(3, H, W)``
-            or ``(N, 3, H, W)``; grey: ``(H, W)`` or one channel. Or a PIL image, or the path of one.
+        scores: logits, class first: ``(C, h, w)`` or ``(N, C, h, w)``, floating point: a tensor, an array, or what
+            NumPy takes for one. Two dimensions ``(h, w)``, a PIL image or a path are a binary mask: see
+            ``refine_mask``. Or a list of them, beside a list of images of any sizes: then so is the result.
+        image: arrays are channels last, ``(H, W, 3)``, ``(H, W)`` or ``(N, H, W, 3)``; tensors channels first,
+            ``(3, H, W)`` or ``(N, 3, H, W)``; of 1 to 16 bands instead of 3. Or a PIL image, or the path of one.
         crf: a trained one, which has its own settings; beside it, only ``stride`` may be given.
-        image_range: the image's black and white.
-        settings: the fields of ``Refinement``: ``stride`` (4; 1: full size), ``radius`` (3), ``eps`` (1.0), ``weight``
-            (2.0), ``iterations`` (3).
+        layout: "CHW" or "HWC", of the scores and of the result. Without it class first is expected, and scores that
+            beside this image look class last are refused.
+        image_range: the image's black and white, or a pair for each band; without it 0..255, and an image of 16 bits,
+            or of values that look like 0..1, is refused.
+        image_layout: "CHW" or "HWC", of the image, if it is not as above.
+        settings: the fields of ``Refinement``; those not given follow from the scores.
 
     Returns:
         Logits ``(C, H, W)`` or ``(N, C, H, W)``, an array or a tensor as the scores are, and of their dtype.
@@ -37,31 +67,40 @@ def refine(
     Raises:
         ValueError: on a shape, dtype, value range or setting that does not fit.
     """
-    if getattr(scores, "ndim", None) == 2:
-        return refine_mask(scores, image, crf=crf, image_range=image_range, **settings)
+    if isinstance(scores, Image.Image | str | Path) or getattr(scores, "ndim", None) == 2:
+        return refine_mask(scores, image, crf=crf, image_range=image_range, image_layout=image_layout,
+                           **settings)  # type: ignore[arg-type]  # fmt: skip
     own = own_settings(settings, crf)
-    batch, pixels = scores_and_pixels(scores, image, image_range)
-    result = refined(batch, pixels, own.stride, refining_crf(own, crf, image_range))
-    return like(result if scores.ndim == 4 else result[0], scores)
+    batch, pixels = scores_and_pixels(scores, image, image_range, layout=layout, image_layout=image_layout)
+    result = refined(batch, pixels, own, crf, (0, 255))
+    return like(result if scores.ndim == 4 else result[0], scores, layout)
 
 
+@in_lists
 def refine_mask(
     mask: Array,
     image: object,
     *,
     crf: GuidanceCRF | None = None,
     confidence: float = 0.7,
-    image_range: tuple[float, float] = (0, 255),
+    logits: bool = False,
+    layout: Layout | None = None,
+    image_range: Ranges | None = None,
+    image_layout: Layout | None = None,
     **settings: float,
 ) -> Array:
     """A binary mask that follows the image's edges: ``refine`` for two classes.
 
     Args:
         mask: ``(H, W)``, ``(N, H, W)`` or ``(N, 1, H, W)``: probabilities in 0..1, or hard: only 0 and 1 in any dtype,
-            or whole numbers 0 and 255. Probabilities near 0 and 1 hardly change.
+            or whole numbers 0 and 255. Probabilities near 0 and 1 hardly change. Or a PIL image or the path of one,
+            with 0 and 1, or 0 and 255, and a PIL image is the result. Lists as for ``refine``.
         confidence: probability of a hard mask where it is set, more than 0.5 and less than 1; the higher, the less
             the mask changes.
-        image, crf, image_range, settings: see ``refine``; a crf has two classes.
+        logits: whether the mask is logits (of the sigmoid), such as SAM's; then so is the result.
+        image: see ``refine``; or one image beside N masks, each of which is refined for itself.
+        crf, layout, image_range, image_layout, settings: see ``refine``; a crf has two classes. For hard masks those
+            that are not given are ``HARD``.
 
     Returns:
         The mask at the image's size, of the same type and dtype: probabilities stay probabilities, hard masks hard.
@@ -69,23 +108,59 @@ def refine_mask(
     Raises:
         ValueError: as ``refine``.
     """
-    tensor = as_tensor("mask", mask)
+    options = {"crf": crf, "confidence": confidence, "image_range": image_range, "image_layout": image_layout}
+    if isinstance(mask, Image.Image | str | Path):
+        picture = LabelPicture.of(mask)
+        return picture.drawn(refine_mask(picture.values, image, **options, **settings))
+    tensor = class_first(as_tensor("mask", mask), layout)
     shape = tensor.shape
     if tensor.ndim not in (2, 3, 4) or (tensor.ndim == 4 and shape[1] != 1) or 0 in shape:
         raise ValueError(f"mask: expected (H, W), (N, H, W) or (N, 1, H, W), got {describe(mask)}")
     if not 0.5 < confidence < 1:
         raise ValueError(f"confidence: expected more than 0.5 and less than 1, got {confidence!r}")
-    low, high = (value.item() for value in tensor.aminmax())
+    top = 0 if logits else _top(tensor)
+    odds = _logits(tensor) if logits else _log_odds(tensor, top, confidence)
+    odds = odds.reshape(-1, 1, *shape[-2:])
+    scores = torch.cat([-odds / 2, odds / 2], dim=1)
+    pixels = image_tensor(image, image_range=image_range, layout=image_layout, device=tensor.device)
+    if tensor.ndim == 3 and layout is None:
+        check_layout("mask", mask, shape, pixels.shape[2:], least=1)
+    if len(pixels) not in (1, len(scores)):
+        raise ValueError(f"image: expected one, or as many as masks, {len(scores)}, got {len(pixels)}")
+    own = own_settings({**HARD, **settings} if top and crf is None else settings, crf)
+    parts = [refined(part, pixels if len(pixels) == 1 else pixels[first : first + TOGETHER], own, crf, (0, 255))
+             for first, part in zip(range(0, len(scores), TOGETHER), scores.split(TOGETHER), strict=True)]  # fmt: skip
+    result = torch.cat([part[:, 1] - part[:, 0] for part in parts]).reshape(*shape[:-2], *pixels.shape[2:])
+    return like(result if logits else (result >= 0) * top if top else result.sigmoid(), mask, layout)
+
+
+def _logits(tensor: Tensor) -> Tensor:
+    """The logits, checked."""
+    if not tensor.is_floating_point() or not bool(tensor.detach().isfinite().all()):
+        raise ValueError("mask: expected finite floating point logits")
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _top(tensor: Tensor) -> int:
+    """The value where a hard mask is set, 1 or 255; 0 for probabilities.
+
+    Raises:
+        ValueError: the mask is neither.
+    """
+    low, high = (value.item() for value in tensor.detach().aminmax())
     binary = not tensor.requires_grad and bool(((tensor == 0) | (tensor == 1)).all())
     hard = binary or not tensor.is_floating_point()
-    top = (255 if high > 1 else 1) if hard else 1.0
-    values = set(tensor.unique().tolist()) if hard else set()
-    if not values <= {0, top} or not 0 <= low <= high <= top:
-        raise ValueError(f"mask: expected probabilities, or 0 and 1 (or 255) alone, got values {low:g} to {high:g}")
-    wide = tensor.to(torch.promote_types(tensor.dtype, torch.float32)) / top
-    edge = 1 - confidence if hard else 1e-4
-    probability = wide.clamp(edge, 1 - edge).reshape(-1, 1, *shape[-2:])
-    scores = torch.cat([torch.log1p(-probability), torch.log(probability)], dim=1)
-    refined = refine(scores, image, crf=crf, image_range=image_range, **settings).softmax(1)[:, 1]
-    refined = refined.reshape(*shape[:-2], *refined.shape[-2:])
-    return like((refined >= 0.5) * top if hard else refined, mask)
+    top = 255 if hard and high > 1 else 1
+    if (hard and not bool(((tensor == 0) | (tensor == top)).all())) or not 0 <= low <= high <= top:
+        hint = "give logits=True for logits" if tensor.is_floating_point() else "refine_labels takes class numbers"
+        raise ValueError(f"mask: expected probabilities, or 0 and 1 (or 255) alone, got values {low:g} to {high:g}; "
+                         f"{hint}")  # fmt: skip
+    return top if hard else 0
+
+
+def _log_odds(tensor: Tensor, top: int, confidence: float) -> Tensor:
+    """Probabilities (``top`` 0) or a hard mask as logits of the sigmoid."""
+    wide = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    if top:
+        return (2 * wide / top - 1) * math.log(confidence / (1 - confidence))
+    return wide.clamp(1e-4, 1 - 1e-4).logit()

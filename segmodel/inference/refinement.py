@@ -1,7 +1,8 @@
 """The settings of an untrained refinement, and its computation (Sec. 5, Algorithm 1)."""
 
 import json
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from torch.nn import functional
 
 from segmodel.common.errors import UserError, read_text
 from segmodel.common.options import Section, check_values, option
+from segmodel.inference.defaults import GATE, settings_from, thinness
 from segmodel.inference.views import Crf
-from segmodel.kernels import guidance_crf
+from segmodel.kernels import guidance_crf, guided_filter, prepare_guide
+from segmodel.kernels.guided_filter import PreparedGuide
 from segmodel.model.guidance_crf import GuidanceCRF
 from segmodel.model.guided_filter import guide_from_image
 from segmodel.model.upsampling import area_average, enlarge
@@ -21,13 +24,20 @@ from segmodel.model.upsampling import area_average, enlarge
 
 @dataclass(frozen=True)
 class Refinement(Section):
-    """Settings of an untrained refinement; the defaults are the paper's."""
+    """Settings of an untrained refinement. None: from the scores and the picture's size, see ``defaults``.
 
-    stride: int = option(4, "the CRF works on blocks of stride x stride pixels; 1: full size", "Sec. 5", at_least=1)
-    radius: int = option(3, "radius of the guided filter's window, in blocks", "authors' code", at_least=0)
+    Two windows: the wide one mends regions; where something thin is near, the narrow one takes its place. With
+    ``narrow >= radius`` there is one, of that radius.
+    """
+
+    stride: int | None = option(
+        None, "the CRF works on blocks of stride x stride pixels; 1: full size", "from the scores", at_least=1
+    )
+    radius: int | None = option(None, "radius of the guided filter's window, in blocks", "from the scores", at_least=0)
+    narrow: int | None = option(None, "its radius where something thin is near", "from the scores", at_least=0)
     eps: float = option(1.0, "epsilon of Eq. 12, for colours in 0..255", "Sec. 5", above=0)
-    weight: float = option(2.0, "lambda of Algorithm 1", "authors' code", at_least=0)
-    iterations: int = option(3, "iterations of Algorithm 1", "Sec. 5", at_least=0)
+    weight: float | None = option(None, "lambda of Algorithm 1", "from the scores", at_least=0)
+    iterations: int | None = option(None, "iterations of Algorithm 1", "from the scores", at_least=0)
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -35,20 +45,60 @@ class Refinement(Section):
                 object.__setattr__(self, name, value.item())
         super().__post_init__()
 
+    @classmethod
+    def paper(cls) -> "Refinement":
+        """The paper's settings, for a CRF trained jointly: one narrow window."""
+        return cls(stride=4, radius=3, narrow=3, weight=2.0, iterations=3)
+
+    def resolved(self, scores: Tensor, size: Sequence[int]) -> "Resolved":
+        """Every None replaced: for scores ``(N, C, h, w)`` of pictures of ``size`` (H, W), which must be whole."""
+        found = settings_from(scores.detach(), size) if None in vars(self).values() else {}
+        return Resolved(**{name: found[name] if value is None else value for name, value in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A ``Refinement`` in which nothing is None any more."""
+
+    stride: int
+    radius: int
+    narrow: int
+    eps: float
+    weight: float
+    iterations: int
+
+    @property
+    def reach(self) -> int:
+        """How many pixels of the picture away a pixel of the result can depend on.
+
+        On blocks a filter reaches two windows far, the gate ``GATE`` blocks; the means of blocks, and the enlargement
+        of what the CRF changed, add less than two. Scores of another size are interpolated before, which adds one and
+        a half of their own cells.
+        """
+        return self.stride * (2 * max(self.radius, self.narrow) * self.iterations + GATE + 2)
+
 
 def own_settings(settings: dict[str, float], crf: GuidanceCRF | None) -> Refinement:
-    """The settings, checked; beside a trained crf only the stride may be given."""
+    """The settings, checked; beside a trained crf only the stride may be given (4 if it is not)."""
     known = [item.name for item in fields(Refinement)]
     allowed = known if crf is None else ["stride"]
     for name in settings:
         if name not in allowed:
             why = " beside a crf, which has its own" if name in known else ""
             raise ValueError(f"{name}: expected one of {', '.join(allowed)}{why}")
-    return Refinement(**settings)  # type: ignore[arg-type]
+    return Refinement(**settings) if crf is None else replace(Refinement.paper(), **settings)  # type: ignore[arg-type]
 
 
-def refined(scores: Tensor, image: Tensor, stride: int, crf: Crf) -> Tensor:
-    """N C h w and N 3 H W -> N C H W."""
+def refined(
+    scores: Tensor, image: Tensor, own: Refinement, trained: GuidanceCRF | None, image_range: tuple[float, float]
+) -> Tensor:
+    """N C h w and N B H W (or 1 B H W: one picture for all) -> N C H W. Settings that are None are found."""
+    resolved = own.resolved(scores, image.shape[-2:])
+    return refined_with(scores, image, resolved.stride, refining_crf(resolved, trained, image_range))
+
+
+def refined_with(scores: Tensor, image: Tensor, stride: int, crf: Crf) -> Tensor:
+    """N C h w and N 3 H W -> N C H W with any CRF on blocks of ``stride`` pixels."""
     height, width = image.shape[-2:]
     wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
     guide = area_average(image.to(wide.dtype), stride)
@@ -63,20 +113,47 @@ def refined(scores: Tensor, image: Tensor, stride: int, crf: Crf) -> Tensor:
     return refined.to(scores.dtype)
 
 
-def refining_crf(own: Refinement, trained: GuidanceCRF | None, image_range: tuple[float, float]) -> Crf:
-    """The untrained or trained guidance CRF, for images in ``image_range``."""
+def refining_crf(own: Resolved, trained: GuidanceCRF | None, image_range: tuple[float, float]) -> Crf:
+    """The untrained or trained guidance CRF, for images in ``image_range``; the settings are resolved."""
 
     def crf(scores: Tensor, guide: Tensor) -> Tensor:
         guide = guide_from_image(guide, guide.shape[2:], image_range)
         if trained is None:
-            return guidance_crf(scores, guide, **{name: value for name, value in vars(own).items() if name != "stride"})
+            return gated_crf(scores, guide, own)
         if len(trained.compatibility) != scores.shape[1]:
             raise ValueError(f"crf: expected one of {scores.shape[1]} classes, as the scores have, "
                              f"got {len(trained.compatibility)}")  # fmt: skip
         low, high = trained.image_range
-        return trained(scores, guide * ((high - low) / 255) + low)
+        return trained(scores, guide.expand(len(scores), -1, -1, -1) * ((high - low) / 255) + low)
 
     return crf
+
+
+def gated_crf(scores: Tensor, guide: Tensor, own: Resolved) -> Tensor:
+    """Algorithm 1 with Potts and two windows: the narrow one where something thin is near, the wide one elsewhere.
+
+    Differentiable in the scores; the gate has no gradient.
+    """
+    if own.narrow >= own.radius or own.weight == 0:
+        prepared = _prepared(guide, max(own.narrow, own.radius), own.eps, len(scores))
+        return guidance_crf(scores, prepared, weight=own.weight, iterations=own.iterations)
+    wide, narrow = (_prepared(guide, radius, own.eps, len(scores)) for radius in (own.radius, own.narrow))
+    gate = thinness(scores.softmax(1))
+    wide_weight, narrow_weight = own.weight * (1 - gate), own.weight / 4 * gate
+    phi = scores
+    for _ in range(own.iterations):
+        q = phi.softmax(1)
+        phi = scores + wide_weight * guided_filter(q, wide) + narrow_weight * guided_filter(q, narrow)
+    return phi
+
+
+def _prepared(guide: Tensor, radius: int, eps: float, count: int) -> PreparedGuide:
+    """A guide of ``count`` pictures, or of one for all of them: its moments are computed once."""
+    prepared = prepare_guide(guide, radius=radius, eps=eps)
+    if len(guide) == count:
+        return prepared
+    planes = prepared.planes.expand(count, -1, -1, -1)
+    return replace(prepared, planes=planes.contiguous() if planes.is_cuda else planes)
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
@@ -87,4 +164,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
             raise ValueError(f"settings: expected a table, got {settings!r:.60}")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"--settings: {path}: expected a file of segmodel.tune ({error})") from error
-    return check_values({"settings": settings}, {"settings": Refinement}, str(path))["settings"]
+    settings = check_values({"settings": settings}, {"settings": Refinement}, str(path))["settings"]
+    if "radius" in settings:
+        settings.setdefault("narrow", settings["radius"])  # files from before there were two windows
+    return settings
