@@ -1,6 +1,6 @@
 """Files of scores, masks and labels, refined one at a time."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
