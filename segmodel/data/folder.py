@@ -6,18 +6,21 @@
 
 Without images/val a fifth of the images is held out for validation (val_share = 0.2, drawn by val_seed = 0); the
 pictures may also lie in images/ and labels/ themselves. If ROOT/train.txt, val.txt or test.txt exists, the pairs listed
-there are taken instead: IMAGE LABEL, relative to ROOT. The shortest classes.toml, and all that one may hold:
+there are taken instead: IMAGE LABEL, relative to ROOT. Where classes.toml is missing, `check` prints one that suits the
+labels. The shortest one, for labels whose values are 0 and 1:
 
-    classes = ["background", "crack"]                # label values 0, 1; colours are chosen
+    classes = ["background", "crack"]
+
+and all that one may hold:
 
     labels = "index"          # or "colour": labels are RGB or grey pictures in the classes' colours
-    ignore = 255              # or several, [254, 255]; with "colour" colours, [0, 0, 0]; leave it out if nothing is
-    map = { 10 = 1, 11 = "crack", 0 = "ignore" }     # label value = class; classes not named here keep their numbers
+    ignore = [254, 255]       # label values, or one; with "colour" a colour, [0, 0, 0], or several
+    map = { 10 = 1, 11 = "crack", 255 = "ignore" }   # label value = class; classes not named here keep their numbers
     val_share = 0.2
     val_seed = 0
     [[classes]]               # the first is class 0
     name = "sky"
-    colour = [128, 128, 128]
+    colour = [128, 128, 128]  # else one is chosen
 """
 
 from __future__ import annotations

@@ -66,6 +66,12 @@ def test_a_share_is_held_out_and_said(tmp_path, where):
     assert list(mix.notes) == open_data(f"folder:{root}", split="val").notes
     (root / "classes.toml").write_text('val_share = 0.5\nval_seed = 3\nclasses = ["sky", "rest"]')
     assert len(names(root, "val")) == 5
+    drawn = set()
+    for seed in range(20):
+        (root / "classes.toml").write_text(f'val_seed = {seed}\nclasses = ["sky", "rest"]')
+        drawn.add(tuple(names(root, "val")))
+    assert len(drawn) > 10
+    assert {name for pair in drawn for name in pair} == set(NAMES)
     fails(f"folder:{root}", "images/test (missing)", split="test")
 
 
