@@ -70,13 +70,26 @@ def hard_blocks(truth: Array, valid: Mask, *, fraction: float = 0.5, block: int 
 
 
 def mined_loss(
-    scores: Array, labels: Labels, *, fraction: float = 0.5, mining: str = "pixel", ignore: int = IGNORE_LABEL
+    scores: Array,
+    labels: Labels,
+    *,
+    fraction: float = 0.5,
+    mining: str = "pixel",
+    ignore: int = IGNORE_LABEL,
+    class_weights: Array | None = None,
 ) -> tuple[float, Array]:
     r"""Return the mean of -log p over the kept pixels of a batch, and its gradient with respect to the scores.
 
+    .. math:: \frac{\sum_{i\ kept} w_{x^*_i} (-\log \hat{p}(x^*_i))}{\sum_{i\ kept} w_{x^*_i}}
+
     ``scores``: (N, H, W, C); ``labels``: (N, H, W); ``mining``: "pixel" (the text) or "block" (the code);
     ``fraction`` 1 keeps all. A batch without a valid pixel has loss 0 and gradient 0. Which pixels are kept is not
-    differentiated. The gradient of a kept pixel is :math:`(q - p) / kept`.
+    differentiated. ``class_weights``: :math:`w`, (C,), above 0; all 1 if left out, as in the paper. They do not change
+    which pixels are kept. The gradient of a kept pixel is :math:`w (q - p) / \sum w`.
+
+    >>> loss, _ = mined_loss(np.zeros((1, 1, 2, 2)), np.array([[[0, 1]]]), class_weights=np.array([3.0, 1.0]))
+    >>> loss  # log 2, whatever the weights: both pixels lose the same
+    0.6931471805599453
     """
     labels = as_labels("labels", labels, scores.shape[-1], ignore=ignore)
     require(labels.shape == scores.shape[:-1], "labels", f"shape {scores.shape[:-1]}", labels.shape)
@@ -86,8 +99,35 @@ def mined_loss(
     p = one_hot(labels, scores.shape[-1])
     log_truth = (p * log_softmax(scores)).sum(axis=-1)
     kept = valid if fraction >= 1 else rules[mining](log_truth, valid, fraction=fraction)
-    count = max(1, int(kept.sum()))
-    return float(-log_truth[kept].sum() / count), kept[..., None] * (softmax(scores) - p) / count
+    weights = np.ones(scores.shape[-1]) if class_weights is None else class_weights
+    fit = np.shape(weights) == scores.shape[-1:] and bool((weights > 0).all())
+    require(fit, "class_weights", f"{scores.shape[-1]} numbers above 0", weights)
+    weight = kept * (p @ weights)
+    total = weight.sum() if kept.any() else 1.0
+    return float(-(weight * log_truth)[kept].sum() / total), weight[..., None] * (softmax(scores) - p) / total
+
+
+def median_frequency_weights(labels: Sequence[Labels], classes: int) -> Array:
+    r"""Return the class weights of median frequency balancing (Eigen and Fergus, 2015; used by SegNet), (C,).
+
+    .. math:: w_c = \frac{\operatorname{median}_b f_b}{f_c}, \qquad
+              f_c = \frac{\text{pixels of } c}{\text{pixels of the images in which } c \text{ occurs}}
+
+    - ``labels``: one (H, W) for each training image; ignored pixels count nowhere.
+    - the median is over the classes that occur; one that does not has weight 1, which no pixel has a use for.
+
+    >>> median_frequency_weights([np.array([[0, 0, 0, 1]]), np.array([[0, 0, 255, 255]])], 3).round(2)
+    array([0.65, 2.17, 1.  ])
+    """
+    labels = [as_labels("labels", each, classes) for each in labels]
+    frequency = np.full(classes, np.nan)
+    for c in range(classes):
+        images = [each[each != IGNORE_LABEL] for each in labels if (each == c).any()]
+        if images:
+            frequency[c] = sum((valid == c).sum() for valid in images) / sum(valid.size for valid in images)
+    if np.isnan(frequency).all():
+        return np.ones(classes)
+    return np.where(np.isnan(frequency), 1.0, np.nanmedian(frequency) / frequency)
 
 
 def poly_rate(step: int, *, steps: int, base: float = 0.01, power: float = 0.9) -> float:

@@ -32,6 +32,10 @@ def settings(text: str) -> Callable[[Room], Outcome]:
     return lambda room: room.configured(text)
 
 
+def weights(name: str, content: str | bytes) -> Callable[[Room], Outcome]:
+    return lambda room: room.train("--class-weights", room.file(name, content))
+
+
 CONFIGURATION = [
     Kind("text for a number", settings('[train]\nrate = "fast"'), "train.rate: expected a number, got 'fast'"),
     Kind("fraction for a whole number", settings("[train]\nepochs = 2.5"), "train.epochs: expected a whole number"),
@@ -77,6 +81,25 @@ CONFIGURATION = [
     Kind("abbreviated flag", flag("--epoch", "1"), "--epoch"),
     Kind("unknown device", flag("--device", "abacus"), "--device: 'abacus' cannot be used here"),
     Kind("device that holds no numbers", flag("--device", "meta"), "--device: 'meta' cannot be used here"),
+    Kind(
+        "class weights that are no file", flag("--class-weights", "mean"), "mean: cannot be read (No such file or dire"
+    ),
+    Kind("class weights of too few", weights("w.json", "[1]"), "w.json: expected 2 weights, got 1"),
+    Kind(
+        "class weight of nothing", weights("w.txt", "sky = 0\nrest = 1"), "sky: expected a finite number above 0, got 0"
+    ),
+    Kind("class weight of an unknown class", weights("w.toml", "sky = 1\nlava = 1"), "'lava': expected one of the cl"),
+    Kind(
+        "class weights without a class",
+        weights("w.txt", "sky = 1"),
+        "expected a weight for every class, got none for r",
+    ),
+    Kind("class weights of noise", weights("w.txt", b"\xff\x00"), "w.txt: cannot be read ("),
+    Kind(
+        "more epochs for a run that is none",
+        lambda r: r.command("train", "--resume", r.own, "--epochs", "9"),
+        "cannot read the configuration",
+    ),
     Kind("occupied run folder", lambda r: r.file("new/mine.txt", "x") and r.train(), "expected an empty or new folder"),
     Kind(
         "run folder that is a file", lambda r: r.file("new", "x") and r.train(), "new: expected an empty or new folder"

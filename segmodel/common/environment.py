@@ -28,13 +28,14 @@ def versions() -> dict[str, str]:
 def environment() -> dict[str, Any]:
     """What times depend on: "versions" (also those of ``PEERS`` that are installed), "processor" and "threads"."""
     peers = {name: getattr(module, "__version__", "installed") for name in PEERS if (module := peer(name))}
+    return {"versions": versions() | peers, "processor": processor(), "threads": torch.get_num_threads()}
+
+
+def processor() -> str:
+    """The name of this machine's processor."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "versions": versions() | peers,
-        "processor": models[0] if models else platform.processor(),
-        "threads": torch.get_num_threads(),
-    }
+    return models[0] if models else platform.processor()
 
 
 def peer(name: str) -> ModuleType | None:

@@ -41,8 +41,41 @@ def paragraph(text: str) -> str:
     return f"<p>{escape(text)}</p>"
 
 
+def folded(title: str, *blocks: str) -> str:
+    """Blocks that a click on their title shows."""
+    return f"<details><summary>{escape(title)}</summary>\n" + "\n".join(blocks) + "\n</details>"
+
+
+def swatches(names: Sequence[str], colours: np.ndarray) -> str:
+    """Names, each beside its colour: ``colours`` (N, 3), RGB in 0..255."""
+    shown = (
+        f'<span><i style="background:rgb({red},{green},{blue})"></i>{escape(name)}</span>'
+        for name, (red, green, blue) in zip(names, np.asarray(colours).tolist(), strict=True)
+    )
+    return f'<p class="legend">{" ".join(shown)}</p>'
+
+
+def heat(names: Sequence[str], matrix: np.ndarray, *, corner: str, caption: str = "") -> str:
+    """A square table ``(N, N)`` of shares in 0..1 as percentages, the darker the larger; NaN is a dash."""
+    head = "".join(f"<th><span>{escape(name)}</span></th>" for name in names)
+    rows = []
+    for name, row in zip(names, matrix.tolist(), strict=True):
+        cells = "".join(
+            "<td>–</td>"  # noqa: RUF001
+            if math.isnan(share)
+            else f'<td style="background:rgba(59,118,196,{0.75 * share:.3f})">{100 * share:.0f}</td>'
+            for share in row
+        )
+        rows.append(f"<tr><th>{escape(name)}</th>{cells}</tr>")
+    body = "\n".join(rows)
+    table = (
+        f'<table class="heat"><thead><tr><th>{escape(corner)}</th>{head}</tr></thead><tbody>\n{body}\n</tbody></table>'
+    )
+    return f"<figure>{table}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
 def picture(pixels: np.ndarray, caption: str = "") -> str:
-    """Pixels ``(H, W, 3)`` or ``(H, W)`` uint8 as a PNG inside the page.
+    """Pixels ``(H, W, 3)`` or ``(H, W)`` uint8 as a PNG inside the page; a click shows it in its full size.
 
     Raises:
         ValueError: another shape or dtype.
@@ -54,7 +87,8 @@ def picture(pixels: np.ndarray, caption: str = "") -> str:
     data = base64.b64encode(file.getvalue()).decode("ascii")
     height, width = pixels.shape[:2]
     image = f'<img width="{width}" height="{height}" alt="{escape(caption)}" src="data:image/png;base64,{data}">'
-    return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
+    zoom = f'<details class="zoom"><summary>{image}</summary></details>'
+    return f"<figure>{zoom}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def configuration(values: str | Mapping[str, Any]) -> str:
@@ -71,12 +105,18 @@ def _toml_lines(values: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def curves(series: Mapping[str, Curve], *, x_label: str = "", y_label: str = "", caption: str = "") -> str:
-    """A line chart of named series of points ``(x, y)``; a point that is not finite leaves a gap."""
+def curves(
+    series: Mapping[str, Curve], *, x_label: str = "", y_label: str = "", caption: str = "", least: float = 0.0
+) -> str:
+    """A line chart of named series of points ``(x, y)``; a point that is not finite leaves a gap.
+
+    ``least``: what the y axis spans at least, so that noise does not fill it.
+    """
     points = [point for curve in series.values() for point in curve if _finite(point)]
     if not points:
         return f"<figure><figcaption>{escape(caption)} (no points)</figcaption></figure>"
-    (x_low, x_high), (y_low, y_high) = (_limits([point[axis] for point in points]) for axis in (0, 1))
+    x_low, x_high = _limits([x for x, _ in points])
+    y_low, y_high = _limits([y for _, y in points], least=least)
     left, right, top, bottom, end = 58, 628, 12, 296, 340 + 18 * len(series)  # of the frame; end of the legend
 
     def place(x: float, y: float) -> tuple[float, float]:
@@ -111,9 +151,16 @@ def _finite(point: tuple[float, float]) -> bool:
     return all(value is not None and math.isfinite(value) for value in point)
 
 
-def _limits(values: Sequence[float]) -> tuple[float, float]:
-    """Lowest and highest value; where they are equal, a range around them."""
+def _limits(values: Sequence[float], *, least: float = 0.0) -> tuple[float, float]:
+    """Lowest and highest value; where they are equal or less than ``least`` apart, a range around them.
+
+    It does not reach below 0 if no value does.
+    """
     low, high = min(values), max(values)
+    if high - low < least:
+        start = (low + high - least) / 2
+        start = max(start, 0.0) if low >= 0 else start
+        return start, start + least
     return (low, high) if high > low else (low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2)
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from segmodel.common.files import json_text
 from segmodel.data import SegmentationData
 from segmodel.data.base import evenly_spaced
 from segmodel.evaluation.boundary import boundary_counts, trimap_counts
-from segmodel.evaluation.metrics import Scores, class_counts, scores
+from segmodel.evaluation.metrics import Scores, class_counts, confusion_matrix, scores
 from segmodel.inference.views import CONFIGURED, Guidance, InferenceConfig, predict_images, same_size_batches
 from segmodel.model.network import Network
 
@@ -31,6 +32,7 @@ class Evaluation:
     counts: ``(N, 3, C)``, of all pixels. boundary: ``(N, 3, C)``, whose IoU is Boundary IoU, or empty. trimap:
     ``(N, len(widths), 3, C)``, of the pixels within each width of a true boundary. seconds: ``(N,)``, from scores to
     labels, backbone and context CRF not included. labels: ``(H, W)`` uint8 of the images that were to be shown.
+    confusion: ``(C, C)`` of all images together, rows the truth, of zeros unless asked for.
     """
 
     names: tuple[str, ...]
@@ -38,6 +40,7 @@ class Evaluation:
     boundary: np.ndarray
     trimap: np.ndarray
     seconds: np.ndarray
+    confusion: np.ndarray
     labels: tuple[np.ndarray, ...] = ()
     widths: tuple[int, ...] = ()
 
@@ -51,9 +54,13 @@ class Counter:
 
     Args:
         boundary: share of the diagonal for Boundary IoU; None leaves it out. widths: of the trimaps, in pixels.
+        confusion: whether pairs of classes are counted too.
     """
 
-    def __init__(self, num_classes: int, *, boundary: float | None = None, widths: Sequence[int] = ()):
+    def __init__(
+        self, num_classes: int, *, boundary: float | None = None, widths: Sequence[int] = (), confusion: bool = False
+    ):
+        self.pairs, self.confusion = confusion, np.zeros((num_classes, num_classes), np.int64)
         self.num_classes, self.ratio, self.widths = num_classes, boundary, tuple(widths)
         self.names: list[str] = []
         self.parts: dict[str, list] = {name: [] for name in ("counts", "boundary", "trimap", "seconds", "labels")}
@@ -66,6 +73,8 @@ class Counter:
         self.names.append(name)
         parts["counts"].append(class_counts(prediction, label, classes))
         parts["seconds"].append(seconds)
+        if self.pairs:
+            self.confusion += confusion_matrix(prediction, label, classes)
         if self.ratio is not None:
             parts["boundary"].append(boundary_counts(prediction, label, classes, ratio=self.ratio))
         if self.widths:
@@ -78,7 +87,23 @@ class Counter:
         counts, boundary = (np.array(parts[part], np.int64).reshape(-1, 3, classes) for part in ("counts", "boundary"))
         trimap = np.array(parts["trimap"], np.int64).reshape(images, len(self.widths), 3, classes)
         seconds = np.array(parts["seconds"], np.float64)
-        return Evaluation(tuple(self.names), counts, boundary, trimap, seconds, tuple(parts["labels"]), self.widths)
+        names, labels = tuple(self.names), tuple(parts["labels"])
+        return Evaluation(names, counts, boundary, trimap, seconds, self.confusion, labels, self.widths)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """One result on N images, of all processes together.
+
+    counts: ``(N, 3, C)`` int64 of the images in the data's order (see ``metrics``). confusion: as of ``Evaluation``.
+    """
+
+    counts: np.ndarray
+    confusion: np.ndarray
+
+    @property
+    def scores(self) -> Scores:
+        return scores(self.counts.sum(0))
 
 
 def evaluate_images(
@@ -92,6 +117,7 @@ def evaluate_images(
     widths: Sequence[int] = (),
     shown: Collection[int] = (),
     images: int = 0,
+    confusion: bool = False,
     description: str = "evaluate",
     leave: bool = True,
 ) -> dict[str, Evaluation]:
@@ -100,7 +126,7 @@ def evaluate_images(
     Args:
         models: in evaluation mode, of the data's classes.
         guidance, config, dtype: see ``predict_images``.
-        boundary, widths: see ``Counter``.
+        boundary, widths, confusion: see ``Counter``.
         shown: numbers of the samples whose labels are kept.
         images: evaluate only so many, evenly spaced (0: all).
         description, leave: of the progress bar.
@@ -109,7 +135,8 @@ def evaluate_images(
     """
     config = config or InferenceConfig()
     chosen = evenly_spaced(len(data), images)[distributed.rank() :: distributed.world_size()]
-    counters = {title: Counter(len(data.classes), boundary=boundary, widths=widths) for title in guidance}
+    options: dict[str, Any] = {"boundary": boundary, "widths": widths, "confusion": confusion}
+    counters = {title: Counter(len(data.classes), **options) for title in guidance}
     samples = ((index, data[index]) for index in chosen)
     quiet = None if distributed.is_writer() else True
     with tqdm(total=len(chosen), desc=description, unit="image", leave=leave, disable=quiet) as progress:
@@ -139,13 +166,41 @@ def evaluate(
 
     Several processes share the images; each gets all scores.
     """
+    found = evaluate_whole(
+        model, data, guidance=guidance, dtype=dtype, images=images, description=description, leave=leave
+    )
+    return {title: result.scores for title, result in found.items()}
+
+
+def evaluate_whole(
+    model: Network,
+    data: SegmentationData,
+    *,
+    guidance: Mapping[str, Guidance] = CONFIGURED,
+    dtype: torch.dtype | None = None,
+    images: int = 0,
+    confusion: bool = False,
+    description: str = "evaluate",
+    leave: bool = True,
+) -> dict[str, Whole]:
+    """As ``evaluate``, with the counts of each image and, if asked for, the confusion matrix."""
     with evaluating(model):
         found = evaluate_images(
-            [model], data, guidance=guidance, dtype=dtype, images=images, description=description, leave=leave
-        )
+            [model], data, guidance=guidance, dtype=dtype, images=images, confusion=confusion, description=description,
+            leave=leave,
+        )  # fmt: skip
     device = next(model.parameters()).device
-    counts = {title: torch.from_numpy(result.counts.sum(0)).to(device) for title, result in found.items()}
-    return {title: scores(distributed.total(part).cpu().numpy()) for title, part in counts.items()}
+    length, world = len(evenly_spaced(len(data), images)), distributed.world_size()
+
+    def everywhere(part: np.ndarray) -> np.ndarray:
+        return distributed.total(torch.from_numpy(part).to(device)).cpu().numpy()
+
+    whole = {}
+    for title, result in found.items():
+        counts = np.zeros((length, *result.counts.shape[1:]), np.int64)
+        counts[distributed.rank() :: world] = result.counts
+        whole[title] = Whole(everywhere(counts), everywhere(result.confusion))
+    return whole
 
 
 def check_classes(path: str | Path, classes: Sequence[str], data: SegmentationData) -> None:

@@ -45,6 +45,13 @@ def class_counts(prediction: np.ndarray, label: np.ndarray, num_classes: int) ->
     return histograms(true[predicted == true], true, predicted, num_classes=num_classes)
 
 
+def confusion_matrix(prediction: np.ndarray, label: np.ndarray, num_classes: int) -> np.ndarray:
+    """Pixels of each true class (rows) predicted as each class, int64 ``(C, C)``; arguments as of ``class_counts``."""
+    valid = label != IGNORE
+    pairs = num_classes * label[valid].astype(np.int64) + prediction[valid]
+    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
 def histograms(*pixels: np.ndarray, num_classes: int) -> np.ndarray:
     """How many of the pixels have each class: int64 ``(K, C)`` of K arrays ``(n,)`` of class numbers."""
     return np.stack([np.bincount(part, minlength=num_classes) for part in pixels])

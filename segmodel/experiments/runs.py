@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,11 +20,7 @@ from segmodel.model.config import VARIANTS
 from segmodel.model.store import read_checkpoint
 from segmodel.training.run import train
 from segmodel.training.run_folder import RunFolder
-from segmodel.training.settings import SECTIONS, Config, resolve
-
-WITHOUT_EFFECT = {f"train.{name}" for name in ("workers", "checkpoint_minutes", "pictures", "keep_last", "tensorboard",
-                                               "timeout_minutes")}  # fmt: skip
-"""Settings that change no weight: runs that differ in nothing else are the same run."""
+from segmodel.training.settings import Config, differences, resolve
 
 
 @dataclass(frozen=True)
@@ -64,18 +59,6 @@ def variant_config(base: Config, variant: str, seed: int) -> Config:
         return dataclasses.replace(base, model=model, train=dataclasses.replace(base.train, seed=seed))
     except ValueError as error:
         raise UserError(f"--variants: {variant}: {error}") from error
-
-
-def settings_of(config: Config) -> dict[str, Any]:
-    """The settings that weights depend on, as "section.name"."""
-    values = {f"{part}.{name}": value for part in SECTIONS for name, value in vars(getattr(config, part)).items()}
-    return {name: value for name, value in values.items() if name not in WITHOUT_EFFECT}
-
-
-def differences(first: Config, second: Config) -> list[str]:
-    """Settings that would give other weights: "section.name: one value or another"."""
-    one, other = settings_of(first), settings_of(second)
-    return [f"{name}: {one[name]!r} or {other[name]!r}" for name in one if one[name] != other[name]]
 
 
 def is_finished(folder: Path) -> bool:

@@ -32,11 +32,13 @@ MOMENTUM = "momentum/"
 CARD: dict[str, tuple[type, ...]] = {
     "model": (dict,), "classes": (list,), "palette": (list,), "data": (str,), "step": (int,),
     "best": (int, float, type(None)), "finished": (bool,), "scaler": (dict, type(None)),
+    "class_weights": (list, type(None)), "settings": (dict,),
 }  # fmt: skip
 """Types of a card's values, where they are there; ``build_network`` needs the first three."""
 ABOUT = ("data", "scores", "licence", "training_data", "step", "total_steps")
 """What a card may say beyond the network itself; ``Network.card`` holds it."""
-OWN = {"format", "model", "classes", "palette", "input", "weights", "versions", "best", "finished", "scaler"}
+OWN = {"format", "model", "classes", "palette", "input", "weights", "versions", "best", "finished", "scaler",
+       "class_weights", "settings", "extended_at", "seconds"}  # fmt: skip
 """What ``Network.card`` leaves out."""
 SHARED, COPY = "model.safetensors", "card.json"
 """Names of the two files in a folder of ``save_pretrained``."""

@@ -15,13 +15,14 @@ from segmodel.common.device import evaluating
 from segmodel.common.errors import UserError
 from segmodel.common.files import json_text, write_atomically
 from segmodel.data import SegmentationData
-from segmodel.data.base import evenly_spaced
 from segmodel.inference.views import label_maps
 from segmodel.model.network import Network
 from segmodel.training.run_folder import Progress, RunFolder
 
-COLUMNS = "input, truth, guidance off, on, boundaries: black in both, blue in the truth alone, red predicted alone"
-"""Columns of a sheet of pictures."""
+COLUMNS = ("photograph", "truth", "guidance off", "guidance on", "boundaries")
+"""Of a sheet of pictures."""
+BOUNDARIES = "black in both, blue in the truth alone, red predicted alone"
+"""Colours of the last column."""
 LONGEST = 640
 """Pixels of the longer side of a picture in a sheet, at most: Pillow refuses to open 180 million pixels."""
 Curve = list[tuple[float, float]]
@@ -71,7 +72,7 @@ class Journal:
 
     def picture(self, step: int, pixels: np.ndarray) -> Path:
         """Writes a sheet to pictures/step_NUMBER.png."""
-        path = self.folder.path / "pictures" / f"step_{step:06d}.png"
+        path = self.folder.picture(f"step_{step:06d}")
         path.parent.mkdir(exist_ok=True)
         pictures.save_picture(path, pixels)
         if self.board is not None:
@@ -110,16 +111,19 @@ def score_curve(validations: Sequence[Mapping[str, Any]], name: str = "miou") ->
 
 
 def validation_sheet(
-    model: Network, data: SegmentationData, *, palette: np.ndarray, count: int, dtype: torch.dtype | None
+    model: Network, data: SegmentationData, indices: Sequence[int], *, dtype: torch.dtype | None
 ) -> np.ndarray:
-    """``COLUMNS`` of evenly spaced images, one a row, each no longer than ``LONGEST``."""
-    rows = []
-    for index in evenly_spaced(len(data), count):
+    """``COLUMNS`` of the chosen images, one a row, each no longer than ``LONGEST``, and their classes' colours."""
+    rows, values = [], set[int]()
+    for index in indices:
         sample = data[index]
         with evaluating(model):
             maps = label_maps(model, sample.image, guidance={"off": False, "on": True}, dtype=dtype)
         labels = sample.label, maps["off"], maps["on"]
         truth, off, on = (pictures.reduced(label, LONGEST, labels=True) for label in labels)
-        row = pictures.row(pictures.reduced(sample.image, LONGEST), (truth, off, on), palette)
+        row = pictures.row(pictures.reduced(sample.image, LONGEST), (truth, off, on), data.palette)
         rows.append([*row, pictures.boundaries(on, truth)])
-    return pictures.sheet(rows)
+        values.update(*(np.unique(label).tolist() for label in labels))
+    width = sum(max(picture.shape[1] for picture in column) for column in zip(*rows, strict=True))
+    legend = pictures.legend(values, data.classes, data.palette, width=width)
+    return pictures.sheet(rows, headings=COLUMNS, legend=legend)

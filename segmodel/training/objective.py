@@ -1,4 +1,4 @@
-"""Cross-entropy over the harder half of the pixels (Eq. 17; Sec. 7.1.2, on-line hard example mining)."""
+"""Cross-entropy over the harder half of the pixels (Eq. 17; hard example mining of Sec. 7.1.2), weighted or not."""
 
 from typing import Literal
 
@@ -16,6 +16,7 @@ def hard_pixel_loss(
     keep: float = 0.5,
     mining: Literal["pixel", "block"] = "pixel",
     across: bool = False,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """Mean of ``-log p`` of the true class over the kept share of the batch's valid pixels.
 
@@ -26,6 +27,10 @@ def hard_pixel_loss(
         mining: "pixel" decides for each pixel (the paper); "block" on the grid of every 4th row and column, each grid
             point for its 4 x 4 block (the authors' code).
         across: the batch is that of all processes together: one threshold and one normaliser.
+        class_weights: ``(C,)``, above 0: the mean is weighted, a pixel by its true class, and divided by the sum of the
+            kept pixels' weights (as in ``torch.nn.CrossEntropyLoss``: only their ratios matter). Which pixels are kept
+            depends on the losses without weights: hard is what is predicted badly, and a frequent class keeps its hard
+            pixels.
 
     Raises:
         ValueError: shapes that do not fit, ``keep`` outside (0, 1], or an unknown ``mining``.
@@ -40,6 +45,8 @@ def hard_pixel_loss(
         raise ValueError(f"keep: expected a number in (0, 1], got {keep!r}")
     if mining not in ("pixel", "block"):
         raise ValueError(f"mining: expected pixel or block, got {mining!r}")
+    if class_weights is not None and class_weights.shape != scores.shape[1:2]:
+        raise ValueError(f"class_weights: expected ({scores.shape[1]},), got {tuple(class_weights.shape)}")
     losses = functional.cross_entropy(scores, labels, ignore_index=IGNORE, reduction="none")
     valid = labels != IGNORE
     kept = valid
@@ -48,11 +55,13 @@ def hard_pixel_loss(
             kept = valid & (losses.detach() >= _threshold(losses.detach(), valid, keep, across))
         else:
             kept = valid & _hard_blocks(losses.detach(), valid, keep, across)
+    if class_weights is not None:
+        kept = kept * class_weights.to(losses)[labels.where(valid, 0)]
     # a product, not an index: no copy of the losses, and an empty selection gives zero gradients
-    loss = (losses * kept).sum()
+    loss, weight = (losses * kept).sum(), kept.sum()
     if across:
-        return distributed.world_size() * loss / distributed.total(kept.sum()).clamp(min=1)
-    return loss / kept.sum().clamp(min=1)
+        loss, weight = distributed.world_size() * loss, distributed.total(weight)
+    return loss / (weight + (weight == 0))
 
 
 def _threshold(losses: Tensor, valid: Tensor, keep: float, across: bool) -> Tensor | float:

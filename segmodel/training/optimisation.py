@@ -102,13 +102,14 @@ def training_step(
     scaler: torch.amp.GradScaler | None = None,
     parts: int = 1,
     across: bool = False,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """One step of SGD on a batch; returns the loss before it (detached).
 
     Args:
         images: ``(N, 3, H, W)`` in 0..255, labels: ``(N, H, W)`` int64.
         rate: learning rate of this step, multiplied by each group's ``rate_factor``.
-        keep, mining: see ``hard_pixel_loss``.
+        keep, mining, class_weights: see ``hard_pixel_loss``.
         guidance: False leaves the guidance CRF out of this step, None follows the model's configuration.
         autocast: dtype of the convolutions, None for the parameters' own. scaler: for float16.
         parts: the batch goes through in so many equal parts, one after the other, and their gradients are averaged;
@@ -124,7 +125,8 @@ def training_step(
         with nullcontext() if whole else cast(Any, model).no_sync():
             with torch.autocast(images.device.type, dtype=autocast, enabled=autocast is not None):
                 scores = model(image) if guidance is None else model(image, guidance=guidance)
-            loss = hard_pixel_loss(scores, label, keep=keep, mining=mining, across=across) / parts
+            loss = hard_pixel_loss(scores, label, keep=keep, mining=mining, across=across, class_weights=class_weights)
+            loss = loss / parts
             (loss if scaler is None else scaler.scale(loss)).backward()
         losses.append(loss.detach())
     if scaler is None:

@@ -1,7 +1,9 @@
-"""The report of a run: curves, tables, pictures, configuration and versions on one page."""
+"""The report of a run: duration, curves, tables, confusions, pictures, configuration and versions on one page."""
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,35 +12,66 @@ from PIL import Image
 
 from segmodel.common.errors import UserError
 from segmodel.common.files import write_output
-from segmodel.common.html import configuration, curves, heading, page, paragraph, picture
+from segmodel.common.html import configuration, curves, folded, heading, heat, page, paragraph, picture, swatches
 from segmodel.common.pictures import reduced
 from segmodel.common.tables import Table
-from segmodel.training.journal import COLUMNS, loss_curve, read_metrics, score_curve
+from segmodel.training.journal import BOUNDARIES, COLUMNS, loss_curve, read_metrics, score_curve
+from segmodel.training.run_folder import RunFolder
 
 Lines = Mapping[str, Sequence[Mapping[str, Any]]]
 """Of metrics.jsonl, by kind."""
+MOST_CLASSES = 30
+"""Of a confusion matrix that is shown whole."""
+CONFUSIONS = 12
+"""Pairs of classes in the list of the largest confusions."""
 
 
 def run_report(folder: Path) -> str:
-    """The page of a run folder, finished or not: curves, table, pictures, configuration, versions.
+    """The page of a run folder, finished or not: duration, curves, tables, pictures, configuration, versions.
 
     Raises:
         UserError: not a run folder.
     """
+    run = RunFolder(folder)
     try:
-        configured = (folder / "config.toml").read_text(encoding="utf-8")
+        configured = run.settings.read_text(encoding="utf-8")
         kinds = read_metrics(folder)
-        blocks = [paragraph(_summary(kinds)), heading("Training"), *_training_curves(kinds)]
-        if kinds["final"]:
-            blocks += [heading("Validation set"), *_result_tables(kinds["final"][-1])]
+        final = kinds["final"][-1] if _is_finished(kinds) else {}
+        blocks = [paragraph(_summary(kinds)), *_sessions(run, final), heading("Training"), *_training_curves(kinds)]
+        if final:
+            blocks += [heading("Validation set"), *_result_tables(final), *_confusions(final)]
         start = {key: value for line in kinds["start"][-1:] for key, value in line.items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:  # whatever a broken line leads to
         words = f"{type(error).__name__}: {error}"
         raise UserError(f"{folder}: expected a run folder with config.toml and metrics.jsonl ({words})") from error
-    blocks += _pictures(folder)
-    blocks += [heading("Configuration"), configuration(configured), heading("Versions")]
-    blocks.append(configuration({key: value for key, value in start.items() if key not in ("kind", "step")}))
+    blocks += _pictures(run, final)
+    versions = {key: value for key, value in start.items() if key not in ("kind", "step")}
+    blocks += [folded("Configuration", configuration(configured)), folded("Versions", configuration(versions))]
     return page(f"segmodel: {folder.resolve().name}", blocks)
+
+
+def _is_finished(kinds: Lines) -> bool:
+    """Whether the last step has its final figures: a run that is extended has those of its first end, too."""
+    steps, ends = ([line["step"] for line in kinds[kind]] for kind in ("train", "final"))
+    return bool(ends) and ends[-1] >= max(steps, default=0)
+
+
+def _sessions(run: RunFolder, final: Mapping[str, Any]) -> Iterator[str]:
+    """How long the run took, on what, and by which commands."""
+    if not run.sessions.exists():  # of a former version
+        return
+    lines = [json.loads(text) for text in run.sessions.read_text(encoding="utf-8").splitlines()]
+    machines = dict.fromkeys(
+        f"{line['gpu'] or line['processor']}, {line['cores']} cores, threads: {line['threads']}"
+        + (f" in {line['processes']} processes" if line["processes"] > 1 else "")
+        for line in lines
+    )
+    if final.get("seconds") is not None:
+        yield paragraph(f"Duration: {timedelta(seconds=round(final['seconds']))} (hours:minutes:seconds), on "
+                        f"{'; '.join(machines)}.")  # fmt: skip
+    else:
+        yield paragraph(f"On {'; '.join(machines)}.")
+    yield configuration("\n".join(f"{line['command']}  # {line['time']}, from step {line['step']}" for line in lines))
 
 
 def _summary(kinds: Lines) -> str:
@@ -48,7 +81,7 @@ def _summary(kinds: Lines) -> str:
     speed, wait = (
         float(np.median([line.get(name, math.nan) for line in steps])) for name in ("images_per_second", "data_wait")
     )
-    text = f"{steps[-1]['step']} steps{'' if kinds['final'] else ' (not finished)'}; {speed:.1f} images a second"
+    text = f"{steps[-1]['step']} steps{'' if _is_finished(kinds) else ' (not finished)'}; {speed:.1f} images a second"
     if not math.isnan(wait):
         text += f", {100 * wait:.1f} % of the time waiting for data (medians)"
     if scores:
@@ -62,8 +95,8 @@ def _training_curves(kinds: Lines) -> list[str]:
     scores = {f"guidance {mode}": score_curve(kinds["val"], f"miou_guidance_{mode}") for mode in ("off", "on")}
     words = f"Loss, each point the mean of {size} step{'s' if size > 1 else ''}"
     return [
-        curves({"training loss": losses}, x_label="step", y_label="loss", caption=words),
-        curves(scores, x_label="step", y_label="mIoU, %", caption="Validation mIoU"),
+        curves({"training loss": losses}, x_label="step", y_label="loss", caption=words, least=0.1),
+        curves(scores, x_label="step", y_label="mIoU, %", caption="Validation mIoU", least=5),
     ]
 
 
@@ -80,19 +113,55 @@ def _result_tables(final: Mapping[str, Any]) -> list[str]:
     return [Table("", ("%", *head), means).html(), Table("", ("IoU of each class, %", *head), classes).html()]
 
 
-def _pictures(folder: Path) -> Iterator[str]:
-    """The last sheet of validation images, and three of the earlier ones, smaller."""
-    sheets = sorted((folder / "pictures").glob("step_*.png"))
+def _confusions(final: Mapping[str, Any]) -> Iterator[str]:
+    """Which classes are taken for which: the whole matrix of a few classes, and the largest confusions."""
+    if "confusion" not in final:  # of a former version
+        return
+    names, counts = list(final["guidance_off"]["iou"]), np.array(final["confusion"], np.float64)
+    with np.errstate(invalid="ignore"):
+        shares = counts / counts.sum(axis=1, keepdims=True)
+    if len(names) <= MOST_CLASSES:
+        words = "Confusion matrix: of each true class's pixels (row), the share predicted as each class (column), %"
+        yield heat(names, shares, corner="truth", caption=words)
+    wrong = np.nan_to_num(shares) * (1 - np.eye(len(names)))
+    pairs = [np.unravel_index(place, wrong.shape) for place in np.argsort(-wrong, axis=None)[:CONFUSIONS]]
+    rows = [[names[true], names[predicted], 100 * wrong[true, predicted], int(counts[true, predicted])]
+            for true, predicted in pairs if wrong[true, predicted] > 0]  # fmt: skip
+    if rows:
+        yield Table("", ("Largest confusions: truth", "predicted", "% of the truth", "pixels"), rows).html()
+
+
+def _pictures(run: RunFolder, final: Mapping[str, Any]) -> Iterator[str]:
+    """The classes' colours, the worst images, the last sheet of validation images, and three of the earlier ones."""
+    sheets = sorted((run.path / "pictures").glob("step_*.png"))
     shown = dict.fromkeys([*sheets[:: max(1, len(sheets) // 3)][:3], *sheets[-1:]])
     if shown:
         yield heading("Pictures")
+        columns = f"{', '.join(COLUMNS)} ({BOUNDARIES})"
+        yield paragraph(f"From left to right: {columns}. A click shows a picture in its full size.")
+        yield from _legend(run)
+    if final.get("worst"):
+        images = "; ".join(f"{image['name']} {100 * image['miou']:.1f} %" for image in final["worst"])
+        yield _sheet(run.picture("worst"), f"lowest mIoU at the end, from above: {images}", widest=1600)
     for path in reversed(shown):
-        try:
-            with Image.open(path) as image:
-                pixels = reduced(np.asarray(image.convert("RGB")), widest=1600 if path == sheets[-1] else 800)
-            yield picture(pixels, f"step {int(path.stem[5:])}: {COLUMNS}")
-        except (OSError, Image.DecompressionBombError) as error:  # the rest is worth as much without it
-            yield paragraph(f"{path.name}: cannot be shown ({error})")
+        yield _sheet(path, f"step {int(path.stem[5:])}", widest=1600 if path == sheets[-1] else 800)
+
+
+def _sheet(path: Path, caption: str, *, widest: int) -> str:
+    try:
+        with Image.open(path) as image:
+            return picture(reduced(np.asarray(image.convert("RGB")), widest=widest), caption)
+    except (OSError, Image.DecompressionBombError) as error:  # the rest is worth as much without it
+        return paragraph(f"{path.name}: cannot be shown ({error})")
+
+
+def _legend(run: RunFolder) -> Iterator[str]:
+    """The classes' colours, of the last checkpoint's card."""
+    try:
+        card = json.loads(run.last.with_suffix(".json").read_text(encoding="utf-8"))
+        yield swatches(card["classes"], np.array(card["palette"]))
+    except (OSError, ValueError, LookupError, TypeError):  # no checkpoint yet, or one that is no more
+        return
 
 
 def write_report(folder: Path) -> Path:

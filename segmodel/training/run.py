@@ -1,15 +1,24 @@
 """Training as one call: of a new run, or of one to be continued."""
 
+import dataclasses
 import os
+import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from segmodel.common import distributed
 from segmodel.common.device import choose_device
-from segmodel.common.environment import versions
-from segmodel.training.settings import Config
-from segmodel.training.trainer import Trainer, say
+from segmodel.common.environment import processor, versions
+from segmodel.common.errors import UserError
+from segmodel.common.files import json_text
+from segmodel.model.store import read_checkpoint
+from segmodel.training.run_folder import RunFolder
+from segmodel.training.settings import Config, differences
+from segmodel.training.trainer import Trainer
+from segmodel.training.watching import say
 
 
 def begin(trainer: Trainer, *, named: bool) -> None:
@@ -17,16 +26,108 @@ def begin(trainer: Trainer, *, named: bool) -> None:
     config = trainer.config
     if distributed.is_writer():
         trainer.folder = trainer.folder.claim(named=named)
-        trainer.folder.write_config(config)
+        try:
+            trainer.folder.write_config(config)
+        except UserError:
+            trainer.folder.settings.unlink(missing_ok=True)  # the folder is free again
+            raise
     trainer.folder = distributed.from_writer(trainer.folder)
     trainer.open_journal()
     precision = config.train.precision if config.train.precision == "float64" else trainer.dtype or torch.float32
+    weights = trainer.class_weights
+    weighted = {"class_weights": dict(zip(trainer.data.classes, weights, strict=True))} if weights else {}
     trainer.log("start", versions=versions(), device=str(trainer.device), threads=torch.get_num_threads(),
-                processes=distributed.world_size(), precision=str(precision))  # fmt: skip
+                processes=distributed.world_size(), precision=str(precision), **weighted)  # fmt: skip
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
     say(f"{config.train.data}: {len(trainer.data)} train and {len(trainer.validation)} val images, "
         f"{len(trainer.data.classes)} classes; {parameters / 1e6:.2f} M parameters; "
         f"{trainer.progress.total_steps} steps; {trainer.device}, {precision}; {trainer.folder.path}")  # fmt: skip
+    if words := hint(config, images=len(trainer.data), device=trainer.device):
+        say(words)
+
+
+def hint(config: Config, *, images: int, device: torch.device) -> str:
+    """A line for who meets the paper's defaults with less than they need; "" for others."""
+    model, train = config.model, config.train
+    large = model.backbone == "resnet" and model.depth >= 101 and train.batch_size >= 16
+    if not large or (device.type != "cpu" and images >= 500):
+        return ""
+    return (f"hint: ResNet-{model.depth}, crop {config.augmentation.crop[0]} and batches of {train.batch_size} are for "
+            f"thousands of pictures and a GPU, not for {images} on {device}: --recipe small derives smaller ones from "
+            f"the data")  # fmt: skip
+
+
+def say_where(folder: RunFolder) -> None:
+    """Says at which step a run goes on, before its data are opened."""
+    if not folder.last.exists():
+        say(f"{folder.path}: no checkpoint yet, begins anew")
+        return
+    card = read_checkpoint(folder.last, weights=False)[0]
+    if card.get("finished", True):
+        return
+    settings = card.get("settings", {}).get("train", {"steps": 1})
+    epoch = "" if settings["steps"] else f", epoch {1 + card['step'] * settings['epochs'] // card['total_steps']}"
+    say(f"{folder.path}: goes on after step {card['step']} of {card['total_steps']}{epoch}")
+
+
+def extended(trainer: Trainer, longer: Mapping[str, int]) -> bool:
+    """Whether a resumed run that is finished has more steps to do, by ``--epochs`` or by its config.toml.
+
+    The rate is that of the poly schedule over all steps, old and new: it jumps from 0 to ``base (1 - old / all) **
+    power``, as a run of so many epochs has it there, and falls to 0 again. Mining and guidance CRF stay as they were at
+    the end; momentum, best checkpoint and the order of the data go on.
+
+    Raises:
+        UserError: settings that were changed without giving it more to do.
+    """
+    progress, folder, settings = trainer.progress, trainer.folder, trainer.config.train
+    changed = differences(trainer.trained_with, trainer.config) if trainer.trained_with else []
+    epochs = progress.step / trainer.steps_per_epoch
+    if not longer and not any(text.startswith(("train.epochs:", "train.steps:")) for text in changed):
+        if changed:
+            raise UserError(f"{folder.settings}: {changed[0]}: the run is finished with the first; to train it further "
+                            f"with the other: --resume {folder.path} --epochs N, N above {epochs:g}")  # fmt: skip
+        say(f"{folder.path}: finished already, at step {progress.step} ({epochs:g} epochs); "
+            f"to train it further: --resume {folder.path} --epochs N, N above {epochs:g}")  # fmt: skip
+        return False
+    if progress.total_steps <= progress.step:
+        name, had = ("steps", progress.step) if settings.steps else ("epochs", epochs)
+        where = f"--{name}" if longer else f"{folder.settings}: {name}"
+        raise UserError(f"{where}: expected more than the run has, {had:g}, got {getattr(settings, name)}")
+    progress.extended_at, progress.finished = progress.extended_at or progress.step, False
+    if distributed.is_writer():
+        folder.write_config(trainer.config)
+    say(f"{folder.path}: extended from {progress.step} to {progress.total_steps} steps; the rate goes on at "
+        f"{trainer.rate():.3g}, as at this step of a run of that length")  # fmt: skip
+    return True
+
+
+def goes_on(trainer: Trainer, longer: Mapping[str, int]) -> bool:
+    """Whether a resumed run has steps to do; says what its config.toml changes, or that it is finished.
+
+    Raises:
+        UserError: ``--epochs`` for a run that is not finished, or see ``extended``.
+    """
+    if trainer.progress.finished:
+        return extended(trainer, longer)
+    changed = differences(trainer.trained_with, trainer.config) if trainer.trained_with else []
+    if longer and (changed or not trainer.trained_with):
+        raise UserError(f"--{next(iter(longer))}: expected for a finished run, and {trainer.folder.path} is at step "
+                        f"{trainer.progress.step}; first --resume {trainer.folder.path}")  # fmt: skip
+    for text in changed:
+        say(f"{trainer.folder.settings}: changed since the checkpoint, {text}")
+    return True
+
+
+def record_session(trainer: Trainer, command: str) -> None:
+    """Adds this process to sessions.jsonl, for the report."""
+    gpu = torch.cuda.get_device_name(trainer.device) if trainer.device.type == "cuda" else None
+    machine = {"processor": processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu,
+               "processes": distributed.world_size()}  # fmt: skip
+    line = {"time": time.strftime("%Y-%m-%d %H:%M:%S"), "step": trainer.progress.step, "command": command, **machine}
+    if distributed.is_writer():
+        with trainer.folder.sessions.open("a", encoding="utf-8") as file:
+            file.write(json_text(line) + "\n")
 
 
 def be_deterministic() -> None:
@@ -36,26 +137,41 @@ def be_deterministic() -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def train(config: Config, folder: Path, *, named: bool = True, resume: bool = False) -> int:
+def train(
+    config: Config,
+    folder: Path,
+    *,
+    named: bool = True,
+    resume: bool = False,
+    longer: Mapping[str, Any] | None = None,
+    command: str = "",
+) -> int:
     """Trains a new run in ``folder``, or continues the one that is there; returns the exit status.
 
     Args:
         named: the user chose the folder, so that another run in it is an error; else the next free name is taken.
+        longer: "epochs" or "steps" to extend a finished run to, see ``extended``.
+        command: for the report.
 
     Raises:
         UserError, DataError: settings, data or a folder that cannot be used.
     """
     if config.train.deterministic:
         be_deterministic()
+    if longer:
+        changes: dict[str, Any] = {"steps": 0, **longer}
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))
     timeout = config.train.timeout_minutes
     with distributed.process_group(choose_device(config.train.device), timeout_minutes=timeout) as device:
-        trainer = Trainer(config, distributed.from_writer(folder), device, resume=resume)
-        if trainer.progress.finished:
-            say(f"{folder}: finished already, at step {trainer.progress.step}")
-            return 0
         if resume:
+            say_where(RunFolder(folder))
+        trainer = Trainer(config, distributed.from_writer(folder), device, resume=resume)
+        if resume:
+            if not goes_on(trainer, longer or {}):
+                return 0
             trainer.open_journal()
         else:
             # only now: what is wrong with the data shows before a folder is made
             begin(trainer, named=named)
+        record_session(trainer, command)
         return trainer.run()

@@ -1,6 +1,7 @@
 """The folder of a run, and how far the run is."""
 
 import itertools
+import shlex
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,16 +16,22 @@ from segmodel.training.settings import SECTIONS, Config, make_config
 
 @dataclass
 class Progress:
-    """How far a training is: the steps done of all, the best validation mIoU, and whether its report is written."""
+    """How far a training is.
+
+    step: done, of total_steps. best: validation mIoU. finished: its report is written. extended_at: the steps that it
+    had when it was first finished and extended, else 0. seconds: that it has taken, breaks between sessions left out.
+    """
 
     total_steps: int
     step: int = 0
     best: float = -1.0
     finished: bool = False
+    extended_at: int = 0
+    seconds: float = 0.0
 
     def before(self, share: float) -> bool:
-        """Whether less than this share of the training is done."""
-        return self.step < share * self.total_steps
+        """Whether less than this share of the training, of its first part where it was extended, is done."""
+        return share == 1 or self.step < share * (self.extended_at or self.total_steps)
 
     @property
     def at_end(self) -> bool:
@@ -43,11 +50,15 @@ class Progress:
         if {"step", "best", "finished"} - card.keys() or card["step"] < 0:
             raise UserError(f"{file}: expected the state of a training in its card, got none")
         self.step, self.best, self.finished = card["step"], card["best"], card["finished"]
+        self.extended_at, self.seconds = card.get("extended_at", 0), card.get("seconds", 0.0)
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A folder with config.toml, metrics.jsonl, checkpoints (last, best, step_NUMBER), pictures and report.html."""
+    """A folder with config.toml, metrics.jsonl, checkpoints (last, best, step_NUMBER), pictures and report.html.
+
+    sessions.jsonl: a line for each time that a process trained in it: command, machine, time.
+    """
 
     path: Path
 
@@ -60,11 +71,29 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def sessions(self) -> Path:
+        return self.path / "sessions.jsonl"
+
+    @property
     def last(self) -> Path:
         return self.checkpoint("last")
 
+    def picture(self, name: str) -> Path:
+        return self.path / "pictures" / f"{name}.png"
+
     def checkpoint(self, name: str) -> Path:
         return self.path / f"{name}.safetensors"
+
+    def next_commands(self) -> str:
+        """What to do with a finished run, a command a line."""
+        run = shlex.quote(str(self.path))
+        lines = [
+            f"evaluate {run}",
+            f"predict {run} PHOTOS --output predictions",
+            f"export {run} --format onnx --output model.onnx",
+            f"report {run}",
+        ]
+        return "\n".join(["next:", *(f"  python -m segmodel.{line}" for line in lines)])
 
     def config(self) -> Config:
         """The configuration of the run that is there.
@@ -80,16 +109,12 @@ class RunFolder:
         return make_config(settings)
 
     def write_config(self, config: Config) -> None:
-        """Writes config.toml; where that fails the folder is free again.
+        """Writes config.toml.
 
         Raises:
             UserError: it cannot be written.
         """
-        try:
-            write_output("--output", self.settings, to_toml({name: getattr(config, name) for name in SECTIONS}))
-        except UserError:
-            self.settings.unlink(missing_ok=True)
-            raise
+        write_output("--output", self.settings, to_toml({name: getattr(config, name) for name in SECTIONS}))
 
     def check_free(self) -> None:
         """Raises a UserError unless the folder is new or empty, or begun by this job before torchrun restarted it."""

@@ -1,6 +1,7 @@
 """The settings of a run: model, augmentation and training, from defaults (the paper's), recipes, files and flags."""
 
 import argparse
+import os
 import re
 from dataclasses import dataclass, field
 from importlib import resources
@@ -9,9 +10,11 @@ from typing import Any, Literal
 from segmodel.common.device import Precision
 from segmodel.common.errors import UserError
 from segmodel.common.options import Section, add_flags, build, flag_values, option, read_toml
-from segmodel.data import Augmentation
+from segmodel.data import Augmentation, open_data
 from segmodel.model.config import VARIANTS, ModelConfig
 from segmodel.model.store import described_model
+from segmodel.training.small import small_recipe
+from segmodel.training.watching import say
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,7 @@ class TrainConfig(Section):
     """What to train on and how; the defaults are the paper's."""
 
     data: str = option("scenes", "data set, such as voc:PATH; python -m segmodel.data --help lists them")
+    allow_absent: bool = option(False, "train even where a class has no pixel, or no label map two classes")
     init_weights: str = option(
         "",
         "backbone weights, .safetensors or .pth with torchvision's (or timm's) names; timm: those that timm downloads",
@@ -44,6 +48,11 @@ class TrainConfig(Section):
     keep: float = option(0.5, "share of the pixels kept, those with the larger loss", "Sec. 7.1.2", above=0, at_most=1)
     mining: Literal["pixel", "block"] = option("pixel", "decide for each pixel (text) or each 4x4 block (code)")
     mining_scope: Literal["global", "process"] = option("global", "mine over the whole batch, or in each process alone")
+    class_weights: str = option(
+        "none",
+        "weights of the classes in the loss: none, median_frequency (counted in the training set), or a file of "
+        "NAME = WEIGHT (TOML, JSON or text)",
+    )
     mining_from: float = option(
         0.0, "share of the training before mining starts (short trainings: 0.3 is better)", at_least=0, at_most=1
     )
@@ -75,6 +84,9 @@ class TrainConfig(Section):
             raise ValueError("init_model: expected not beside init_weights")
 
 
+WITHOUT_EFFECT = {f"train.{name}" for name in ("workers", "checkpoint_minutes", "pictures", "keep_last", "tensorboard",
+                                               "timeout_minutes")}  # fmt: skip
+"""Settings that change no weight: runs that differ in nothing else are the same run."""
 SECTIONS = {"model": ModelConfig, "augmentation": Augmentation, "train": TrainConfig}
 
 
@@ -87,12 +99,26 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
 
 
+def settings_of(config: Config) -> dict[str, Any]:
+    """The settings that weights depend on, as "section.name"."""
+    values = {f"{part}.{name}": value for part in SECTIONS for name, value in vars(getattr(config, part)).items()}
+    return {name: value for name, value in values.items() if name not in WITHOUT_EFFECT}
+
+
+def differences(first: Config, second: Config) -> list[str]:
+    """Settings that would give other weights: "section.name: one value or another"."""
+    one, other = settings_of(first), settings_of(second)
+    return [f"{name}: {one[name]!r} or {other[name]!r}" for name in one if one[name] != other[name]]
+
+
 def make_config(*layers: dict[str, dict[str, Any]]) -> Config:
     """Defaults, overridden by each layer in turn."""
     parts = {name: build(section, *(layer.get(name, {}) for layer in layers)) for name, section in SECTIONS.items()}
     return Config(**parts)
 
 
+SMALL = "small"
+"""The recipe that is no file, see ``training.small``."""
 RECIPES = resources.files("segmodel") / "training" / "recipes"
 
 
@@ -103,7 +129,7 @@ def recipe_names() -> list[str]:
 def read_recipe(name: str) -> dict[str, dict[str, Any]]:
     """A configuration that ships with the package."""
     if name not in recipe_names():
-        raise UserError(f"--recipe: expected one of {', '.join(recipe_names())}, got {name!r}")
+        raise UserError(f"--recipe: expected one of {', '.join(recipe_names())}, small, got {name!r}")
     with resources.as_file(RECIPES / f"{name}.toml") as path:
         return read_toml(path, SECTIONS)
 
@@ -112,7 +138,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     """The flags that ``resolve`` reads."""
     parser.add_argument("--config", metavar="FILE", help="TOML file with sections [model], [augmentation], [train]")
     parser.add_argument("--recipe", metavar="NAME", help="settings that ship with the package: "
-                        + ", ".join(recipe_names()) + " (default: scenes for that data, else none)")  # fmt: skip
+                        + ", ".join(recipe_names()) + "; or small: derived from the number and size of the pictures "
+                        "and the cores here (default: scenes for that data, else none)")  # fmt: skip
     parser.add_argument("--variant", choices=list(VARIANTS), help="a row of Table 3 (guide: the full model) or a peer")
     add_flags(parser, SECTIONS)
 
@@ -134,4 +161,24 @@ def resolve(options: Any) -> Config:
     if start and options.variant:  # of the parts that the model lacks the variant may have some
         lacking = {**VARIANTS["unary"], "head": begun["model"].get("head")}
         begun["model"] = {name: value for name, value in begun["model"].items() if value != lacking.get(name, "")}
-    return make_config(read_recipe(recipe) if recipe else {}, begun, file, variant, flags)
+    if recipe == SMALL:
+        pretrained = bool(start or train.get("init_weights"))
+        data = open_data(train.get("data", TrainConfig.data), split="train")
+        base = small_recipe(data, device=train.get("device", TrainConfig.device), pretrained=pretrained)
+    else:
+        base = read_recipe(recipe) if recipe else {}
+    config = make_config(base, begun, file, variant, flags)
+    if recipe == SMALL and os.environ.get("RANK", "0") == "0":
+        say(described(config, images=len(data), pretrained=pretrained))
+    return config
+
+
+def described(config: Config, *, images: int, pretrained: bool) -> str:
+    """What the recipe "small", and what was given beside it, have come to."""
+    model, train = config.model, config.train
+    backbone = f"ResNet-{model.depth}" if model.backbone == "resnet" else model.backbone
+    length = f"{train.steps} steps" if train.steps else f"{train.epochs} epochs"
+    text = (f"recipe small, for {images} pictures: {backbone}, crop {config.augmentation.crop[0]}, batches of "
+            f"{train.batch_size}, {length}, rate {train.rate:g}, mining from {train.mining_from:g} and guidance CRF "
+            f"from {train.joint_from:g} of them on, a validation every {train.validate_every} epochs")  # fmt: skip
+    return text if pretrained else f"{text}; from nothing: pre-trained weights (--init-weights) help more than all else"

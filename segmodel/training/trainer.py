@@ -10,22 +10,27 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from segmodel.common import distributed
 from segmodel.common.device import autocast_dtype, place
 from segmodel.common.errors import UserError
+from segmodel.common.options import check_values
+from segmodel.common.pictures import save_picture
 from segmodel.data import AugmentedData, DataError, open_data
-from segmodel.evaluation.evaluate import evaluate, result_json
-from segmodel.evaluation.metrics import Scores, table
+from segmodel.data.base import evenly_spaced
+from segmodel.data.content import require_learnable
+from segmodel.evaluation.evaluate import Whole, evaluate_whole, result_json
+from segmodel.evaluation.metrics import Scores, mean_iou, table
 from segmodel.model.network import Network
 from segmodel.model.store import build_network, load_initial_model, momentum_in, read_checkpoint, save_checkpoint
 from segmodel.training import journal, report, statistics
 from segmodel.training.batches import Batch, BatchKeys, Timed, load_batches, steps_per_epoch
+from segmodel.training.class_weights import class_weights
 from segmodel.training.optimisation import make_optimizer, momentum_of, poly_rate, restore_momentum, training_step
 from segmodel.training.run_folder import Progress, RunFolder
-from segmodel.training.settings import Config
+from segmodel.training.settings import SECTIONS, Config, make_config
 from segmodel.training.stopping import StopSignal
+from segmodel.training.watching import StepLog, bar, say
 
 
 class Trainer:
@@ -46,6 +51,8 @@ class Trainer:
         self.steps_per_epoch = steps_per_epoch(len(self.data), train.batch_size)
         self.progress = Progress(train.steps or train.epochs * self.steps_per_epoch)
         self.scaler = torch.amp.GradScaler(self.device.type) if self.dtype == torch.float16 else None
+        self.class_weights: list[float] | None = None
+        self.trained_with: Config | None = None
         self.keys(0, 0)  # an error now if the batch cannot be shared
         if train.tensorboard:
             journal.summary_writer()  # or if it is not installed
@@ -53,11 +60,14 @@ class Trainer:
             self._restore()
         else:  # also a run that was killed before its first checkpoint
             self._initialise()
+        self.counted_until = time.monotonic()
         self.journal: journal.Journal | None = None
         self.sheet: Path | None = None
 
     def _initialise(self) -> None:
         train = self.config.train
+        if not train.allow_absent:
+            require_learnable(self.data, name=train.data, workers=train.workers)
         torch.manual_seed(train.seed)
         try:
             self.model = Network(len(self.data.classes), self.config.model)
@@ -67,7 +77,16 @@ class Trainer:
                 say(f"{train.init_model}: {load_initial_model(self.model, train.init_model)}")
         except ValueError as error:
             raise UserError(str(error)) from error
+        self._weigh_classes()
         self._place()
+
+    def _weigh_classes(self) -> None:
+        """Takes the class weights from where the settings say, and prints them."""
+        train = self.config.train
+        if train.class_weights != "none":
+            weights, table = class_weights(train.class_weights, self.data, workers=train.workers)
+            self.class_weights = weights.tolist()
+            say(f"{table.text()}\n")
 
     def _place(self) -> None:
         """Model and optimiser on the device; ``self.trained`` is the model, parallel and compiled where asked for."""
@@ -77,6 +96,8 @@ class Trainer:
         if distributed.world_size() > 1:
             distributed.synchronise_batch_norm(self.model, self.device)
         place(self.model, self.device)
+        own, weights = next(self.model.parameters()), self.class_weights
+        self.loss_weights = None if weights is None else torch.tensor(weights, dtype=own.dtype, device=own.device)
         self.optimizer = make_optimizer(self.model, rate=train.rate, momentum=train.momentum,
                                         weight_decay=train.weight_decay, head_rate=train.head_rate)  # fmt: skip
         try:
@@ -94,6 +115,12 @@ class Trainer:
         if card["classes"] != list(self.data.classes):
             raise UserError(f"{file}: trained on other classes than {self.config.train.data} has")
         self.model = build_network(file, card, tensors, Network)
+        trained = check_values({**card.get("settings", {}), "model": card["model"]}, SECTIONS, str(file))
+        self.trained_with = make_config(trained) if "settings" in card else None
+        if self.trained_with and self.trained_with.train.class_weights == self.config.train.class_weights:
+            self.class_weights = card["class_weights"]  # not counted anew
+        else:
+            self._weigh_classes()
         self._place()
         restore_momentum(self.model, self.optimizer, momentum_in(tensors))
         if self.scaler is not None and card.get("scaler"):
@@ -112,12 +139,15 @@ class Trainer:
         """Writes the checkpoint ``name``; only "last" holds what training needs to continue."""
         if not distributed.is_writer():
             return
+        self.count_seconds()
         card = {
             "model": asdict(self.config.model),
             "classes": list(self.data.classes),
             "palette": self.data.palette.tolist(),
             "data": self.config.train.data,
             **self.progress.card(),
+            "class_weights": self.class_weights,
+            "settings": {name: asdict(getattr(self.config, name)) for name in ("augmentation", "train")},
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
             "scores": result_json(scores, self.data.classes) if scores else None,
         }
@@ -125,6 +155,12 @@ class Trainer:
         save_checkpoint(self.folder.checkpoint(name), self.model, card, momentum=momentum)
         if name == "last" and self.config.train.keep_last > 1:
             self.folder.keep_step(self.progress.step, self.config.train.keep_last)
+
+    def count_seconds(self) -> float:
+        """The seconds that the run has taken until now, former sessions included."""
+        now = time.monotonic()
+        self.progress.seconds, self.counted_until = self.progress.seconds + now - self.counted_until, now
+        return self.progress.seconds
 
     def keys(self, first: int, last: int) -> BatchKeys:
         train = self.config.train
@@ -147,6 +183,7 @@ class Trainer:
             keep=1.0 if self.progress.before(train.mining_from) else train.keep, mining=train.mining,
             guidance=False if self.progress.before(train.joint_from) else None,
             autocast=self.dtype, scaler=self.scaler, parts=train.accumulate, across=train.mining_scope == "global",
+            class_weights=self.loss_weights,
         )  # fmt: skip
         return distributed.total(loss).item() / distributed.world_size()
 
@@ -159,7 +196,7 @@ class Trainer:
         """All steps from the present one to the last, with validations and checkpoints; returns early on a signal."""
         train, progress = self.config.train, self.progress
         self.model.train()
-        shown = bar(total=progress.total_steps, initial=progress.step, desc="train", unit="step")
+        shown = StepLog(progress.step, progress.total_steps, steps_per_epoch=self.steps_per_epoch)
         saved_at = logged_at = time.monotonic()
         batches = Timed(self.batches(progress.step, progress.total_steps))
         while (batch := self.next_batch(batches, stop)) is not None:
@@ -171,12 +208,10 @@ class Trainer:
                     f"the last checkpoint is kept: {self.folder.last}"
                 )
             progress.step += 1
-            shown.update()
             now = time.monotonic()
             seconds, logged_at = now - logged_at, now
             speed, wait = train.batch_size / seconds, batches.waited / seconds
-            text = f"loss {loss:.3f}, rate {rate:.2g}, {speed:.0f} images/s, {100 * wait:.0f} % waiting for data"
-            shown.set_postfix_str(text, refresh=False)
+            shown.add(progress.step, loss=loss, rate=rate, speed=speed, waiting=wait)
             self.log("train", loss=round(loss, 6), rate=rate, images_per_second=round(speed, 2),
                      data_wait=round(wait, 3))  # fmt: skip
             every = train.validate_every * self.steps_per_epoch
@@ -206,21 +241,20 @@ class Trainer:
             raise failure or RuntimeError("another process cannot go on, see its error; the state is saved")
         return None if stopped else batch
 
-    def validate(self) -> list[Scores]:
-        """Figures on the validation set with the guidance CRF off and on; keeps the best and the last checkpoint."""
+    def validate(self) -> list[Whole]:
+        """Results on the validation set with the guidance CRF off and on; keeps the best and the last checkpoint."""
         progress = self.progress
         limit = 0 if progress.at_end else self.config.train.validate_images
         images = min(limit or len(self.validation), len(self.validation))
-        scores = evaluate(
+        found = evaluate_whole(
             self.model, self.validation, guidance={"off": False, "on": True}, dtype=self.dtype, images=limit,
-            description="validate", leave=False,
+            confusion=progress.at_end, description="validate", leave=False,
         )  # fmt: skip
-        off, on = scores["off"], scores["on"]
+        off, on = found["off"].scores, found["on"].scores
         chosen = off if self.config.model.guidance == "off" else on
         self.log("val", miou=chosen.miou, miou_guidance_off=off.miou, miou_guidance_on=on.miou,
                  pixel_accuracy=chosen.pixel_accuracy, images=images)  # fmt: skip
-        if distributed.is_writer():
-            tqdm.write(f"step {progress.step}: mIoU {100 * chosen.miou:.2f} (guidance off {100 * off.miou:.2f})")
+        say(f"step {progress.step}: mIoU {100 * chosen.miou:.2f} (guidance off {100 * off.miou:.2f})")
         self.draw()
         # "best" may have been judged on fewer images until now
         fewer_before = progress.at_end and 0 < self.config.train.validate_images < len(self.validation)
@@ -229,30 +263,41 @@ class Trainer:
             self.save("best", scores=chosen)
         if not progress.at_end:  # at the end it is saved once the report is written
             self.save("last", scores=chosen)
-        return [off, on]
+        return [found["off"], found["on"]]
 
     def draw(self) -> None:
         """A sheet of evenly spaced validation images."""
-        count = min(self.config.train.pictures, len(self.validation))
-        if self.journal and count:
-            sheet = journal.validation_sheet(
-                self.model, self.validation, palette=self.data.palette, count=count, dtype=self.dtype
-            )
+        if self.journal and self.config.train.pictures:
+            shown = evenly_spaced(len(self.validation), self.config.train.pictures)
+            sheet = journal.validation_sheet(self.model, self.validation, shown, dtype=self.dtype)
             self.sheet = self.journal.picture(self.progress.step, sheet)
+
+    def draw_worst(self, result: Whole) -> list[dict[str, Any]]:
+        """A sheet of the validation images of lowest mIoU (of the classes in it or in its prediction); who they are."""
+        figures = mean_iou(result.counts)
+        worst = [index for index in np.argsort(figures) if not np.isnan(figures[index])][: self.config.train.pictures]
+        if worst:
+            save_picture(self.folder.picture("worst"),
+                         journal.validation_sheet(self.model, self.validation, worst, dtype=self.dtype))  # fmt: skip
+        return [{"name": self.validation[index].name, "miou": float(figures[index])} for index in worst]
 
     def finish(self) -> None:
         """Recomputes batch-norm statistics, then writes the final figures, pictures, report and checkpoint."""
         total, count = self.progress.total_steps, round(self.config.train.batch_norm_epochs * self.steps_per_epoch)
         batches = bar(self.batches(total, total + count), desc="batch norm", total=count, unit="batch")
         statistics.recompute(self.model, (batch.images for batch in batches), self.dtype)
-        off, on = self.validate()
+        results = self.validate()
+        off, on = (result.scores for result in results)
+        chosen = results[self.config.model.guidance != "off"]
         classes = self.data.classes
-        self.log("final", guidance_off=result_json(off, classes), guidance_on=result_json(on, classes))
         if not distributed.is_writer():
             return
+        self.log("final", guidance_off=result_json(off, classes), guidance_on=result_json(on, classes),
+                 confusion=chosen.confusion.tolist(), worst=self.draw_worst(chosen),
+                 seconds=round(self.count_seconds(), 1))  # fmt: skip
         file = report.write_report(self.folder.path)
         self.progress.finished = True
-        self.save("last", scores=off if self.config.model.guidance == "off" else on)
+        self.save("last", scores=chosen.scores)
         print(f"\n{self.config.train.data}, val: {len(self.validation)} images\n")
         print(table({"guidance off": off, "guidance on": on}, classes))
         absent = [name for name, iou in zip(classes, off.iou, strict=True) if np.isnan(iou)]
@@ -260,8 +305,8 @@ class Trainer:
             print(f"\nno pixel of {', '.join(absent)}: the mean is over the others")
         print(f"\ncheckpoint: {self.folder.last}")
         if self.sheet:
-            print(f"pictures ({journal.COLUMNS}): {self.sheet}")
-        print(f"report: {file}")
+            print(f"pictures ({', '.join(journal.COLUMNS)}): {self.sheet}")
+        print(f"report: {file}\n\n{self.folder.next_commands()}", flush=True)
 
     def run(self) -> int:
         """Trains to the end; on SIGINT or SIGTERM the state is saved and 128 + signal returned."""
@@ -279,14 +324,3 @@ class Trainer:
         if self.journal:
             self.journal.close()
         return 0
-
-
-def say(text: str, **options: Any) -> None:
-    """Prints, once for all processes."""
-    if distributed.is_writer():
-        print(text, **options)
-
-
-def bar(*arguments: Any, **options: Any) -> tqdm:
-    """A progress bar on a terminal, one for all processes."""
-    return tqdm(*arguments, **options, disable=None if distributed.is_writer() else True)

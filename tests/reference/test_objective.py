@@ -64,10 +64,11 @@ def kept_by_definition(truth: np.ndarray, labels: np.ndarray, fraction: float, m
     return [(i, y, x) for i, y, x in valid if (i, y - y % step, x - x % step) in hard]
 
 
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("mining", ["pixel", "block"])
 @some
 @given(**BATCH, fraction=st.sampled_from([1e-9, 0.25, 0.5, 0.9, 1.0, 3.0]))
-def test_mined_loss_and_its_gradient(mining, images, height, width, classes, ignored, seed, fraction) -> None:
+def test_mined_loss_and_its_gradient(mining, weighted, images, height, width, classes, ignored, seed, fraction) -> None:
     scores, labels = draw(images, height, width, classes, ignored, seed)
     log_p = objective.log_softmax(scores)
     truth = np.full(labels.shape, np.nan)
@@ -75,15 +76,38 @@ def test_mined_loss_and_its_gradient(mining, images, height, width, classes, ign
         if labels[index] != 255:
             truth[index] = log_p[(*index, labels[index])]
     kept = kept_by_definition(truth, labels, fraction, mining)
-    loss, gradient = objective.mined_loss(scores, labels, fraction=fraction, mining=mining)
-    expected = -sum(truth[index] for index in kept) / len(kept) if kept else 0.0
+    weights = np.array([0.01, 1.0, 30.0])[:classes] if weighted else np.ones(classes)
+    given_weights = weights if weighted else None
+    loss, gradient = objective.mined_loss(scores, labels, fraction=fraction, mining=mining, class_weights=given_weights)
+    of = {index: weights[labels[index]] for index in kept}
+    expected = -sum(of[index] * truth[index] for index in kept) / sum(of.values()) if kept else 0.0
     assert loss == pytest.approx(expected, abs=1e-11)
 
     def mean_over_kept(s: np.ndarray) -> float:
         logs = objective.log_softmax(s)
-        return float(-sum(logs[(*index, labels[index])] for index in kept) / max(1, len(kept)))
+        return float(-sum(of[index] * logs[(*index, labels[index])] for index in kept) / (sum(of.values()) or 1))
 
     check_gradient(mean_over_kept, scores, gradient)
+
+
+@some
+@given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 99))
+def test_median_frequency_weights(images, classes, seed) -> None:
+    """By the words of SegNet's paper, and what follows: weight times frequency is the same for every class."""
+    rng = np.random.default_rng(seed)
+    labels = [rng.choice([*range(max(1, classes - 1)), 255], (3, 4)) for _ in range(images)]  # the last is absent
+    weights = objective.median_frequency_weights(labels, classes)
+    frequencies = {}
+    for c in range(classes):
+        holding = [label for label in labels if c in label]
+        if holding:
+            frequencies[c] = sum(int((label == c).sum()) for label in holding) / sum(
+                int((label != 255).sum()) for label in holding
+            )
+    ordered = sorted(frequencies.values())
+    middle = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2 if ordered else 1.0
+    for c in range(classes):
+        assert weights[c] * frequencies.get(c, middle) == pytest.approx(middle, rel=1e-12)
 
 
 def test_fraction_one_keeps_blocks_whose_grid_point_is_ignored() -> None:
@@ -143,7 +167,13 @@ def test_blocks_fall_on_the_stride_4_grid() -> None:
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("fraction", {"fraction": 0.0}), ("mining", {"mining": "image"}), ("labels", {"ignore": 0})],
+    [
+        ("fraction", {"fraction": 0.0}),
+        ("mining", {"mining": "image"}),
+        ("labels", {"ignore": 0}),
+        ("class_weights", {"class_weights": np.ones(3)}),
+        ("class_weights", {"class_weights": np.array([1.0, 0.0])}),
+    ],
 )
 def test_bad_options_are_named(name: str, options: dict) -> None:
     labels = np.array([[[0, 255]]])

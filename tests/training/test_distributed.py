@@ -206,14 +206,16 @@ def check_mining() -> list[float]:
         labels[0, 1:4] = 255
         labels[:, 4, 4] = 255
         errors = []
-        for mining in ("pixel", "block"):
+        weights = torch.tensor([0.3, 1.0, 7.0])
+        for mining, class_weights in (("pixel", None), ("block", None), ("pixel", weights), ("block", weights)):
+            options = {"mining": mining, "class_weights": class_weights}
             for keep in (0.01, 0.5, 1.0):
                 for truth in (labels, labels.index_fill(0, torch.tensor([0, 1]), 255), torch.full_like(labels, 255)):
                     x = scores.clone().requires_grad_()
-                    loss = hard_pixel_loss(x, truth, keep=keep, mining=mining)
+                    loss = hard_pixel_loss(x, truth, keep=keep, **options)
                     loss.backward()
                     own = scores[share].clone().requires_grad_()
-                    part = hard_pixel_loss(own, truth[share], keep=keep, mining=mining, across=True) / 2
+                    part = hard_pixel_loss(own, truth[share], keep=keep, across=True, **options) / 2
                     part.backward()
                     errors.append((x.grad[share] - own.grad).abs().max().item())
                     errors.append((distributed.total(part.detach()) - loss).abs().item())
@@ -223,6 +225,15 @@ def check_mining() -> list[float]:
 def test_mining_over_processes_is_that_of_the_whole_batch():
     for errors in together(2, check_mining):
         assert max(errors) < 1e-14
+
+
+def test_class_weights_counted_and_applied_by_processes_are_those_of_one(tmp_path):
+    arguments = [*SMALL, "--class-weights", "median_frequency", "--output"]
+    assert train([*arguments, str(tmp_path / "one")]) == (0, "")
+    assert together(2, train, [*arguments, str(tmp_path / "two")]) == [(0, "")] * 2
+    assert difference(tmp_path / "one", tmp_path / "two") < 1e-9
+    cards = [json.loads((tmp_path / name / "last.json").read_text()) for name in ("one", "two")]
+    assert cards[0]["class_weights"] == cards[1]["class_weights"]
 
 
 def test_accumulated_parts_do_not_depend_on_the_number_of_processes_or_on_checkpointing(tmp_path):

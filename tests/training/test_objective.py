@@ -1,8 +1,13 @@
 """Mining: what is kept, ties, ignored pixels, nothing at all (the oracle's comparison is in the model's tests)."""
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional
 
+from segmodel.reference import objective as equations
 from segmodel.training.objective import hard_pixel_loss
 
 
@@ -53,8 +58,68 @@ def test_a_batch_without_valid_pixels_gives_zero_and_no_gradient(mining, keep):
         ({"keep": 0}, "keep: expected"),
         ({"keep": float("nan")}, "keep: expected"),
         ({"mining": "pixels"}, "mining: exp"),
+        ({"class_weights": torch.ones(3)}, "class_weights: expected"),
     ],
 )
 def test_wrong_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         hard_pixel_loss(torch.zeros(1, 2, 3, 3), torch.zeros(1, 3, 3, dtype=torch.int64), **options)
+
+
+def drawn(seed: int, ignored: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Scores ``(2, 3, 6, 9)`` in float64, labels of which a share is ignored, and class weights."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, (2, 6, 9))
+    labels[rng.random(labels.shape) < ignored] = 255
+    scores = torch.from_numpy(rng.normal(size=(2, 3, 6, 9))).requires_grad_()
+    return scores, torch.from_numpy(labels), torch.from_numpy(10 ** rng.uniform(-3, 3, 3))
+
+
+@pytest.mark.parametrize("mining", ["pixel", "block"])
+@given(st.integers(0, 999), st.sampled_from([0.0, 0.4, 1.0]), st.sampled_from([0.01, 0.5, 1.0]))
+def test_weighted_loss_and_gradient_are_the_oracles(mining, seed, ignored, keep):
+    scores, labels, weights = drawn(seed, ignored)
+    loss = hard_pixel_loss(scores, labels, keep=keep, mining=mining, class_weights=weights)
+    loss.backward()
+    last = scores.detach().permute(0, 2, 3, 1).numpy()
+    expected, gradient = equations.mined_loss(
+        last, labels.numpy(), fraction=keep, mining=mining, class_weights=weights.numpy()
+    )
+    assert loss.item() == pytest.approx(expected, rel=1e-12, abs=1e-13)
+    np.testing.assert_allclose(scores.grad.permute(0, 2, 3, 1), gradient, rtol=0, atol=1e-13)
+    # float32: some hundred roundings of losses below 10
+    single = hard_pixel_loss(scores.detach().float(), labels, keep=1.0, class_weights=weights)
+    whole = equations.mined_loss(last, labels.numpy(), fraction=1.0, class_weights=weights.numpy())[0]
+    assert single.item() == pytest.approx(whole, rel=1e-5, abs=1e-6)
+
+
+@given(st.integers(0, 999))
+def test_without_mining_the_weighted_loss_is_pytorchs(seed):
+    scores, labels, weights = drawn(seed, 0.3)
+    expected = functional.cross_entropy(scores, labels, weight=weights, ignore_index=255)
+    torch.testing.assert_close(hard_pixel_loss(scores, labels, keep=1.0, class_weights=weights), expected)
+
+
+def test_the_gradient_of_the_weighted_loss():
+    scores, labels, weights = (part[..., :2, :3] if part.ndim > 1 else part for part in drawn(1, 0.3))
+    assert torch.autograd.gradcheck(lambda x: hard_pixel_loss(x, labels, keep=1.0, class_weights=weights), scores)
+
+
+@given(st.integers(0, 999), st.floats(1e-3, 1e3))
+def test_only_ratios_of_weights_matter_and_equal_ones_are_none(seed, factor):
+    scores, labels, weights = drawn(seed, 0.3)
+    torch.testing.assert_close(
+        hard_pixel_loss(scores, labels, class_weights=factor * weights),
+        hard_pixel_loss(scores, labels, class_weights=weights),
+    )
+    equal = torch.full((3,), factor, dtype=torch.float64)
+    torch.testing.assert_close(hard_pixel_loss(scores, labels, class_weights=equal), hard_pixel_loss(scores, labels))
+
+
+def test_mining_keeps_the_same_pixels_whatever_the_weights():
+    losses = torch.tensor([[1.0, 2.0, 3.0, 4.0]], dtype=torch.float64)
+    scores = scores_with_losses(losses)
+    scores[0, :, 0, 0] = torch.tensor([1.0, -1.0])  # class 1, lost 2.13
+    labels = torch.tensor([[[1, 0, 0, 0]]])
+    loss = hard_pixel_loss(scores, labels, keep=0.5, class_weights=torch.tensor([1.0, 1000.0]))
+    assert loss.item() == pytest.approx(3.5)

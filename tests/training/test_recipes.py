@@ -84,7 +84,7 @@ def ade(root: Path) -> str:
 
 TINY = ["--init-weights", "", "--depth", "18", "--width", "4", "--stem-width", "4", "--label-hidden", "4", "--crop",
         "33,33", "--batch-size", "2", "--steps", "1", "--workers", "0", "--pictures", "0", "--device", "cpu",
-        "--precision", "float32", "--batch-norm-epochs", "1"]  # fmt: skip
+        "--precision", "float32", "--batch-norm-epochs", "1", "--allow-absent"]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "tree"), list(zip(PAPER[:3], (voc, cityscapes, ade), strict=True)))

@@ -59,6 +59,8 @@ def test_a_page_is_well_formed_escaped_and_needs_nothing_beside_it():
         html.picture(np.zeros((4, 5, 3), np.uint8), NASTY),
         html.curves({NASTY: [(0, 1), (1, 2)]}, x_label=NASTY, y_label=NASTY, caption=NASTY),
         html.configuration(NASTY),
+        html.folded(NASTY, html.paragraph(NASTY)),
+        html.swatches([NASTY], np.zeros((1, 3), np.uint8)),
         html.configuration({"a": NASTY, "section": {"b": [1, 2]}}),
     ]
     text = html.page(NASTY, blocks)
@@ -105,6 +107,22 @@ def test_a_curve_goes_through_its_points_and_has_a_gap_where_one_is_missing():
     assert path == "M58.0 296.0L200.5 12.0M485.5 154.0L628.0 296.0"
 
 
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=5), st.floats(0.01, 1e3))
+def test_an_axis_spans_its_least_and_holds_all_values(values, least):
+    low, high = html._limits(values, least=least)
+    assert 0 <= low <= min(values)
+    assert max(values) <= high * (1 + 1e-12)
+    assert high - low >= least * (1 - 1e-6)
+    assert high - low <= max(least * (1 + 1e-6), max(values) - min(values)) or max(values) == min(values)
+
+
+def test_a_matrix_of_shares_is_the_darker_the_larger():
+    text = html.heat([NASTY, "b"], np.array([[1.0, 0.0], [np.nan, 0.5]]), corner="truth", caption=NASTY)
+    assert re.findall(r"0\.\d+\)\">(\d+)<", text) == ["100", "0", "50"]
+    assert "rgba(59,118,196,0.750)" in text
+    assert parse(text).text.count(NASTY) == 3
+
+
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
 def test_ticks_are_few_and_inside(low, span):
     ticks = html._ticks(low, low + span)
@@ -127,14 +145,36 @@ def test_the_report_of_a_run_has_its_curves_tables_pictures_and_settings(tmp_pat
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert cli.run("report", report.main, [str(tmp_path)]) == 0  # of a run that goes on
     assert "(not finished)" in (tmp_path / "report.html").read_text()
-    lines.append({"kind": "final", "step": 4, "guidance_off": scores, "guidance_on": scores})
+    Image.new("RGB", (100, 20)).save(tmp_path / "pictures" / "worst.png")
+    session = {"time": "now", "step": 0, "command": "python -m segmodel.train --data '<b>'", "processor": "<cpu>",
+               "cores": 2, "threads": 1, "gpu": None, "processes": 1}  # fmt: skip
+    (tmp_path / "sessions.jsonl").write_text(json.dumps(session) + "\n" + json.dumps({**session, "step": 3}) + "\n")
+    (tmp_path / "last.json").write_text(json.dumps({"classes": ["sky", "<road>"], "palette": [[1, 2, 3], [4, 5, 6]]}))
+    lines.append({"kind": "final", "step": 4, "guidance_off": scores, "guidance_on": scores, "seconds": 3661.4,
+                  "confusion": [[3, 1], [0, 0]], "worst": [{"name": "<a>.jpg", "miou": 0.125}]})  # fmt: skip
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert cli.run("report", report.main, [str(tmp_path)]) == 0
     page = parse((tmp_path / "report.html").read_text())
-    for words in ("guidance off", "training loss", "<road>", "50.00", 'data = "<b>"', 'torch = "9.9"', "step 4: input"):
+    for words in (
+        "guidance off", "training loss", "<road>", "50.00", 'data = "<b>"', 'torch = "9.9"',
+        "From left to right: photograph, truth",
+        "Duration: 1:01:01 (hours:minutes:seconds), on <cpu>, 2 cores, threads: 1.", "--data '<b>'  # now, from step 3",
+        "sky<road>25.001", "lowest mIoU at the end, from above: <a>.jpg 12.5 %",
+    ):  # fmt: skip
         assert words in page.text, words
     widths = [int(attributes["width"]) for tag, attributes in page.tags if tag == "img"]
-    assert widths == [1600, 800]
+    assert widths == [100, 1600, 800]
+    text = (tmp_path / "report.html").read_text()
+    assert text.count('background:rgba(59,118,196,0.562)">75<') == 1  # sky as sky; <road> has no pixel
+    heat = text[text.index('<table class="heat">') :]
+    assert heat[: heat.index("</table>")].count("<td>–</td>") == 2  # noqa: RUF001
+    assert [style for tag, a in page.tags if tag == "i" for style in a.values()] == [
+        "background:rgb(1,2,3)", "background:rgb(4,5,6)"]  # fmt: skip
+    lines.append({"kind": "train", "step": 5, "loss": 1.0, "images_per_second": 8.0})  # extended, and not at its end
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert cli.run("report", report.main, [str(tmp_path)]) == 0
+    assert "(not finished)" in (tmp_path / "report.html").read_text()
+    assert "Confusion" not in (tmp_path / "report.html").read_text()
     (tmp_path / "pictures" / "step_000001.png").write_bytes(b"broken")
     assert cli.run("report", report.main, [str(tmp_path)]) == 0
     assert "step_000001.png: cannot be shown (cannot identify" in (tmp_path / "report.html").read_text()

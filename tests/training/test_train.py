@@ -18,6 +18,7 @@ from segmodel import evaluate, predict, train
 from segmodel.common import cli
 from segmodel.common.errors import UserError
 from segmodel.data import Augmentation, AugmentedData, open_data
+from segmodel.evaluation.evaluate import Whole
 from segmodel.evaluation.metrics import Scores
 from segmodel.model.config import VARIANTS, ModelConfig
 from segmodel.segmodel import SegModel
@@ -57,7 +58,9 @@ def test_a_run_leaves_what_it_promises(finished, capsys):
     assert card["step"] == 9
     assert card["classes"][0] == "sky"
     picture = Image.open(finished / "pictures" / "step_000009.png")
-    assert picture.size == (5 * 132 + 4, 136)
+    assert picture.width == 5 * 132 + 4
+    heading, line, gap = 18, 18, 4
+    assert picture.height in {136 + heading + gap + line * rows + gap for rows in range(1, 5)}  # 13 entries, 4 a row
     assert run("train", "--resume", finished) == 0
     assert "finished already" in capsys.readouterr().out
 
@@ -123,11 +126,17 @@ def test_the_best_is_kept_unless_it_was_judged_on_fewer_images(tmp_path, monkeyp
     """The first validation is better than that at the end."""
     found = iter([0.9, 0.1])
 
+    class Found(Whole):
+        @property
+        def scores(self):
+            return self.own
+
     def scored(*arguments, **options):
-        part = Scores((0.5,) * 12, next(found), 0.5, 0.5, 0.5)
+        part = Found(np.zeros((2, 3, 12), int), np.zeros((12, 12), int))
+        object.__setattr__(part, "own", Scores((0.5,) * 12, next(found), 0.5, 0.5, 0.5))
         return {"off": part, "on": part}
 
-    monkeypatch.setattr(trainer, "evaluate", scored)
+    monkeypatch.setattr(trainer, "evaluate_whole", scored)
     options = ["--epochs", "2", "--pictures", "0", "--batch-norm-epochs", "0", "--validate-images", images]
     assert run("train", *TINY, *options, "--output", tmp_path / "run") == 0
     assert json.loads((tmp_path / "run" / "best.json").read_text())["best"] == best
@@ -136,9 +145,9 @@ def test_the_best_is_kept_unless_it_was_judged_on_fewer_images(tmp_path, monkeyp
 def test_sheets_of_large_pictures_are_made_smaller(finished, monkeypatch):
     monkeypatch.setattr(journal, "LONGEST", 33)
     model, data = SegModel.load(finished), open_data("scenes:val=2", split="val")
-    sheet = journal.validation_sheet(model, data, palette=data.palette, count=2, dtype=None)
-    assert sheet.shape == (2 * 37 + 4, 5 * 37 + 4, 3)
-    truth = sheet[4:37, 41:74].reshape(-1, 3)  # the second picture of the first row: labels keep their colours
+    sheet = journal.validation_sheet(model, data, [0, 1], dtype=None)
+    assert sheet.shape[1] == 5 * 37 + 4
+    truth = sheet[26:59, 41:74].reshape(-1, 3)  # the second picture below the headings: labels keep their colours
     assert {tuple(colour) for colour in truth} <= {tuple(colour) for colour in data.palette} | {(255, 255, 255)}
 
 
@@ -307,7 +316,8 @@ def test_a_training_on_other_classes_starts_with_what_does_not_hang_on_them(fini
         Image.new("RGB", (40, 40)).save(root / "images" / split / "x.png")
         Image.new("L", (40, 40)).save(root / "labels" / split / "x.png")
     options = ["--data", f"folder:{root}", "--rate", "0", "--batch-size", "1", "--crop", "32,32", "--epochs", "1",
-               "--workers", "0", "--device", "cpu", "--init-model", finished / "best.safetensors"]  # fmt: skip
+               "--workers", "0", "--device", "cpu", "--init-model", finished / "best.safetensors",
+               "--allow-absent"]  # fmt: skip
     assert run("train", *options, "--guidance", "off", "--output", tmp_path / "run") == 0
     assert "best.safetensors: " in capsys.readouterr().out
     before, model = SegModel.load(finished), SegModel.load(tmp_path / "run")
@@ -327,7 +337,8 @@ def test_a_broken_file_met_during_training_is_one_line(tmp_path, capsys, workers
     for split in ("train", "val"):
         Image.new("RGB", (8, 8)).save(root / "images" / split / "x.png")
         Image.new("L", (8, 8), 7).save(root / "labels" / split / "x.png")
-    assert run("train", *TINY, "--data", f"folder:{root}", "--workers", workers, "--output", tmp_path / "run") == 2
+    more = ["--data", f"folder:{root}", "--workers", workers, "--allow-absent"]  # else it is met before
+    assert run("train", *TINY, *more, "--output", tmp_path / "run") == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "labels/train/x.png" in error
     assert "7" in error
