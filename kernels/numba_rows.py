@@ -201,7 +201,7 @@ def filter_labels(p, out, labels, band, planes, channels, origin, rows, columns,
         enters, leaves = min(t, height - 1), max(last, top)
         for i in range(count):
             label = first_label + i
-            if t < bottom or y < min(end + down, height):
+            if y < height:
                 if t < bottom:
                     scale(p[label, t], before[t], before_columns, entering)
                 else:

@@ -21,14 +21,17 @@ def register(
     Args:
         function: annotated tensors and numbers in, new tensors out; it runs without autograd.
         fake: the same signature; tensors of the result's shapes, dtypes and strides.
-        setup, backward: those of ``torch.library.register_autograd``; without them a derivative raises.
+        setup, backward: those of ``torch.library.register_autograd``; without them a derivative is a RuntimeError.
     """
     operator = f"segmodel::{name}"
     schema = torch.library.infer_schema(function, mutates_args=())
     torch.library.define(operator, schema, tags=(torch.Tag.pt2_compliant_tag,))
     torch.library.impl(operator, "default", function)
     torch.library.register_fake(operator, fake)
-    if backward is not None:
-        torch.library.register_autograd(operator, backward, setup_context=setup)
+
+    def missing(ctx: Any, *gradients: Any) -> None:
+        raise RuntimeError(f"{operator}: there is no autograd formula for it")
+
+    torch.library.register_autograd(operator, backward or missing, setup_context=setup)
     for device in ("cpu", "cuda"):
         torch.library.register_autocast(operator, device, torch.float32)

@@ -83,7 +83,7 @@ def operator_tables(seconds: float) -> dict[str, Times]:
 
 FIRST = """
 import time, torch
-scores, photo = torch.zeros(2, 60, 80), torch.zeros(60, 80, 3, dtype=torch.uint8)
+scores, photo = torch.zeros(2, 60, 80), torch.zeros(3, 60, 80, dtype=torch.uint8)
 start = time.perf_counter()
 import segmodel
 segmodel.refine(scores, photo)
