@@ -4,6 +4,10 @@
     python -m segmodel.refine photo.jpg mask.png --output refined.png      # a mask of 0 and 1, or of 0 and 255
     python -m segmodel.refine photo.jpg labels.png --labels --output refined.png --compare compared.png
     python -m segmodel.refine PHOTOS SCORES --output refined               # folders: files of the same names
+    python -m segmodel.refine scene.tif scores.npy --max-memory 4GB --output labels.tif    # larger than memory
+
+With --max-memory a picture of any size (GeoTIFF, .npy, or what pillow reads) is refined tile by tile to labels, in a
+GeoTIFF of the same place or in an .npy file; the same labels as without.
 
 The settings that suit a model's scores are found by `python -m segmodel.tune`; --settings reads its file.
 """
@@ -20,9 +24,11 @@ from segmodel.common import cli
 from segmodel.common.errors import UserError
 from segmodel.common.files import output_file
 from segmodel.common.options import Section, add_flags, build, flag_values, from_flags, option
-from segmodel.data.images import picture_endings, pictures_below
+from segmodel.data.images import picture_endings, pictures_below, read_image
 from segmodel.inference.refine_files import Job, Kind, refine_file
 from segmodel.inference.refinement import Refinement, read_settings
+from segmodel.inference.tiles import bytes_of, refine_tiles
+from segmodel.inference.windows import GEO
 
 ENDINGS = (".npy", ".png", ".tif", ".tiff", ".bmp", ".gif")
 """Of files that hold scores, masks or labels, in the order in which they are looked for."""
@@ -88,6 +94,22 @@ def refine_folder(jobs: Sequence[Job], kind: Kind, options: Options, settings: d
         print(f"{len(todo)} refined: {changed:,} of {pixels:,} pixels changed ({100 * changed / pixels:.2f} %)")
 
 
+def refine_large(image: Path, scores: Path, given: Any, own: Refinement, *, overwrite: bool) -> int:
+    """Refines a picture of any size tile by tile."""
+    output = output_file("--output", given.output, endings=(".npy", *GEO[:2]), overwrite=overwrite)
+    if given.labels or given.probabilities or given.logits or given.compare:
+        raise UserError("--max-memory: expected scores (C, h, w), no other kind, no --compare")
+    try:
+        picture = image if image.suffix.lower() in (".npy", *GEO) else read_image(image)[0]
+        refine_tiles(scores, picture, output, own=own, max_memory=bytes_of(given.max_memory), progress=True)
+    except ValueError as error:
+        raise UserError(f"{scores}: {error}") from error
+    except OSError as error:
+        raise UserError(f"--output: {output}: cannot be written ({error})") from error
+    print(f"{output}: labels, refined tile by tile in at most {given.max_memory} beyond the program and its files")
+    return 0
+
+
 def make_parser() -> cli.Parser:
     parser = cli.Parser("refine", __doc__ or "")
     parser.add_argument("image", metavar="IMAGE|FOLDER", help="the picture, or a folder of pictures")
@@ -100,6 +122,7 @@ def make_parser() -> cli.Parser:
     what.add_argument("--probabilities", action="store_true", help="the file is a grey picture, 255 is probability 1")
     what.add_argument("--logits", action="store_true", help="the file is logits (h, w) of a mask")
     parser.add_argument("--compare", metavar="FILE|FOLDER", help="draw before, after, boundaries and close-ups")
+    parser.add_argument("--max-memory", metavar="SIZE", help="tile by tile in so much memory, such as 800MB or 4GB")
     parser.add_argument("--settings", metavar="FILE", help="settings that segmodel.tune wrote; flags override them")
     add_flags(parser, {"files": Options, "settings": Refinement})
     return parser
@@ -126,6 +149,8 @@ def main(arguments: Sequence[str]) -> int:
                 raise UserError(f"{name}: expected a folder of its own, got {path}")
         refine_folder(find_jobs(image, scores, output, f".{options.format}", compared), kind, options, settings)
         return 0
+    if given.max_memory:
+        return refine_large(image, scores, given, Refinement(**settings), overwrite=options.overwrite)
     output = output_file("--output", given.output, endings=(".png", ".npy"), overwrite=options.overwrite)
     compared = given.compare and output_file("--compare", given.compare, endings=(".png",), overwrite=options.overwrite)
     _, _, line = refine_file(Job(image, scores, output, compared), kind, vars(options), settings)
