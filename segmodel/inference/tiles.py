@@ -37,7 +37,7 @@ from segmodel.model.upsampling import area_average, enlarge
 
 MEMORY = 2**30
 """Bytes that the refinement takes by default, beyond what the process holds already."""
-STRIP = 2**24
+STRIP = 2**22
 """Elements of the scores at full size that are worked on at once within a tile."""
 
 
@@ -109,9 +109,9 @@ def plan(size: tuple[int, int], own: Resolved, *, classes: int, bands: int, max_
             if best is None or work < best[0]:
                 best = work, Plan(size, (height, width), halo, own.stride, memory(height))
     if best is None:
-        raise ValueError(f"max_memory: expected at least {least} bytes for a halo of {halo} pixels "
+        raise ValueError(f"max_memory: expected at least {-(-least // 2**20)} MiB for a halo of {halo} pixels "
                          f"(radius {max(own.radius, own.narrow)} of {own.stride} pixels, {own.iterations} iterations), "
-                         f"got {max_memory}; give more, or a smaller radius")  # fmt: skip
+                         f"got {max_memory / 2**20:.0f} MiB; give more, or a smaller radius")  # fmt: skip
     return best[1]
 
 
