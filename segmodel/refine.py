@@ -149,6 +149,9 @@ def main(arguments: Sequence[str]) -> int:
     rest = "" if len(settings) == len(fields(Refinement)) else "; what is not named follows from the scores"
     print("settings: " + ", ".join(f"{name} {value}" for name, value in settings.items()) + rest)
     image, scores = Path(given.image), Path(given.scores)
+    large = options.max_memory is not None or Path(given.output).suffix.lower() in GEO
+    if large and (kind != "scores" or given.compare or image.is_dir() or options.layout == "HWC"):
+        raise UserError("--max-memory: expected one picture and scores (C, h, w), without --compare, got other options")
     if image.is_dir() != scores.is_dir():
         folder, other = (image, scores) if image.is_dir() else (scores, image)
         raise UserError(f"{other}: expected a folder, as {folder} is one")
@@ -162,7 +165,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     endings = (".png", ".npy", ".tif", ".tiff")
     output = output_file("--output", given.output, endings=endings, overwrite=options.overwrite)
-    if options.max_memory is not None or output.suffix.lower() in GEO:
+    if large:
         refine_large(image, scores, output, build(Refinement, settings), options)
         return 0
     compared = given.compare and output_file("--compare", given.compare, endings=(".png",), overwrite=options.overwrite)

@@ -99,8 +99,8 @@ def check_layout(name: str, given: object, shape: Sequence[int], size: Sequence[
         raise ValueError(f"{name}: expected height and width last {beside}, which looks like (h, w, C); "
                          'give layout="HWC", or "CHW" if it is not')  # fmt: skip
     if not first_can and _fits((c, b), size):
-        raise ValueError(f"{name}: expected the image's height and width {beside}, which fits it turned; "
-                         'turn one of them (a photograph may say by EXIF that it is), or give layout="CHW"')  # fmt: skip
+        raise ValueError(f"{name}: expected the image's height and width {beside}, which fits it turned; turn one "
+                         'of them (a photograph may say by EXIF that it is turned), or give layout="CHW"')  # fmt: skip
 
 
 def _stretch(map_size: Sequence[int], size: Sequence[int]) -> float:

@@ -21,6 +21,13 @@ from segmodel.inference.refine_labels import refine_labels
 
 Kind = Literal["scores", "labels", "probabilities", "logits"]
 """What a file holds: scores (C, h, w), or of two dimensions a mask; labels; probabilities or logits of a mask."""
+FLAGS = {
+    "give their logarithm": "say --probabilities",
+    "give logits=True": "say --logits",
+    'give layout="HWC", or "CHW"': "say --layout HWC, or CHW",
+    'give layout="CHW"': "say --layout CHW",
+}
+"""What an error advises in Python, and what that is on the command line."""
 SHOWN = 8
 """Values of a picture that an error names."""
 
@@ -51,14 +58,9 @@ def refine_file(job: Job, kind: Kind, options: Mapping[str, Any], settings: Mapp
         result = _refined(given, image, kind, options, settings, colours=picture is not None and picture.colours)
         before, after = (labels_of(kind, values, image.shape[:2], options["layout"]) for values in (given, result))
     except ValueError as error:
-        text = (
-            str(error)
-            .replace("give their logarithm", "say --probabilities")
-            .replace("give logits=True for", "say --logits for")
-        )
-        text = text.replace('give layout="HWC", or "CHW"', "say --layout HWC, or CHW").replace(
-            'give layout="CHW"', "say --layout CHW"
-        )
+        text = str(error)
+        for argument, flag in FLAGS.items():
+            text = text.replace(argument, flag)
         raise UserError(text if text.startswith(str(job.scores)) else f"{job.scores}: {text}") from error
     try:
         _write(job.output, result, kind, picture, options["layout"])
