@@ -145,10 +145,37 @@ COMMANDS = [
         "s.json: expected a file of segmodel.tune",
     ),
     Kind("refine: mask in colours", command(*MASK, "own/images/train/b.png", "--output", "o.png"), "a grey mask"),
-    Kind("refine: mask that is a folder", command(*MASK, "own", "--output", "o.png"), "own: cannot be read"),
+    Kind(
+        "refine: mask that is a folder", command(*MASK, "own", "--output", "o.png"), "a.png: expected a folder, as own"
+    ),
+    Kind(
+        "refine: labels taken for a mask",
+        command(*MASK, "own/labels/train/a.png", "--output", "o.png"),
+        "got the values 0, 1, 255; say --labels if they are classes",
+    ),
+    Kind(
+        "refine: photograph as labels",
+        command(*MASK, "own/images/train/b.png", "--labels", "--output", "o.png"),
+        "labels of at most 256 colours, got 777: a photograph?",
+    ),
+    Kind(
+        "refine: labels and probabilities",
+        command(*MASK, "own/labels/train/a.png", "--labels", "--probabilities", "--output", "o.png"),
+        "not allowed with argument",
+    ),
+    Kind(
+        "refine: folder beside none",
+        command("refine", "own/images/train", "new", "--output", "out"),
+        "new: expected a folder, as own/images/train is one",
+    ),
+    Kind(
+        "refine: folders of nothing alike",
+        command("refine", "own/labels/train", "own/images", "--output", "out"),
+        "expected an image for each file in own/images, got none for",
+    ),
     Kind(
         "refine: mask nobody may write",
-        locked(*MASK, "own/labels/train/a.png", "--output", "new/o.png"),
+        locked(*MASK, "own/labels/train/a.png", "--labels", "--output", "new/o.png"),
         "o.png: cannot be written",
     ),
     Kind("refine: another ending", command(*MASK, "own/labels/train/a.png", "--output", "o.jpg"), "expected a .png or"),

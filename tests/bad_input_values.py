@@ -16,7 +16,10 @@ from safetensors.torch import save_file
 from segmodel import GuidanceCRF, GuidedFilter, ModelConfig, SegModel
 from segmodel.data import Augmentation
 from segmodel.evaluation.metrics import class_counts
+from segmodel.inference.comparison import compare
 from segmodel.inference.refine import refine, refine_mask
+from segmodel.inference.refine_labels import refine_labels
+from segmodel.inference.refine_map import refine_map
 from segmodel.kernels import box_filter, distance_aware_pool, guidance_crf, guided_filter, patch_rearrange
 from segmodel.training.objective import hard_pixel_loss
 
@@ -320,7 +323,35 @@ ARRAYS = [
         "refine: scores of no pixels", lambda r: refine(np.zeros((2, 0, 5)), IMAGE), "scores: expected floating point"
     ),
     Kind(
-        "refine: image of four channels", lambda r: refine(LOGITS, np.zeros((20, 20, 4), np.uint8)), "image: expected"
+        "refine: bands that may be rows",
+        lambda r: refine(LOGITS, np.zeros((4, 20, 4), np.uint8)),
+        "image: expected bands",
+    ),
+    Kind(
+        "refine: image of 17 bands",
+        lambda r: refine(LOGITS, np.zeros((20, 20, 17), np.uint8)),
+        "image: expected an array",
+    ),
+    Kind(
+        "refine: image of 16 bits without a range",
+        lambda r: refine(LOGITS, np.zeros((20, 20, 3), np.uint16)),
+        "image: expected image_range=(black, white) for uint16",
+    ),
+    Kind(
+        "refine: scores class last",
+        lambda r: refine(np.zeros((10, 10, 7), np.float32), np.zeros((40, 40, 3), np.uint8)),
+        'which looks like (h, w, C); give layout="HWC", or "CHW" if it is not',
+    ),
+    Kind(
+        "refine: layout that is none", lambda r: refine(LOGITS, IMAGE, layout="WHC"), 'layout: expected "CHW" or "HWC"'
+    ),
+    Kind("refine: lists of two lengths", lambda r: refine([LOGITS] * 2, [IMAGE]), "image: expected a list of 2"),
+    Kind("refine_labels: scores", lambda r: refine_labels(LOGITS, IMAGE), "labels: expected whole numbers"),
+    Kind("refine_map: labels", lambda r: refine_map(LOGITS.astype(int), IMAGE), "values: expected floating point"),
+    Kind(
+        "compare: labels of a batch",
+        lambda r: compare(IMAGE, np.zeros((3, 20, 20), int), IMAGE),
+        "before: expected labels",
     ),
     Kind(
         "refine: mask of five values", lambda r: refine_mask(np.arange(5)[None], IMAGE), "mask: expected probabilities"

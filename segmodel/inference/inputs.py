@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
 from segmodel.common.errors import UserError
 from segmodel.inference.guides import Ranges, image_tensor
-from segmodel.inference.tensors import as_tensor, describe
+from segmodel.inference.tensors import as_array, as_tensor, describe
 
 Array = TypeVar("Array", np.ndarray, Tensor)
 Layout = Literal["CHW", "HWC"]
@@ -24,13 +25,19 @@ def in_lists(function: Function) -> Function:
     @wraps(function)
     def each(values: Any, image: Any, **options: Any) -> Any:
         if not isinstance(values, list | tuple):
-            return function(values, image, **options)
+            return function(values if isinstance(values, Tensor) else _own(values), image, **options)
         if not isinstance(image, list | tuple) or len(values) != len(image):
             got = f"{len(image)}" if isinstance(image, list | tuple) else describe(image)
             raise ValueError(f"image: expected a list of {len(values)}, one for each in the first list, got {got}")
         return [function(value, picture, **options) for value, picture in zip(values, image, strict=True)]
 
     return cast(Function, each)
+
+
+def _own(values: object) -> object:
+    """The NumPy array of another library's; anything else as it is."""
+    array = None if isinstance(values, Image.Image) else as_array(values)
+    return values if array is None else array
 
 
 def scores_and_pixels(
@@ -81,17 +88,19 @@ def class_first(values: Tensor, layout: Layout | None) -> Tensor:
 def check_layout(name: str, given: object, shape: Sequence[int], size: Sequence[int], *, least: int = 2) -> None:
     """ValueError for a ``shape`` (..., C, h, w) that, beside an image of ``size`` (H, W), looks class last: (h, w, C).
 
-    A map as the image's stride gives it has the image's aspect ratio; one of an image squeezed into a square is square.
-    ``least``: how many classes there are at least.
+    Or that fits the image turned by 90 degrees. A map as the image's stride gives it has the image's aspect ratio; one
+    of an image squeezed into a square is square. ``least``: how many classes there are at least.
     """
     a, b, c = shape[-3:]
     first, last = _stretch((b, c), size), _stretch((a, b), size)
     first_can, last_can = b == c or _fits((b, c), size), a == b or _fits((a, b), size)
+    beside = f"beside an image of {size[0]} x {size[1]}, got {describe(given)}"
     if c >= least and ((last_can and not first_can) or (last < first and (last_can or not first_can))):
-        raise ValueError(
-            f"{name}: expected height and width last beside an image of {size[0]} x {size[1]}, got {describe(given)}, "
-            'which looks like (h, w, C); give layout="HWC", or "CHW" if it is not'
-        )
+        raise ValueError(f"{name}: expected height and width last {beside}, which looks like (h, w, C); "
+                         'give layout="HWC", or "CHW" if it is not')  # fmt: skip
+    if not first_can and _fits((c, b), size):
+        raise ValueError(f"{name}: expected the image's height and width {beside}, which fits it turned; turn one "
+                         'of them (a photograph may say by EXIF that it is turned), or give layout="CHW"')  # fmt: skip
 
 
 def _stretch(map_size: Sequence[int], size: Sequence[int]) -> float:
@@ -110,7 +119,7 @@ def like(result: Tensor, given: Array, layout: Layout | None = None) -> Array:
     result = result.movedim(-3, -1) if layout == "HWC" and result.ndim > 2 else result
     if isinstance(given, Tensor):
         return result.to(given.dtype)
-    return result.detach().numpy().astype(np.asarray(given).dtype)
+    return result.detach().numpy().astype(given.dtype)
 
 
 def read_scores(path: Path) -> np.ndarray:

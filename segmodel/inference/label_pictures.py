@@ -42,7 +42,8 @@ class LabelPicture:
             return cls(pixels[..., 0].copy(), "grey")
         values = (pixels.astype(np.int64) << (16, 8, 0)).sum(-1)
         if (count := len(np.unique(values))) > COLOURS:
-            raise ValueError(f"{name}: expected at most {COLOURS} colours, one a class, got {count}: a photograph?")
+            raise ValueError(f"{name}: expected a grey mask, or labels of at most {COLOURS} colours, got {count}: "
+                             "a photograph?")  # fmt: skip
         return cls(values, mode)
 
     @property

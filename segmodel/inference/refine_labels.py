@@ -14,6 +14,7 @@ from segmodel.common.labels import IGNORE
 from segmodel.inference.guides import Ranges, image_tensor
 from segmodel.inference.inputs import Array, Layout, check_layout, class_first, in_lists, like
 from segmodel.inference.label_pictures import LabelPicture
+from segmodel.inference.refine import HARD
 from segmodel.inference.refinement import Refinement, own_settings, refining_crf
 from segmodel.inference.tensors import as_tensor, describe
 from segmodel.model.upsampling import area_average, enlarge
@@ -52,7 +53,8 @@ def refine_labels(
         ignore: the number of pixels without a class (None: there are none, as in a picture of colours).
         fill: whether those get a class; otherwise they stay as they are. Where nothing has a class, they stay.
         confidence: see ``refine_mask``.
-        layout, image_range, image_layout, settings: see ``refine``.
+        layout, image_range, image_layout, settings: see ``refine``; settings that are not given are
+            ``segmodel.inference.refine.HARD``.
 
     Returns:
         Labels ``(H, W)`` or ``(N, H, W)`` of the same type and dtype.
@@ -71,7 +73,7 @@ def refine_labels(
         raise ValueError(f"labels: expected whole numbers (H, W) or (N, H, W), got {describe(labels)}{hint}")
     if not 0.5 < confidence < 1:
         raise ValueError(f"confidence: expected more than 0.5 and less than 1, got {confidence!r}")
-    own, batch = own_settings(settings, None), tensor if tensor.ndim == 3 else tensor[None]
+    own, batch = own_settings({**HARD, **settings}, None), tensor if tensor.ndim == 3 else tensor[None]
     pixels = image_tensor(image, image_range=image_range, layout=image_layout, device=tensor.device)
     if tensor.ndim == 3 and layout is None:
         check_layout("labels", labels, tensor.shape, pixels.shape[2:], least=1)
@@ -93,7 +95,7 @@ def _refined(labels: Tensor, image: Tensor, own: Refinement, ignore: int | None,
     present = labels[~ignored].unique()
     index = torch.zeros(size, dtype=torch.long, device=labels.device)
     if len(present) > 1:
-        found = own.resolved(strength * _plane(labels == present[0], labels.shape), size)
+        found = own.resolved(image[:, :1], size)  # from no scores: all settings are given
         shares = torch.cat([area_average(_plane(labels == value, size), found.stride) for value in present], 1)
         known = area_average(_plane(~ignored, size), found.stride)
         unary = strength * _possible(shares, known)

@@ -1,6 +1,5 @@
 """Refinement of any model's scores: the paper's way exactly, array conventions, masks, errors, the command."""
 
-import json
 import pickle
 from dataclasses import asdict
 
@@ -13,7 +12,6 @@ from PIL import Image
 from torch.nn import functional
 
 import segmodel
-from segmodel.common import cli
 from segmodel.data import open_data
 from segmodel.inference.refine import refine, refine_mask
 from segmodel.inference.refinement import Refinement
@@ -62,16 +60,16 @@ def test_arrays_tensors_and_single_images_agree(height, width, stride, batch, dt
     numbers = np.random.default_rng(height * 100 + width)
     scores = numbers.normal(size=(batch, 3, -(-height // 3), -(-width // 2))).astype(dtype)
     image = numbers.integers(0, 256, (batch, height, width, 3), np.uint8)
-    refined = refine(scores, image, stride=stride)
+    refined = refine(scores, image, stride=stride, layout="CHW")
     assert isinstance(refined, np.ndarray)
     assert refined.dtype == dtype
     assert refined.shape == (batch, 3, height, width)
-    tensor = refine(torch.from_numpy(scores), torch.from_numpy(image).permute(0, 3, 1, 2), stride=stride)
+    tensor = refine(torch.from_numpy(scores), torch.from_numpy(image).permute(0, 3, 1, 2), stride=stride, layout="CHW")
     np.testing.assert_array_equal(refined, tensor.numpy())
     # blocks of labels differ with the batch's memory; half precision rounds once at the end
     tolerance = {np.float16: 4e-3, np.float32: 1e-5, np.float64: 1e-12}[dtype]
-    np.testing.assert_allclose(refined[0], refine(scores[0], Image.fromarray(image[0]), stride=stride), tolerance,
-                               10 * tolerance)  # fmt: skip
+    alone = refine(scores[0], Image.fromarray(image[0]), stride=stride, layout="CHW")
+    np.testing.assert_allclose(refined[0], alone, tolerance, 10 * tolerance)
 
 
 @pytest.mark.parametrize(("stride", "gain"), [(1, 0.01), (4, 0.001)])
@@ -135,23 +133,61 @@ def test_masks_keep_their_kind(scene):
     np.testing.assert_array_equal(tensor[0].bool().numpy(), refined)
 
 
+def test_many_masks_of_one_picture_are_refined_each_for_itself(scene):
+    masks = np.stack([scene.label[::4, ::4] == value for value in (*range(9), *range(9))])  # more than in one pass
+    refined = refine_mask(masks, scene.image)
+    assert refined.shape == (18, *scene.label.shape)
+    for mask, got in zip(masks, refined, strict=True):
+        np.testing.assert_array_equal(got, refine_mask(mask, scene.image))
+    crf = segmodel.GuidanceCRF(2)
+    np.testing.assert_array_equal(refine_mask(masks[:2], scene.image, crf=crf)[1],
+                                  refine_mask(masks[1], scene.image, crf=crf))  # fmt: skip
+    with pytest.raises(ValueError, match="image: expected one, or as many as masks, 18, got 2"):
+        refine_mask(masks, np.stack([scene.image] * 2))
+
+
+def test_logits_of_a_mask_stay_logits(scene):
+    logits = np.float32(8) * ((scene.label[::4, ::4] == 0) - np.float32(0.4))
+    two = np.stack([-logits / 2, logits / 2])
+    expected = refine(two, scene.image)
+    refined = refine_mask(logits, scene.image, logits=True)
+    np.testing.assert_allclose(refined, expected[1] - expected[0], rtol=1e-5, atol=1e-5)
+    assert refined.min() < -1 < 1 < refined.max()
+    np.testing.assert_array_equal(refine_mask(logits[None, None], scene.image, logits=True)[0, 0], refined)
+    shifted = torch.from_numpy(logits).requires_grad_()
+    refine_mask(shifted, torch.from_numpy(scene.image).permute(2, 0, 1), logits=True).sum().backward()
+    assert shifted.grad.abs().max() > 0.1
+
+
+def test_masks_as_pictures_and_paths(tmp_path, scene):
+    mask = scene.label == 0
+    expected = refine_mask(mask, scene.image)
+    Image.fromarray(255 * mask.astype(np.uint8)).save(tmp_path / "mask.png")
+    Image.fromarray(scene.image).save(tmp_path / "image.png")
+    for kind in (Image.fromarray(mask), Image.fromarray(255 * mask.astype(np.uint8)), tmp_path / "mask.png"):
+        refined = refine(kind, str(tmp_path / "image.png"))
+        assert refined.mode == (kind.mode if isinstance(kind, Image.Image) else "L")
+        np.testing.assert_array_equal(np.array(refined) > 0, expected)
+
+
 SCORES, IMAGE = np.zeros((3, 4, 4), np.float32), np.full((8, 8, 3), 9, np.uint8)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: refine([1.0], IMAGE), "scores: expected an array or a tensor of numbers, got list"),
+        (lambda: refine([1.0], IMAGE), "image: expected a list of 1, one for each in the first list, got uint8"),
         (lambda: refine(SCORES.astype(int), IMAGE), r"scores: expected floating point .*, got int64 \(3, 4, 4\)"),
         (lambda: refine(SCORES[:1], IMAGE), "expected 2 classes or more, got 1; refine_mask"),
-        (lambda: refine(np.zeros((8, 6, 3), np.float32), IMAGE[:, :6]), "class first, got float32 .*class last"),
+        (lambda: refine(np.zeros((8, 6, 3), np.float32), IMAGE[:, :6]),
+         r"got float32 \(8, 6, 3\), which looks like \(h, w, C\); give layout=\"HWC\""),
         (lambda: refine(SCORES.astype(np.longdouble), IMAGE), "scores: expected an array or a tensor of numbers"),
-        (lambda: refine(SCORES, 300 + IMAGE.astype(np.uint16)), r"image_range \(0, 255\), got 309"),
-        (lambda: refine(SCORES, IMAGE.transpose(2, 0, 1)), r"image: expected an array \(H, W\), .*, got uint8"),
-        (lambda: refine(torch.zeros(3, 4, 4), torch.zeros(8, 8, 3)), r"image: expected a tensor \(3, H, W\)"),
+        (lambda: refine(SCORES, 300 + IMAGE.astype(np.uint16)), "expected image_range=.* for uint16, got none"),
+        (lambda: refine(SCORES, IMAGE.transpose(2, 0, 1)), "bands that can be told from rows, got uint8"),
+        (lambda: refine(torch.zeros(3, 4, 4), torch.zeros(8, 8, 3)), "expected bands that can be told from rows"),
         (lambda: refine(SCORES[None].repeat(2, 0), IMAGE), "image: expected as many as scores, 2, got 1"),
         (lambda: refine(SCORES, IMAGE / 255), r"got at most 0.0352941; is it 0..1\?"),
-        (lambda: refine(SCORES, IMAGE - 11.0), r"image: expected colours in image_range \(0, 255\), got -2 to -2"),
+        (lambda: refine(SCORES, IMAGE - 11.0), r"image: expected colours in 0..255, got -2 to -2; give image_range"),
         (lambda: refine(SCORES + np.nan, IMAGE), "scores: expected finite numbers"),
         (lambda: refine(np.eye(3, dtype=np.float32)[None, :, :].repeat(3, 0) * 0 + [[[0.1]], [[0.3]], [[0.6]]], IMAGE),
          "scores: expected logits, got probabilities"),
@@ -159,8 +195,10 @@ SCORES, IMAGE = np.zeros((3, 4, 4), np.float32), np.full((8, 8, 3), 9, np.uint8)
         (lambda: refine(SCORES, IMAGE, eps=0), "eps: expected more than 0"),
         (lambda: refine(SCORES, IMAGE, stride=0), "stride: expected at least 1"),
         (lambda: refine(SCORES, IMAGE, sigma=1), "sigma: expected one of stride, radius, narrow, eps, weight"),
-        (lambda: refine_mask(IMAGE[..., 0], IMAGE), "mask: expected probabilities, or 0 and 1"),
-        (lambda: refine_mask(SCORES[0] - 1, IMAGE), "mask: expected probabilities"),
+        (lambda: refine_mask(IMAGE[..., 0], IMAGE), "mask: expected .*; refine_labels takes class numbers"),
+        (lambda: refine_mask(SCORES[0] - 1, IMAGE), "mask: expected probabilities.*; give logits=True for logits"),
+        (lambda: refine_mask(SCORES[0] * np.nan, IMAGE, logits=True), "mask: expected finite floating point logits"),
+        (lambda: refine_mask(IMAGE > 9, IMAGE), r'mask: expected height and width last .* give layout="HWC"'),
         (lambda: refine_mask(SCORES[0], IMAGE, confidence=1), "confidence: expected more than 0.5"),
         (lambda: refine_mask(SCORES[None], IMAGE), "mask: expected .*, got float32"),
     ],
@@ -176,57 +214,11 @@ def test_the_command_does_not_hide_the_function():
     assert pickle.loads(pickle.dumps(segmodel.refine)) is refine  # a loader's workers get it so
 
 
-def test_pictures_of_more_bits_are_refused_and_masks_of_more_bits_taken():
-    with pytest.raises(ValueError, match="image: expected 8 bits a channel, got mode I;16"):
-        segmodel.refine(SCORES, Image.fromarray(np.zeros((8, 8), np.uint16)))
+def test_masks_of_more_bits_are_taken():
     mask = torch.tensor([[0, 1], [1, 1]], dtype=torch.uint16)
     refined = refine_mask(mask, torch.zeros(3, 8, 8))
     assert refined.dtype == torch.uint16
     assert np.array_equal(refined.numpy(), refine_mask(mask.numpy(), np.zeros((8, 8, 3))))
-
-
-def run(*arguments: object) -> int:
-    return cli.run("refine", main, [str(argument) for argument in arguments])
-
-
-def test_the_command(tmp_path, scene, capsys):
-    Image.fromarray(scene.image).save(tmp_path / "image.png")
-    scores = coarse_scores(scene.label, 8).numpy()
-    np.save(tmp_path / "scores.npy", scores)
-    Image.fromarray(255 * (scene.label == 0).astype(np.uint8)).save(tmp_path / "mask.png")
-    (tmp_path / "tuned.json").write_text(json.dumps({"settings": {**OLD, "radius": 2, "eps": 9}}))
-    given = (tmp_path / "image.png", tmp_path / "scores.npy", "--settings", tmp_path / "tuned.json", "--eps", 4)
-    assert run(*given, "--output", tmp_path / "labels.png") == 0
-    assert "radius 2, narrow 2, eps 4.0, weight 2.0" in capsys.readouterr().out
-    assert run(*given, "--output", tmp_path / "refined.npy") == 0
-    expected = refine(scores, scene.image, **{**OLD, "radius": 2, "narrow": 2, "eps": 4.0})
-    np.testing.assert_array_equal(np.load(tmp_path / "refined.npy"), expected)
-    with Image.open(tmp_path / "labels.png") as picture:
-        np.testing.assert_array_equal(np.asarray(picture), expected.argmax(0))
-    np.save(tmp_path / "batch.npy", scores[None])  # as models give them; and an ending as some systems write it
-    (tmp_path / "batch.npy").replace(tmp_path / "batch.NPY")
-    assert run(given[0], tmp_path / "batch.NPY", *given[2:], "--output", tmp_path / "batch.PNG") == 0
-    assert (tmp_path / "batch.PNG").read_bytes() == (tmp_path / "labels.png").read_bytes()
-    assert run(*given, "--output", tmp_path / "refined.NPY") == 0
-    np.testing.assert_array_equal(np.load(tmp_path / "refined.NPY"), expected)
-    np.save(tmp_path / "many.npy", np.zeros((300, 4, 4), np.float32))
-    assert run(given[0], tmp_path / "many.npy", "--output", tmp_path / "many.png") == 2
-    assert "expected (C, h, w) with at most 255 classes for a PNG, got (300, 4, 4)" in capsys.readouterr().err
-    assert run(*given, "--output", tmp_path / "labels.png") == 2
-    assert "exists already (--overwrite replaces it)" in capsys.readouterr().err
-    assert run(tmp_path / "image.png", tmp_path / "mask.png", "--output", tmp_path / "new.png", "--stride", 1) == 0
-    with Image.open(tmp_path / "new.png") as picture:
-        assert set(np.unique(np.asarray(picture))) == {0, 255}
-    for arguments, message in (
-        ((tmp_path / "image.png", tmp_path / "labels.png"), "expected a grey mask, got colours"),
-        ((tmp_path / "image.png", tmp_path / "no.npy"), "cannot be read as an .npy file"),
-        ((*given[:2], "--settings", tmp_path / "mask.png"), "expected a file of segmodel.tune"),
-        ((*given[:2], "--radius", -1), "radius: expected at least 0"),
-    ):
-        assert run(*arguments, "--output", tmp_path / "other.png") == 2
-        assert message in capsys.readouterr().err
-    assert run(*given, "--output", tmp_path / "no" / "labels.png") == 2
-    assert not list(tmp_path.glob("*.partial"))
 
 
 def test_the_papers_settings():

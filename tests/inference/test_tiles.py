@@ -132,7 +132,7 @@ def test_the_command_refines_a_geotiff_and_a_photograph(tmp_path, capsys):
     capsys.readouterr()
     for more, message in ((["--max-memory", "much"], "max_memory: expected a size such as 4GB or 800MB, got 'much'"),
                           (["--max-memory", "1MB"], "max_memory: expected at least"),
-                          (["--max-memory", "1GB", "--labels"], "--max-memory: expected scores")):  # fmt: skip
+                          (["--max-memory", "1GB", "--labels"], "--max-memory: expected one picture and scores")):  # fmt: skip
         given = [str(tmp_path / "i.png"), str(tmp_path / "s.npy"), "--output", str(tmp_path / "p.npy"), *more]
         assert cli.run("refine", main, given) == 2
         assert message in capsys.readouterr().err
