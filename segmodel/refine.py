@@ -4,25 +4,30 @@
     python -m segmodel.refine photo.jpg mask.png --output refined.png      # a mask of 0 and 1, or of 0 and 255
     python -m segmodel.refine photo.jpg labels.png --labels --output refined.png --compare compared.png
     python -m segmodel.refine PHOTOS SCORES --output refined               # folders: files of the same names
+    python -m segmodel.refine scene.tif scores.npy --max-memory 2GB --output labels.tif   # of any size, tile by tile
 
 The settings that suit a model's scores are found by `python -m segmodel.tune`; --settings reads its file.
 """
 
 import sys
+import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from tqdm import tqdm
 
 from segmodel.common import cli
-from segmodel.common.errors import UserError
+from segmodel.common.errors import DataError, UserError, printable
 from segmodel.common.files import output_file
 from segmodel.common.options import Section, add_flags, build, flag_values, from_flags, option
 from segmodel.data.images import picture_endings, pictures_below
+from segmodel.inference.refine import HARD
 from segmodel.inference.refine_files import Job, Kind, refine_file
 from segmodel.inference.refinement import Refinement, read_settings
+from segmodel.inference.tiles import MEMORY, bytes_of, refine_tiles
+from segmodel.inference.windows import GEO
 
 ENDINGS = (".npy", ".png", ".tif", ".tiff", ".bmp", ".gif")
 """Of files that hold scores, masks or labels, in the order in which they are looked for."""
@@ -37,6 +42,10 @@ class Options(Section):
     fill: bool = option(False, "with --labels: give those pixels a class")
     confidence: float = option(0.7, "in hard masks and labels: the higher, the less they change", above=0.5, below=1)
     format: Literal["png", "npy"] = option("png", "of the files in a folder")
+    max_memory: str | None = option(
+        None, "such as 2GB: refine one picture of any size tile by tile; scores.npy to labels .npy or .tif (GeoTIFF)"
+    )
+    image_range: tuple[float, float] | None = option(None, "black,white of a picture of more than 8 bits, with tiles")
     overwrite: bool = option(False, "replace outputs that are there already; in a folder they are skipped otherwise")
 
 
@@ -74,6 +83,7 @@ def refine_folder(jobs: Sequence[Job], kind: Kind, options: Options, settings: d
     if len(todo) < len(jobs):
         print(f"{len(jobs) - len(todo)} of {len(jobs)} outputs are there already and stay (--overwrite replaces them)")
     changed = pixels = 0
+    wrong: list[str] = []
     for job in tqdm(todo, unit="image", disable=None):
         try:
             job.output.parent.mkdir(parents=True, exist_ok=True)
@@ -81,11 +91,33 @@ def refine_folder(jobs: Sequence[Job], kind: Kind, options: Options, settings: d
                 job.compared.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--output: {error.filename}: cannot be made ({error.strerror})") from error
-        moved, size, line = refine_file(job, kind, vars(options), settings)
+        try:
+            moved, size, line = refine_file(job, kind, vars(options), settings)
+        except (UserError, DataError) as error:  # the others need not wait for it
+            wrong.append(f"{error}")
+            continue
         changed, pixels = changed + moved, pixels + size
         tqdm.write(line)
-    if todo:
-        print(f"{len(todo)} refined: {changed:,} of {pixels:,} pixels changed ({100 * changed / pixels:.2f} %)")
+    if pixels:
+        share = 100 * changed / pixels
+        print(f"{len(todo) - len(wrong)} refined: {changed:,} of {pixels:,} pixels changed ({share:.2f} %)")
+    for text in wrong[:-1]:
+        print(f"segmodel.refine: error: {printable(text)}", file=sys.stderr)
+    if wrong:
+        raise UserError(wrong[-1])
+
+
+def refine_large(image: Path, scores: Path, output: Path, own: Refinement, options: Options) -> None:
+    """Refines one picture tile by tile, and says in how much time."""
+    start = time.perf_counter()
+    try:
+        memory = MEMORY if options.max_memory is None else bytes_of(options.max_memory)
+        if output.suffix.lower() == ".png":
+            raise ValueError("--output: expected an .npy or .tif file with --max-memory, got a .png")
+        refine_tiles(scores, image, output, own=own, image_range=options.image_range, max_memory=memory, progress=True)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    print(f"{output}: written in {time.perf_counter() - start:.1f} s with at most {memory / 2**20:.0f} MiB")
 
 
 def make_parser() -> cli.Parser:
@@ -97,7 +129,8 @@ def make_parser() -> cli.Parser:
                         help=".png: labels or mask; .npy: logits, labels or mask")  # fmt: skip
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--labels", action="store_true", help="the file is a label map: numbers, or a colour a class")
-    what.add_argument("--probabilities", action="store_true", help="the file is a grey picture, 255 is probability 1")
+    what.add_argument("--probabilities", action="store_true",
+                      help="of scores: they are probabilities; of a grey picture: 255 is probability 1")  # fmt: skip
     what.add_argument("--logits", action="store_true", help="the file is logits (h, w) of a mask")
     parser.add_argument("--compare", metavar="FILE|FOLDER", help="draw before, after, boundaries and close-ups")
     parser.add_argument("--settings", metavar="FILE", help="settings that segmodel.tune wrote; flags override them")
@@ -111,10 +144,14 @@ def main(arguments: Sequence[str]) -> int:
     kept = read_settings(given.settings) if given.settings else {}
     flags = flag_values(given, {"": Refinement}).get("", {})
     settings = {name: value for name, value in asdict(build(Refinement, kept, flags)).items() if value is not None}
-    said = [f"{name} {value}" for name, value in settings.items()]
-    print("settings: " + ", ".join([*said, "what is not given follows from the scores"]))
     kind: Kind = next((name for name in get_args(Kind) if getattr(given, name, None) is True), "scores")
+    settings = {**HARD, **settings} if kind == "labels" else settings
+    rest = "" if len(settings) == len(fields(Refinement)) else "; what is not named follows from the scores"
+    print("settings: " + ", ".join(f"{name} {value}" for name, value in settings.items()) + rest)
     image, scores = Path(given.image), Path(given.scores)
+    large = options.max_memory is not None or Path(given.output).suffix.lower() in GEO
+    if large and (kind != "scores" or given.compare or image.is_dir() or options.layout == "HWC"):
+        raise UserError("--max-memory: expected one picture and scores (C, h, w), without --compare, got other options")
     if image.is_dir() != scores.is_dir():
         folder, other = (image, scores) if image.is_dir() else (scores, image)
         raise UserError(f"{other}: expected a folder, as {folder} is one")
@@ -126,7 +163,11 @@ def main(arguments: Sequence[str]) -> int:
                 raise UserError(f"{name}: expected a folder of its own, got {path}")
         refine_folder(find_jobs(image, scores, output, f".{options.format}", compared), kind, options, settings)
         return 0
-    output = output_file("--output", given.output, endings=(".png", ".npy"), overwrite=options.overwrite)
+    endings = (".png", ".npy", ".tif", ".tiff")
+    output = output_file("--output", given.output, endings=endings, overwrite=options.overwrite)
+    if large:
+        refine_large(image, scores, output, build(Refinement, settings), options)
+        return 0
     compared = given.compare and output_file("--compare", given.compare, endings=(".png",), overwrite=options.overwrite)
     _, _, line = refine_file(Job(image, scores, output, compared), kind, vars(options), settings)
     print(line)

@@ -88,17 +88,19 @@ def class_first(values: Tensor, layout: Layout | None) -> Tensor:
 def check_layout(name: str, given: object, shape: Sequence[int], size: Sequence[int], *, least: int = 2) -> None:
     """ValueError for a ``shape`` (..., C, h, w) that, beside an image of ``size`` (H, W), looks class last: (h, w, C).
 
-    A map as the image's stride gives it has the image's aspect ratio; one of an image squeezed into a square is square.
-    ``least``: how many classes there are at least.
+    Or that fits the image turned by 90 degrees. A map as the image's stride gives it has the image's aspect ratio; one
+    of an image squeezed into a square is square. ``least``: how many classes there are at least.
     """
     a, b, c = shape[-3:]
     first, last = _stretch((b, c), size), _stretch((a, b), size)
     first_can, last_can = b == c or _fits((b, c), size), a == b or _fits((a, b), size)
+    beside = f"beside an image of {size[0]} x {size[1]}, got {describe(given)}"
     if c >= least and ((last_can and not first_can) or (last < first and (last_can or not first_can))):
-        raise ValueError(
-            f"{name}: expected height and width last beside an image of {size[0]} x {size[1]}, got {describe(given)}, "
-            'which looks like (h, w, C); give layout="HWC", or "CHW" if it is not'
-        )
+        raise ValueError(f"{name}: expected height and width last {beside}, which looks like (h, w, C); "
+                         'give layout="HWC", or "CHW" if it is not')  # fmt: skip
+    if not first_can and _fits((c, b), size):
+        raise ValueError(f"{name}: expected the image's height and width {beside}, which fits it turned; turn one "
+                         'of them (a photograph may say by EXIF that it is turned), or give layout="CHW"')  # fmt: skip
 
 
 def _stretch(map_size: Sequence[int], size: Sequence[int]) -> float:

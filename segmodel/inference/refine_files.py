@@ -21,6 +21,13 @@ from segmodel.inference.refine_labels import refine_labels
 
 Kind = Literal["scores", "labels", "probabilities", "logits"]
 """What a file holds: scores (C, h, w), or of two dimensions a mask; labels; probabilities or logits of a mask."""
+FLAGS = {
+    "give their logarithm": "say --probabilities",
+    "give logits=True": "say --logits",
+    'give layout="HWC", or "CHW"': "say --layout HWC, or CHW",
+    'give layout="CHW"': "say --layout CHW",
+}
+"""What an error advises in Python, and what that is on the command line."""
 SHOWN = 8
 """Values of a picture that an error names."""
 
@@ -54,6 +61,8 @@ def refine_file(job: Job, kind: Kind, options: Mapping[str, Any], settings: Mapp
         before, after = (labels_of(kind, values, image.shape[:2], options["layout"]) for values in (given, result))
     except ValueError as error:
         text = str(error)
+        for argument, flag in FLAGS.items():
+            text = text.replace(argument, flag)
         raise UserError(text if text.startswith(str(job.scores)) else f"{job.scores}: {text}") from error
     try:
         _write(job.output, result, kind, picture, options["layout"])
@@ -89,15 +98,26 @@ def _refined(
                              **settings)  # fmt: skip
     if given.ndim == 2:
         return refine_mask(given, image, logits=kind == "logits", confidence=options["confidence"], **settings)
+    if kind == "probabilities":
+        given = _log(given, -1 if options["layout"] == "HWC" else 0)
     return refine(given, image, layout=options["layout"], **settings)
+
+
+def _log(probabilities: np.ndarray, classes: int) -> np.ndarray:
+    """The logarithm of what must be probabilities along an axis."""
+    values = probabilities.astype(np.float32)
+    if not (values.min() >= 0 and np.abs(values.sum(classes) - 1).max() < 1e-2):
+        raise ValueError(f"expected probabilities that sum to 1 over the classes, got {values.min():g} to "
+                         f"{values.max():g}")  # fmt: skip
+    return np.log(values.clip(1e-6))
 
 
 def _read(job: Job, kind: Kind, picture: LabelPicture | None, layout: str | None) -> np.ndarray:
     """The array of a file, checked against what it is said to hold."""
     values = picture.values if picture else read_scores(job.scores)
     values = values[0] if values.ndim == 4 and len(values) == 1 else values
-    if values.ndim != 2 and (values.ndim != 3 or kind != "scores"):
-        expected = "(C, h, w) or (h, w)" if kind == "scores" else f"(h, w) for {kind}"
+    if values.ndim != 2 and (values.ndim != 3 or kind in ("labels", "logits")):
+        expected = f"(h, w) for {kind}" if kind in ("labels", "logits") else "(C, h, w) or (h, w)"
         raise UserError(f"{job.scores}: expected {expected}, got {values.shape}")
     classes = values.shape[-1 if layout == "HWC" else 0]
     if values.ndim == 3 and classes > 255 and job.output.suffix.lower() == ".png":

@@ -61,6 +61,15 @@ def test_a_layout_that_cannot_be_is_refused(shape, size, first):
             check_layout("scores", numbers(*shape), shape, size)
 
 
+def test_scores_of_a_turned_photograph_are_refused():
+    """A telephone stores a picture lying and says by EXIF that it stands."""
+    with pytest.raises(
+        ValueError, match=r"image of 96 x 128, got float32 \(3, 32, 24\), which fits it turned; turn one"
+    ):
+        refine(numbers(3, 32, 24), picture(96, 128))
+    assert refine(numbers(3, 32, 24), picture(96, 128), layout="CHW").shape == (3, 96, 128)
+
+
 def test_a_named_layout_is_that_of_the_result_too():
     scores, image = numbers(2, 4, 6, 8), np.stack([picture(), picture(seed=1)])
     expected = refine(scores, image)

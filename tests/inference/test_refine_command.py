@@ -138,10 +138,41 @@ def test_class_last_scores_are_refused_until_their_layout_is_named(folder, scene
     scores = coarse_scores(scene.label, 4).numpy().transpose(1, 2, 0).copy()
     np.save(folder / "last.npy", scores)
     assert run(folder / "image.png", folder / "last.npy", "--output", folder / "out.png") == 2
-    assert 'give layout="HWC"' in capsys.readouterr().err
+    assert "say --layout HWC, or CHW if it is not" in capsys.readouterr().err
     assert run(folder / "image.png", folder / "last.npy", "--layout", "HWC", "--output", folder / "out.png") == 0
     expected = refine(scores, scene.image, layout="HWC").argmax(-1)
     np.testing.assert_array_equal(pixels(folder / "out.png"), expected)
+
+
+def test_probabilities_of_classes_are_named_and_taken(folder, scene, capsys):
+    scores = coarse_scores(scene.label, 8)
+    np.save(folder / "soft.npy", scores.softmax(0).numpy())
+    assert run(folder / "image.png", folder / "soft.npy", "--output", folder / "out.npy") == 2
+    assert "got probabilities (0..1, they sum to 1); say --probabilities" in capsys.readouterr().err
+    assert run(folder / "image.png", folder / "soft.npy", "--probabilities", "--output", folder / "out.npy") == 0
+    expected = refine(scores.log_softmax(0).numpy(), scene.image)
+    np.testing.assert_allclose(np.load(folder / "out.npy"), expected, rtol=1e-4, atol=1e-4)
+    np.save(folder / "hard.npy", scores.numpy())
+    assert run(folder / "image.png", folder / "hard.npy", "--probabilities", "--output", folder / "o.npy") == 2
+    assert "hard.npy: expected probabilities that sum to 1 over the classes, got" in capsys.readouterr().err
+
+
+def test_with_a_bound_on_memory_it_works_tile_by_tile(folder, scene, capsys):
+    scores = coarse_scores(scene.label, 8).numpy()
+    np.save(folder / "scores.npy", scores)
+    np.save(folder / "image.npy", scene.image)
+    given = (folder / "image.npy", folder / "scores.npy", "--max-memory", "2GB")
+    assert run(*given, "--output", folder / "out.npy") == 0
+    assert "written in" in capsys.readouterr().out
+    np.testing.assert_array_equal(np.load(folder / "out.npy"), refine(scores, scene.image).argmax(0))
+    output = ("--output", folder / "x.npy")
+    for more, message in (
+        (("--output", folder / "out.png"), "expected an .npy or .tif file"),
+        (("--labels", *output), "--max-memory: expected one picture and scores"),
+        ((*output, "--max-memory", "much"), "expected a size such as 4GB"),
+    ):
+        assert run(*given, *more) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_folders_are_paired_by_name_and_resumed(tmp_path, scene, capsys):
@@ -172,6 +203,12 @@ def test_folders_are_paired_by_name_and_resumed(tmp_path, scene, capsys):
     assert run(*given, "--format", "npy") == 0
     assert np.load(out / "a.npy").shape == (12, 128, 128)
     capsys.readouterr()
+    for name, values in (("a", np.zeros((2, 8, 8), np.float32)), ("c", np.zeros((2, 8, 8), int))):
+        np.save(scores / f"{name}.npy", values)  # one is wrong, the others are done
+    assert run(photos, scores, "--output", tmp_path / "some") == 2
+    output, errors = capsys.readouterr()
+    assert "2 refined: " in output
+    assert "c.npy: scores: expected floating point" in errors
     np.save(scores / "e.npy", np.zeros((2, 4, 4), np.float32))
     for arguments, message in (
         (given, "photos: expected an image for each file in"),
