@@ -1,14 +1,16 @@
 r"""The planes of a prepared guide, N P H W: this file alone knows their order, for torch and for Triton.
 
-A guide of C channels (3, or 1 when grey) has these groups of planes, one after the other:
+A guide of C channels (3 of a colour picture, 1 of a grey one, up to 16 of others) has these groups of planes, one
+after the other:
 
 - colours, C planes: the guide minus its mean;
 - means, C planes: those of the colours over every window;
-- lower, C (C - 1) / 2 planes: L below its diagonal, row by row: L_10, L_20, L_21;
+- lower, C (C - 1) / 2 planes: L below its diagonal, row by row: L_10, L_20, L_21, L_30, ...;
 - inverse, C planes: 1 / D.
 
 L is lower triangular with ones on its diagonal, D is diagonal, and :math:`L D L^T = \Sigma + \epsilon U` (Eq. 12). P is
-12 for a colour guide and 3 for a grey one. The functions say where a group begins; Triton calls them while compiling.
+3 for one channel, 12 for three and 168 for 16. The functions say where a group begins; Triton calls them while
+compiling.
 """
 
 from typing import NamedTuple
@@ -16,13 +18,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+MOST_CHANNELS = 16
+
 
 def means_at(channels: int) -> int:
     return channels
 
 
-def lower_at(channels: int) -> int:
-    return 2 * channels
+def lower_at(channels: int, row: int = 1, column: int = 0) -> int:
+    """Where L[row, column] is; the first of them without a row."""
+    return 2 * channels + row * (row - 1) // 2 + column
 
 
 def inverse_at(channels: int) -> int:
@@ -36,7 +41,7 @@ def planes_of(channels: int) -> int:
 
 def channels_of(planes: int) -> int:
     """C, given P."""
-    return 3 if planes == planes_of(3) else 1
+    return next(channels for channels in range(1, MOST_CHANNELS + 1) if planes_of(channels) == planes)
 
 
 class GuidePlanes(NamedTuple):

@@ -22,7 +22,7 @@ from torch import Tensor
 from . import backend as _backend
 from .box_filter import box_sum
 from .flat_planes import FlatPlanes, window_counts
-from .guide_planes import GuidePlanes, channels_of, inverse_at, planes_of, split
+from .guide_planes import MOST_CHANNELS, GuidePlanes, channels_of, inverse_at, planes_of, split
 
 GUIDES = (torch.uint8, *_backend.FLOATS)
 
@@ -54,8 +54,8 @@ def prepare_guide(
     """
     _backend.check_map("guide", guide, GUIDES)
     _backend.check_window(radius, border)
-    if guide.shape[1] not in (1, 3):
-        raise ValueError(f"guide: expected 3 (colour) or 1 (grey) channels, got {guide.shape[1]}")
+    if guide.shape[1] > MOST_CHANNELS:
+        raise ValueError(f"guide: expected 1 to {MOST_CHANNELS} channels, got {guide.shape[1]}")
     eps, backend = _backend.check_eps(eps), _backend.requested(backend)
     triton = _backend.use_triton(backend, guide)
     if composite(guide, backend, triton):
