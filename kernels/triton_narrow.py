@@ -19,7 +19,7 @@ lanes (there are 32) with r = 2, at one row:
 import triton
 import triton.language as tl
 
-from .triton_solve import factors, line, means_at, planes_of, store, three
+from .triton_solve import factors, line, pixel, planes_of, plus, plus_products, store
 from .triton_windows import reciprocal, tile
 
 
@@ -42,6 +42,14 @@ def across(x, RADIUS: tl.constexpr):
     return total
 
 
+@triton.jit
+def _all_across(sums, RADIUS: tl.constexpr, COUNT: tl.constexpr):
+    totals = ()
+    for i in tl.static_range(COUNT):
+        totals = totals + (across(sums[i], RADIUS),)
+    return totals
+
+
 @triton.jit(do_not_specialize=["labels", "height", "width"])
 def slopes(
     p, planes, out, labels, height, width,
@@ -55,44 +63,35 @@ def slopes(
     inside = (source >= 0) & (source < width)
     label = tl.program_id(1) * LABELS + tl.arange(0, LABELS)[:, None]
     valid = (label < labels) & inside  # [LABELS, COLUMNS]
-    area, image = height * width, tl.program_id(2).to(tl.int64)
+    area, image = height.to(tl.int64) * width, tl.program_id(2).to(tl.int64)
     p += (image * labels + label) * area + source
     out += (image * labels + label) * ((CHANNELS + 1) * area) + column
     planes += image * PLANES * area
-    colours, means = planes + source, planes + means_at(CHANNELS) * area + column
+    colours, windows = planes + source, planes + column
     by_column = reciprocal(column, width, RADIUS, CLIPPED)
     by_source = reciprocal(source, width, RADIUS, CLIPPED)
-    s = tl.zeros((LABELS, COLUMNS), tl.float32)
-    s_0, s_1, s_2 = s, s, s
+    sums = (tl.zeros((LABELS, COLUMNS), tl.float32),) * (CHANNELS + 1)
     for row in range(tl.maximum(first - RADIUS - 1, 0), tl.minimum(first + RADIUS, height)):
         new = tl.load(p + row * width, mask=valid, other=0.0).to(tl.float32)
-        c_0, c_1, c_2 = three(colours + row * width, area, inside, CHANNELS)
         if DIVIDE:
             new *= by_source * reciprocal(row, height, RADIUS, CLIPPED)
-        s += new
-        s_0 += new * c_0
-        s_1 += new * c_1
-        s_2 += new * c_2
+        sums = plus_products(sums, new, pixel(colours + row * width, area, inside, CHANNELS), CHANNELS)
     for row in range(first, tl.minimum(first + ROWS, height)):
         # All loads come first: the compiler moves none of them over a shuffle.
         enter, leave = (row + RADIUS) * width, (row - RADIUS - 1) * width
         entering, leaving = inside & (row + RADIUS < height), inside & (row > RADIUS)
         new = tl.load(p + enter, mask=valid & entering, other=0.0).to(tl.float32)
         old = tl.load(p + leave, mask=valid & leaving, other=0.0).to(tl.float32)
-        c_0, c_1, c_2 = three(colours + enter, area, entering, CHANNELS)
-        o_0, o_1, o_2 = three(colours + leave, area, leaving, CHANNELS)
-        window = factors(means + row * width, area, here, CHANNELS)
+        colour = pixel(colours + enter, area, entering, CHANNELS)
+        old_colour = pixel(colours + leave, area, leaving, CHANNELS)
+        window = factors(windows + row * width, area, here, CHANNELS)
         if DIVIDE:
             new *= by_source * reciprocal(row + RADIUS, height, RADIUS, CLIPPED)
             old *= by_source * reciprocal(row - RADIUS - 1, height, RADIUS, CLIPPED)
-        s += new - old
-        s_0 += new * c_0 - old * o_0
-        s_1 += new * c_1 - old * o_1
-        s_2 += new * c_2 - old * o_2
-        n = by_column * reciprocal(row, height, RADIUS, CLIPPED)
-        y_0, y_1, y_2 = across(s_0, RADIUS) * n, across(s_1, RADIUS) * n, across(s_2, RADIUS) * n
-        b, a_0, a_1, a_2 = line(across(s, RADIUS) * n, y_0, y_1, y_2, window, CHANNELS)
-        store(out + row * width, area, (label < labels) & here, b, a_0, a_1, a_2, CHANNELS)
+        sums = plus_products(plus_products(sums, new, colour, CHANNELS), -old, old_colour, CHANNELS)
+        n, totals = by_column * reciprocal(row, height, RADIUS, CLIPPED), _all_across(sums, RADIUS, CHANNELS + 1)
+        lines = line(totals, n, window, CHANNELS)
+        store(out + row * width, area, (label < labels) & here, lines, CHANNELS + 1)
 
 
 @triton.jit(do_not_specialize=["labels", "height", "width"])
@@ -108,36 +107,23 @@ def collect(
     inside = (source >= 0) & (source < width)
     label = tl.program_id(1) * LABELS + tl.arange(0, LABELS)[:, None]
     valid = (label < labels) & inside  # [LABELS, COLUMNS]
-    area, image = height * width, tl.program_id(2).to(tl.int64)
+    area, image = height.to(tl.int64) * width, tl.program_id(2).to(tl.int64)
     out += (image * labels + label) * area + column
-    slopes += (image * labels + label) * ((CHANNELS + 1) * area)
+    slopes += (image * labels + label) * ((CHANNELS + 1) * area) + source
     planes += image * PLANES * area + column
     by_column = reciprocal(column, width, RADIUS, CLIPPED)
-    s = tl.zeros((LABELS, COLUMNS), tl.float32)
-    s_0, s_1, s_2 = s, s, s
+    sums = (tl.zeros((LABELS, COLUMNS), tl.float32),) * (CHANNELS + 1)
     for row in range(tl.maximum(first - RADIUS - 1, 0), tl.minimum(first + RADIUS, height)):
-        x = slopes + row * width
-        s += tl.load(x + source, mask=valid, other=0.0)
-        s_0 += tl.load(x + area + source, mask=valid, other=0.0)
-        if CHANNELS == 3:
-            s_1 += tl.load(x + 2 * area + source, mask=valid, other=0.0)
-            s_2 += tl.load(x + 3 * area + source, mask=valid, other=0.0)
+        sums = plus(sums, pixel(slopes + row * width, area, valid, CHANNELS + 1), 1, CHANNELS + 1)
     for row in range(first, tl.minimum(first + ROWS, height)):
-        entering, leaving = row + RADIUS < height, row > RADIUS
-        new, old = slopes + (row + RADIUS) * width, slopes + (row - RADIUS - 1) * width
-        s += tl.load(new + source, mask=valid & entering, other=0.0)
-        s -= tl.load(old + source, mask=valid & leaving, other=0.0)
-        s_0 += tl.load(new + area + source, mask=valid & entering, other=0.0)
-        s_0 -= tl.load(old + area + source, mask=valid & leaving, other=0.0)
-        if CHANNELS == 3:
-            s_1 += tl.load(new + 2 * area + source, mask=valid & entering, other=0.0)
-            s_1 -= tl.load(old + 2 * area + source, mask=valid & leaving, other=0.0)
-            s_2 += tl.load(new + 3 * area + source, mask=valid & entering, other=0.0)
-            s_2 -= tl.load(old + 3 * area + source, mask=valid & leaving, other=0.0)
-        c_0, c_1, c_2 = three(planes + row * width, area, here, CHANNELS)
-        result = across(s, RADIUS) + c_0 * across(s_0, RADIUS)
-        if CHANNELS == 3:
-            result += c_1 * across(s_1, RADIUS) + c_2 * across(s_2, RADIUS)
+        enter, leave = (row + RADIUS) * width, (row - RADIUS - 1) * width
+        entering, leaving = valid & (row + RADIUS < height), valid & (row > RADIUS)
+        sums = plus(sums, pixel(slopes + enter, area, entering, CHANNELS + 1), 1, CHANNELS + 1)
+        sums = plus(sums, pixel(slopes + leave, area, leaving, CHANNELS + 1), -1, CHANNELS + 1)
+        colour = pixel(planes + row * width, area, here, CHANNELS)
+        result = across(sums[0], RADIUS)
+        for i in tl.static_range(CHANNELS):
+            result += colour[i] * across(sums[i + 1], RADIUS)
         if DIVIDE:
             result *= by_column * reciprocal(row, height, RADIUS, CLIPPED)
         tl.store(out + row * width, result.to(out.dtype.element_ty), mask=(label < labels) & here)

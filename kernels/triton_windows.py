@@ -5,6 +5,7 @@ import triton.language as tl
 
 LAUNCH = {"num_warps": 1, "enable_fp_fusion": True}  # one warp: lanes exchange values by shuffles alone
 LANES = 32
+VALUES = 16  # that a lane keeps of one row: of a tile of 128 columns, four of each of the four sums of a colour guide
 
 
 @triton.jit
@@ -65,3 +66,9 @@ def columns_of_tile(radius: int) -> int:
 def reach(radius: int, height: int, width: int) -> int:
     """The radius, or one that covers the whole image already; a power of 2, that few sizes need their own kernels."""
     return min(radius, triton.next_power_of_2(max(height, width)))
+
+
+def launch(columns: int, sums: int = 1) -> dict[str, int | bool]:
+    """How to launch a program with so many running sums over a tile: in one warp, or in as many as have registers."""
+    warps = triton.next_power_of_2(max(1, columns * sums // (VALUES * LANES)))
+    return LAUNCH | {"num_warps": min(warps, columns // LANES or 1, 32)}

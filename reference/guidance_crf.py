@@ -82,7 +82,7 @@ def guidance_crf_steps(
         m^k_i(l) &= \sum_{l'} \mu(l, l')\, g^k_i(l') && \text{3. compatibility transform} \\
         \varphi^{k+1}_i &= \varphi^u_i - \lambda m^k_i && \text{4. local update}
 
-    - ``scores``: (H, W, L) at the guide's resolution; ``guide``: (H, W, 3) or (H, W, 1) in 0..255, area-averaged.
+    - ``scores``: (H, W, L) at the guide's resolution; ``guide``: (H, W, 3), in 0..255, area-averaged, or any (H, W, G).
     - ``compatibility`` :math:`\mu`: (L, L), or None for Potts without an L x L product: as every q sums to 1,
       :math:`m = W 1 - g`, and W 1 = 1 with clipped windows. ``weight`` :math:`\lambda` 2 is the authors' code's, three
       iterations are Sec. 5's; this :math:`\lambda` is not the weight decay of Eq. 17.

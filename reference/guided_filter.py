@@ -20,7 +20,7 @@ and differ in the divisors (:math:`n_k` pixels lie in window k):
 negative: W is not an average. With :math:`D = diag(n_i)`, D W is symmetric positive semi-definite and the eigenvalues
 of W lie in [0, 1]. ``constant`` is Eq. 12 to the letter. ``authors`` zero-pads the moments as well, like their code.
 
-Eq. 12 as printed sums scalars over channels but divides by a 3 x 3 matrix; the quadratic form above is He et al.'s.
+Eq. 12 as printed sums scalars over channels but divides by a 3 x 3 matrix; the quadratic form above is He et al.'s. Nothing in it asks for three channels.
 """
 
 from typing import NamedTuple
@@ -48,7 +48,6 @@ def _check(guide: Array, radius: int, epsilon: float, border: str) -> Array:
     guide = as_map("guide", guide)
     require_integer("radius", radius)
     require(0 < epsilon < np.inf, "epsilon", "a positive, finite number", epsilon)
-    require(guide.shape[2] in (1, 3), "guide", "1 or 3 colours", guide.shape[2])
     require(border in BORDERS, "border", f"one of {BORDERS}", border)
     return guide
 
@@ -59,7 +58,7 @@ def dense_weights(guide: Array, *, radius: int = 3, epsilon: float = 1.0, border
     .. math:: w_{ij} = \frac{1}{|w|^2} \sum_{k:\, i, j \in w_k}
               \left( 1 + (I_i - \mu_k)^T (\Sigma_k + \epsilon U)^{-1} (I_j - \mu_k) \right) \qquad (12)
 
-    - ``guide`` I: (H, W, 3) colours or (H, W, 1) grey values in 0..255.
+    - ``guide`` I: (H, W, 3) colours in 0..255, (H, W, 1) grey values, or any other number of channels G.
     - ``radius`` 3 is the authors' code's; ``epsilon`` 1 is the paper's, for 0..255 (in 0..1 it would be 1/255^2).
     - :math:`w_k`: the window of side 2 radius + 1 around k; :math:`\mu_k, \Sigma_k`: its colour mean and covariance.
     - returns (H W, H W), rows i, columns j, pixels in reading order. ValueError for any bad argument.
@@ -134,7 +133,7 @@ def guided_filter(
     sums the lines of all windows that hold it.
 
     - ``scores`` p: (H, W, C), any range (Algorithm 1 filters probabilities q where Eq. 11 prints potentials);
-      ``guide``: (H, W, 3) or (H, W, 1) in 0..255. Returns (H, W, C).
+      ``guide``: (H, W, G), as above. Returns (H, W, C).
 
     A flat guide has :math:`\Sigma_k = 0`; the filter is then two box means, one after the other.
 

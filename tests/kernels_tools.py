@@ -84,15 +84,17 @@ class Case:
 
 
 @st.composite
-def cases(draw, *, labels=(1, 2, 21), kinds=TEXTURED, scales=(1.0,), sizes=SIZES, batch=(1, 2), eps=(1.0,)) -> Case:
+def cases(
+    draw, *, labels=(1, 2, 21), kinds=TEXTURED, scales=(1.0,), sizes=SIZES, batch=(1, 2), eps=(1.0,), channels=(1, 3)
+) -> Case:
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
     height, width = draw(st.sampled_from(sizes))
-    n, channels = draw(st.sampled_from(batch)), draw(st.sampled_from((1, 3)))
+    n, bands = draw(st.sampled_from(batch)), draw(st.sampled_from(channels))
     kind = draw(st.sampled_from(kinds))
     scores = draw(st.sampled_from(scales)) * rng.normal(size=(n, draw(st.sampled_from(labels)), height, width))
     scores = scores.astype(np.float32).astype(np.float64)
     layout = draw(st.sampled_from(LAYOUTS))
-    guide = make_guide(kind, (n, channels, height, width), rng)
+    guide = make_guide(kind, (n, bands, height, width), rng)
     return Case(
         lay_out(scores, layout),
         lay_out(guide, draw(st.sampled_from(LAYOUTS[:-1]))),

@@ -12,51 +12,65 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from segmodel.kernels import triton_guidance_crf, triton_guided_filter, triton_moments, triton_narrow, triton_wide
-from segmodel.kernels.triton_windows import LAUNCH
+from segmodel.kernels import (
+    triton_guidance_crf,
+    triton_guided_filter,
+    triton_many,
+    triton_moments,
+    triton_narrow,
+    triton_wide,
+)
+from segmodel.kernels.triton_solve import FEW
+from segmodel.kernels.triton_windows import LAUNCH, launch
 
 TARGETS = {name: GPUTarget("cuda", int(name[3:]), 32) for name in ("sm_80", "sm_90", "sm_100")}
 TARGETS["gfx942"] = GPUTarget("hip", "gfx942", 64)
 TOOL = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-DOUBLES = {"sums"}
+DOUBLES = {"guide_sums": {"sums"}, "factorise": {"sums", "out"}}
 SCALARS = {"labels": "i32", "height": "i32", "width": "i32", "area": "i32", "eps": "fp32"}
-RADII = (3, 7, 31, 60)
+LABELS = (21, 150, 512, 1000)
+# Channels and radius: the paper's, the largest of narrow windows, wide ones in one warp and in more; other guides.
+GUIDES = ((3, 3), (3, 7), (3, 31), (3, 60), (3, 500), (1, 3), (4, 3), (16, 3), (16, 31))
+
+
+def updates(labels: int) -> list[tuple]:
+    crf, sizes = triton_guidance_crf, {"POTTS": True} | triton_guidance_crf.blocks(labels)
+    return [
+        (f"update labels {labels}", crf._update, sizes | {"SOFTMAX": True}, crf.LAUNCH),
+        (f"last_update labels {labels}", crf._update, sizes | {"SOFTMAX": False}, crf.LAUNCH),
+        (f"update_backward labels {labels}", crf._update_backward, sizes, crf.LAUNCH),
+    ]
+
+
+def filters(channels: int, radius: int) -> list[tuple]:
+    few, wide = channels <= FEW, triton_guided_filter.is_wide(channels, radius)
+    _, tile = triton_guided_filter.tiling(16, 21, 128, 128, channels, radius)
+    guide = {"CHANNELS": channels, "RADIUS": radius, "COLUMNS": tile["COLUMNS"]}
+    factorise, pixels = triton_moments.factorise if few else triton_many.factorise, {"PIXELS": triton_moments.PIXELS}
+    slopes = triton_wide.prefix_sums if wide else triton_narrow.slopes
+    collect = triton_wide.collect if wide else triton_narrow.collect
+    one, every = launch(tile["COLUMNS"]), launch(tile["COLUMNS"], channels + 1)
+    cases = [
+        ("guide_sums", triton_moments.guide_sums, guide | {"ROWS": triton_moments.ROWS}, one),
+        ("factorise", factorise, guide | pixels, LAUNCH),
+        ("slopes", slopes, tile | {"CLIPPED": True, "DIVIDE": False}, every),
+        ("slopes_adjoint", slopes, tile | {"CLIPPED": True, "DIVIDE": True}, every),
+        ("collect", collect, tile | {"CLIPPED": True, "DIVIDE": True}, every),
+    ]
+    if wide:
+        solve, rows = triton_wide.solve if few else triton_many.solve, {"ROWS": triton_guided_filter.SOLVE_ROWS}
+        cases.append(("solve", solve, tile | rows | {"CLIPPED": True}, every))
+    return [(f"{name} channels {channels} radius {radius}", *case) for name, *case in cases]
 
 
 def kernels() -> list[tuple]:
-    """Name, kernel, options and launch, for 21 labels and a colour guide: the paper's radius, the largest of narrow
-    windows, and two of wide ones."""
-    padded, pixels = triton_guidance_crf.tiling(21)
-    labels = {"POTTS": True, "LABELS": padded, "PIXELS": pixels}
-    crf = triton_guidance_crf
-    every = [
-        ("update", crf._update, labels | {"SOFTMAX": True}, crf.LAUNCH),
-        ("update_backward", crf._update_backward, labels, crf.LAUNCH),
-    ]
-    for radius in RADII:
-        _, tile = triton_guided_filter.tiling(16, 21, 128, 128, radius)
-        tile |= {"CHANNELS": 3}
-        guide = {"CHANNELS": 3, "RADIUS": radius, "COLUMNS": tile["COLUMNS"]}
-        narrow = radius <= triton_guided_filter.NARROW
-        slopes = triton_narrow.slopes if narrow else triton_wide.prefix_sums
-        collect = triton_narrow.collect if narrow else triton_wide.collect
-        cases = [
-            ("guide_sums", triton_moments.guide_sums, guide | {"ROWS": triton_moments.ROWS, "PRODUCTS": True}),
-            ("factorise", triton_moments.factorise, guide | {"PIXELS": triton_moments.PIXELS}),
-            ("slopes", slopes, tile | {"CLIPPED": True, "DIVIDE": False}),
-            ("slopes_adjoint", slopes, tile | {"CLIPPED": True, "DIVIDE": True}),
-            ("collect", collect, tile | {"CLIPPED": True, "DIVIDE": True}),
-        ]
-        if not narrow:
-            rows = {"ROWS": triton_guided_filter.SOLVE_ROWS}
-            cases.append(("solve", triton_wide.solve, tile | rows | {"CLIPPED": True}))
-        every += [(f"{name} radius {radius}", kernel, sizes, LAUNCH) for name, kernel, sizes in cases]
-    return every
+    """Name, kernel, options and launch of every kernel."""
+    every = [updates(labels) for labels in LABELS] + [filters(*guide) for guide in GUIDES]
+    return [kernel for some in every for kernel in some]
 
 
 def compile_kernel(kernel, constants: dict, launch: dict, target: GPUTarget):
-    names = kernel.arg_names
-    doubles = DOUBLES if "eps" in names or "PRODUCTS" in names else set()  # the moments of the guide
+    names, doubles = kernel.arg_names, DOUBLES.get(kernel.__name__, ())
     signature = {
         n: "constexpr" if n in constants else SCALARS.get(n, "*fp64" if n in doubles else "*fp32") for n in names
     }

@@ -43,6 +43,8 @@ BOUND = {"textured": 2e-5, "flat": 2e-4}
 ROUNDING = {torch.float32: 0.0, torch.float16: 5e-4, torch.bfloat16: 4e-3}
 dtypes = st.sampled_from(tuple(ROUNDING))
 small = {"labels": (1, 2), "sizes": SMALL, "batch": (1,)}
+many = small | {"sizes": [(1, 5), (4, 5), (6, 9)], "channels": (2, 4, 6, 16)}
+epsilons = st.sampled_from((0.5, 1.0, 40.0))
 
 
 def one_window(radius: int) -> int:
@@ -62,15 +64,43 @@ def two_images() -> Case:
     return Case(lay_out(scores, "contiguous"), lay_out(guide, "contiguous"), "noise", 1, "clipped")
 
 
-@examples
-@example(two_images())
-@given(cases(**small, kinds=TEXTURED + FLAT))
-def guide_moments(case: Case) -> None:
+def with_channels(channels: int) -> Case:
+    rng = np.random.default_rng(channels)
+    scores, guide = rng.normal(size=(1, 3, 5, 6)), make_guide("noise", (1, channels, 5, 6), rng)
+    return Case(lay_out(scores, "contiguous"), lay_out(guide, "contiguous"), "noise", 1, "clipped")
+
+
+def moments_equal_torch(case: Case, eps: float) -> None:
     guide = case.guide.float().to(DEVICE)
-    torch_planes = prepare_guide(guide, backend="torch", **case.options).planes
-    planes = prepare_guide(guide, backend="triton", **case.options).planes
-    # Colours and means to one unit of float32 at 255; L and 1 / D divide by variances of at least eps = 1.
+    torch_planes = prepare_guide(guide, eps=eps, backend="torch", **case.options).planes
+    planes = prepare_guide(guide, eps=eps, backend="triton", **case.options).planes
+    # Colours and means to one unit of float32 at 255; L and 1 / D divide by variances of at least eps.
     torch.testing.assert_close(planes, torch_planes, rtol=2e-4, atol=6e-5)
+
+
+@examples
+@example(two_images(), 40.0)
+@given(cases(**small, kinds=TEXTURED + FLAT), epsilons)
+def guide_moments(case: Case, eps: float) -> None:
+    moments_equal_torch(case, eps)
+
+
+@settings(examples, max_examples=max(4, EXAMPLES // 4))
+@example(with_channels(6), 40.0)
+@given(cases(**many, kinds=TEXTURED + FLAT), epsilons)
+def moments_of_many_channels(case: Case, eps: float) -> None:
+    moments_equal_torch(case, eps)
+
+
+def filter_equals_the_oracle(case: Case, adjoint: bool, dtype: torch.dtype, eps: float) -> None:
+    oracle = reference.guided_filter_adjoint if adjoint else reference.guided_filter
+    scores = case.scores.to(dtype)
+    images = zip(channel_last(scores), channel_last(case.guide), strict=True)
+    expected = channel_first([oracle(s, g, epsilon=eps, **case.options) for s, g in images])
+    planes = prepare_guide(case.guide.float().to(DEVICE), eps=eps, backend="torch", **case.options).planes
+    actual = triton_guided_filter.filter_planes(scores.to(DEVICE), planes, case.radius, case.border, adjoint)
+    assert actual.dtype == dtype
+    assert_close(actual, expected, BOUND["flat" if case.kind in FLAT else "textured"] + ROUNDING[dtype])
 
 
 @examples
@@ -78,25 +108,66 @@ def guide_moments(case: Case) -> None:
 @given(cases(**small, kinds=TEXTURED + FLAT), st.booleans(), dtypes, st.sampled_from((0, 10**9)))
 def filter_and_adjoint(case: Case, adjoint: bool, dtype: torch.dtype, programs: int) -> None:
     triton_guided_filter.PROGRAMS = programs  # few: tiles of many rows and two labels; many: four rows and one label
-    oracle = reference.guided_filter_adjoint if adjoint else reference.guided_filter
-    scores = case.scores.to(dtype)
-    images = zip(channel_last(scores), channel_last(case.guide), strict=True)
-    expected = channel_first([oracle(s, g, **case.options) for s, g in images])
+    filter_equals_the_oracle(case, adjoint, dtype, 1.0)
+
+
+@settings(examples, max_examples=max(4, EXAMPLES // 4))
+@example(with_channels(16), False, 40.0)
+@example(with_channels(16), True, 0.5)
+@example(with_channels(6), True, 1.0)
+@given(cases(**many), st.booleans(), epsilons)
+def many_channels_and_adjoint(case: Case, adjoint: bool, eps: float) -> None:
+    triton_guided_filter.PROGRAMS = 10**9
+    filter_equals_the_oracle(case, adjoint, torch.float32, eps)
+
+
+def tall() -> None:
+    """Tiles of 32 rows, which begin at rows 0, 32 and 64; and how far a NaN reaches, in its own label alone."""
+    rng = np.random.default_rng(0)
+    case = Case(lay_out(rng.normal(size=(1, 2, 70, 5)), "contiguous"),
+                lay_out(make_guide("noise", (1, 3, 70, 5), rng), "contiguous"), "noise", 1, "clipped")  # fmt: skip
+    triton_guided_filter.PROGRAMS = 0
+    for adjoint in (False, True):
+        filter_equals_the_oracle(case, adjoint, torch.float32, 1.0)
     planes = prepare_guide(case.guide.float().to(DEVICE), backend="torch", **case.options).planes
-    actual = triton_guided_filter.filter_planes(scores.to(DEVICE), planes, case.radius, case.border, adjoint)
-    assert actual.dtype == dtype
-    assert_close(actual, expected, BOUND["flat" if case.kind in FLAT else "textured"] + ROUNDING[dtype])
+    scores = case.scores.float().to(DEVICE, copy=True)
+    scores[0, 0, 36, 2] = float("nan")
+    bad = triton_guided_filter.filter_planes(scores, planes, 1, "clipped", False).isnan().cpu()
+    assert bad[0, 0, 34:39].all()  # every pixel with a window that holds it
+    assert not bad[0, 1].any()
+    assert not bad[0, 0, :34].any()  # running sums go down: to the end of the tile, and of the one that reads it
+    assert not bad[0, 0, 96:].any()
 
 
 @st.composite
 def label_maps(draw) -> tuple[torch.Tensor, torch.Tensor, float, bool]:
-    shape = (draw(st.integers(1, 2)), draw(st.sampled_from((1, 2, 3, 4, 21))), *draw(st.sampled_from(SMALL)))
+    labels = draw(st.sampled_from((1, 2, 3, 4, 21, 25, 49)))
+    shape = (draw(st.integers(1, 2)), labels, *draw(st.sampled_from(SMALL)))
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
     first, second = (torch.from_numpy(rng.normal(size=shape)) for _ in range(2))
-    return draw(st.sampled_from((1.0, 30.0))) * first, second, draw(st.floats(0, 4)), draw(st.booleans())
+    first = draw(st.sampled_from((1.0, 30.0))) * first + draw(st.sampled_from((0.0, -300.0)))
+    return first, second, draw(st.floats(-4, 4)), draw(st.booleans())
+
+
+def made(labels: int, height: int = 1, width: int = 3) -> tuple[torch.Tensor, torch.Tensor, float, bool]:
+    first, second = torch.randn(2, 1, labels, height, width, generator=torch.Generator().manual_seed(0)).double()
+    return first - 300, second, -1.5, True
+
+
+def impossible_labels() -> tuple[torch.Tensor, torch.Tensor, float, bool]:
+    """The whole first block of labels has scores of minus infinity."""
+    maps = made(150)
+    maps[0][:, :30] = float("-inf")
+    return maps
 
 
 @examples
+@example(made(150), True, torch.float32)
+@example(made(200), True, torch.float16)
+@example(made(1000), False, torch.float32)
+@example(made(512), True, torch.float32)
+@example(impossible_labels(), True, torch.float32)
+@example(made(2, 70, 60), True, torch.float32)
 @given(label_maps(), st.booleans(), dtypes)
 def update_step(maps: tuple[torch.Tensor, torch.Tensor, float, bool], softmax: bool, dtype: torch.dtype) -> None:
     unary, g, weight, potts = maps
@@ -110,6 +181,10 @@ def update_step(maps: tuple[torch.Tensor, torch.Tensor, float, bool], softmax: b
 
 
 @examples
+@example(made(150))
+@example(made(200))
+@example(made(1000))
+@example(made(2, 70, 60))
 @given(label_maps())
 def update_backward_step(maps: tuple[torch.Tensor, torch.Tensor, float, bool]) -> None:
     logits, h, weight, potts = maps
@@ -171,6 +246,9 @@ def variable() -> None:
 
 TESTS = {
     "guide_moments": guide_moments,
+    "moments_of_many_channels": moments_of_many_channels,
+    "many_channels_and_adjoint": many_channels_and_adjoint,
+    "tall": tall,
     "filter_and_adjoint": filter_and_adjoint,
     "wide_filter_and_adjoint": filter_and_adjoint,
     "update": update_step,

@@ -20,7 +20,7 @@ EXACT = {"rtol": 0, "atol": 1e-9}
 CASE = {
     "height": st.integers(1, 6),
     "width": st.integers(1, 6),
-    "channels": st.sampled_from([1, 3]),
+    "channels": st.sampled_from([1, 2, 3, 4, 6, 16]),
     "radius": st.integers(0, 4),
     "epsilon": st.sampled_from([0.5, 1.0, 100.0]),
     "kind": st.sampled_from(["texture", "flat", "edge", "extremes"]),
@@ -77,7 +77,7 @@ def weights_by_statistics(guide: np.ndarray, radius: int, border: str) -> np.nda
 
 
 @pytest.mark.parametrize("border", BORDERS)
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, 3, 6])
 def test_the_three_borders_by_their_statistics(border: str, channels: int) -> None:
     guide = draw_guide(6, 7, channels, "texture", 5)  # larger than the window, where the authors' area is the window's
     w = dense_weights(guide, radius=2, border=border)
