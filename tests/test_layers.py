@@ -58,7 +58,7 @@ def imported(file: Path, package: str, modules: set[str]) -> set[str]:
 @cache
 def graph() -> dict[str, set[str]]:
     files = {}
-    for file in sorted(path for room in [PACKAGE, *PACKAGE.iterdir()] if room.is_dir() for path in room.glob("*.py")):
+    for file in sorted(path for room in [PACKAGE, *PACKAGE.iterdir()] if room.is_dir() for path in room.rglob("*.py")):
         parts = file.relative_to(PACKAGE).with_suffix("").parts
         files[".".join(("segmodel", *parts)).removesuffix(".__init__")] = file
     packages = {name: name if file.stem == "__init__" else name.rpartition(".")[0] for name, file in files.items()}

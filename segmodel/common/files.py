@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,6 +31,29 @@ def write_atomically(path: Path, text: str) -> None:
     """The file either has the whole text or stays as it was."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+@contextmanager
+def replacing_folder(option: str, path: Path) -> Iterator[Path]:
+    """A partial folder to fill: it takes the place of ``path`` when the block succeeds, and is deleted when it raises.
+
+    Raises:
+        UserError: it cannot be made where the option names it.
+    """
+    partial, old = (path.with_name(f"{path.name}.{state}") for state in ("partial", "old"))
+    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{option}: {path}: cannot be written ({error.strerror})") from error
+    try:
+        yield partial
+        if path.exists():
+            path.rename(old)
+        partial.rename(path)
+    finally:
+        for left in (partial, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def output_file(option: str, given: str, *, endings: tuple[str, ...] = (), overwrite: bool = False) -> Path:

@@ -227,6 +227,11 @@ def build(section: type, *layers: Mapping[str, Any]) -> Any:
         raise UserError(str(error)) from error
 
 
+def toml_text(value: Any) -> str:
+    """A text, number, truth value or list of these as TOML writes it."""
+    return json.dumps(value, ensure_ascii=False)
+
+
 def to_toml(configuration: Mapping[str, Any]) -> str:
     """The dataclass instances as a TOML file that ``read_toml`` reads back; fields that are None are left out."""
     lines = []
@@ -234,6 +239,6 @@ def to_toml(configuration: Mapping[str, Any]) -> str:
         lines.append(f"[{title}]")
         for name, value in dataclasses.asdict(instance).items():
             if value is not None:
-                lines.append(f"{name} = {json.dumps(value, ensure_ascii=False)}")
+                lines.append(f"{name} = {toml_text(value)}")
         lines.append("")
     return "\n".join(lines)

@@ -1,5 +1,6 @@
-"""Checks and shows a data set before a model is trained on it.
+"""Makes, checks and shows a data set before a model is trained on it.
 
+python -m segmodel.data import photos/ masks/ --output mine         # from what annotation tools write
 python -m segmodel.data check voc:VOCdevkit,sbd=benchmark_RELEASE   # reads every file once, reports what is wrong
 python -m segmodel.data show cityscapes:PATH --output sheet.png     # samples before and after augmentation
 """
@@ -7,7 +8,7 @@ python -m segmodel.data show cityscapes:PATH --output sheet.png     # samples be
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,6 +25,7 @@ from segmodel.data import USAGE, Augmentation, AugmentedData, DataError, Segment
 from segmodel.data.base import evenly_spaced
 from segmodel.data.content import Content, label_counts
 from segmodel.data.folder import __doc__ as FOLDER
+from segmodel.data.importing import command as importing
 from segmodel.data.loading import loaded
 
 
@@ -190,7 +192,8 @@ def show(arguments: Sequence[str]) -> int:
     return 0
 
 
-COMMANDS = {"check": check, "show": show}
+Command = Callable[[Sequence[str]], int]
+COMMANDS: dict[str, Command] = {"check": check, "show": show, "import": partial(importing.main, show=show)}
 
 
 def main(arguments: Sequence[str]) -> int:

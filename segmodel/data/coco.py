@@ -57,12 +57,16 @@ def coco(
     voc: with VOC's classes, and of train only the images that show one of the 20. trainval: the images of val train
     too (123,287 in all: Sec. 7.1.1). skip_bad: without annotations that have no mask, which are an error otherwise.
     """
-    if find_spec("pycocotools") is None:
-        raise DataError("coco: polygons are drawn by pycocotools, which is missing: pip install segmodel[coco]")
+    require_pycocotools()
     splits = ("train", "val") if split == "train" and trainval else (split,)
     shown = voc and split == "train"
     parts = [_part(root, _file(root, part), voc, only_shown=shown, skip_bad=skip_bad) for part in splits]
     return parts[0] if len(parts) == 1 else MixedData(parts, name="coco")
+
+
+def require_pycocotools() -> None:
+    if find_spec("pycocotools") is None:
+        raise DataError("coco: polygons are drawn by pycocotools, which is missing: pip install segmodel[coco]")
 
 
 @dataclass(eq=False)
@@ -230,6 +234,19 @@ def _part(root: Path, file: Path, as_voc: bool, *, only_shown: bool, skip_bad: b
     name = file.stem.removeprefix("instances_")
     folder = root / "images" / name if (root / "images" / name).is_dir() else root / name
     existing_folder(folder, "coco: images")
+    return instances(root, file, folder, as_voc, only_shown=only_shown, skip_bad=skip_bad)
+
+
+def instances(
+    root: Path,
+    file: Path,
+    folder: Path | None,
+    as_voc: bool = False,
+    *,
+    only_shown: bool = False,
+    skip_bad: bool = False,
+) -> CocoData:
+    """The samples of a file of instances, pictures in `folder`; None: whoever reads them finds them by name."""
     try:
         content, marks, bad = _read(file, skip_bad=skip_bad)
         classes, categories = _classes(content["categories"], as_voc)
@@ -241,7 +258,7 @@ def _part(root: Path, file: Path, as_voc: bool, *, only_shown: bool, skip_bad: b
         text = f"{type(error).__name__}: {one_line(error)}"
         raise DataError(f"{file}: cannot be read as a file of COCO's instances: {text}") from error
     notes = [f"{file}: {bad} annotations without a mask are left out (skip-bad)"] if bad else []
-    return CocoData(root, file, folder, images, spans, first, categories, classes, notes)
+    return CocoData(root, file, folder or root, images, spans, first, categories, classes, notes)
 
 
 def _read(file: Path, *, skip_bad: bool) -> tuple[dict[str, Any], np.ndarray, int]:
@@ -310,11 +327,14 @@ def _classes(categories: list[dict[str, Any]], as_voc: bool) -> tuple[tuple[str,
     return VOC_CLASSES, {number: numbers.get(name, 0) for number, name in names.items()}
 
 
-def _image(folder: Path, entry: dict[str, Any]) -> Image:
+def _image(folder: Path | None, entry: dict[str, Any]) -> Image:
     numbers = entry["height"], entry["width"], entry["id"]
     if not all(type(number) is int for number in numbers):
         raise DataError(f"images: expected height, width and id as whole numbers, got {numbers}")
-    inside(folder, entry["file_name"], "images")
+    if not isinstance(entry["file_name"], str):
+        raise DataError(f"images: expected a text as file_name, got {entry['file_name']!r:.60}")
+    if folder:
+        inside(folder, entry["file_name"], "images")
     return entry["file_name"], *numbers
 
 

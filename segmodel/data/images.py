@@ -75,8 +75,13 @@ def label_of(image: np.ndarray, orientation: int, label: np.ndarray) -> tuple[np
     stored was made by a tool that ignores the orientation: it is turned, too.
     """
     if orientation > 4 and label.shape != image.shape[:2] and label.shape == image.shape[1::-1]:
-        return np.array(Image.fromarray(label).transpose(_TURNS[orientation])), "both"
+        return turned(label, orientation), "both"
     return label, "image" if orientation > 1 else ""
+
+
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels or labels (H, W, ...) as stored, upright by their EXIF orientation."""
+    return np.array(Image.fromarray(pixels).transpose(_TURNS[orientation])) if orientation > 1 else pixels
 
 
 def read_label(path: Path, *, values: np.ndarray, colours: np.ndarray | None = None, hint: str = "") -> np.ndarray:
@@ -86,6 +91,23 @@ def read_label(path: Path, *, values: np.ndarray, colours: np.ndarray | None = N
         return _from_colours(path, raw if raw.ndim == 3 else np.repeat(raw[..., None], 3, 2), values, colours)
     raw, _ = _decoded(path, _LABEL_MODES, "labels as numbers (a palette or grey picture)")
     return class_values(path, raw, values, hint=hint)
+
+
+def read_label_pixels(path: Path) -> np.ndarray:
+    """The numbers (H, W) or the colours (H, W, 3) uint8 of a label file, as they stand in it; transparent is black."""
+    modes = (*_LABEL_MODES, "RGB", "RGBA", "LA")
+    raw, _ = _decoded(path, modes, "labels as numbers or colours")
+    if raw.ndim < 3 or raw.shape[2] == 3:
+        return raw
+    opaque = np.where(raw[..., -1:] > 0, raw[..., :-1], 0)
+    return opaque if opaque.shape[2] == 3 else opaque[..., 0]
+
+
+def label_palette(path: Path) -> dict[int, tuple[int, int, int]]:
+    """The palette of a label file that `read_label_pixels` has read, number -> colour; empty if it has none."""
+    with Image.open(path, formats=_FORMATS) as image:
+        colours = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3).tolist()
+    return {number: (red, green, blue) for number, (red, green, blue) in enumerate(colours)}
 
 
 def class_values(path: Path, raw: np.ndarray, values: np.ndarray, *, hint: str = "") -> np.ndarray:

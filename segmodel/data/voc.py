@@ -57,7 +57,7 @@ class SbdData(FileData):
     """Labels in MATLAB files."""
 
     def read_label(self, path: Path) -> np.ndarray:
-        return class_values(path, _read_mat(path), self.values)
+        return class_values(path, read_mat(path), self.values)
 
 
 def _voc(root: Path, list_path: Path, labels: Path) -> FileData:
@@ -89,7 +89,8 @@ def _pairs(root: Path, names: Iterable[tuple[str, str]], image: str, label: str)
     ]
 
 
-def _read_mat(path: Path) -> np.ndarray:
+def read_mat(path: Path) -> np.ndarray:
+    """The label values (H, W), whole numbers, of one of SBD's files."""
     try:
         with path.open("rb") as file:
             content = file.read(_MAX_MAT[0] + 1)
