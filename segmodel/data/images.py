@@ -96,7 +96,7 @@ def read_label(path: Path, *, values: np.ndarray, colours: np.ndarray | None = N
 def read_label_pixels(path: Path) -> np.ndarray:
     """The numbers (H, W) or the colours (H, W, 3) uint8 of a label file, as they stand in it; transparent is black."""
     modes = (*_LABEL_MODES, "RGB", "RGBA", "LA")
-    raw, _ = _decoded(path, modes, "labels as numbers or colours")
+    raw, _ = _decoded(path, modes, "labels as numbers or colours, saved without loss (import --nearest takes any)")
     if raw.ndim < 3 or raw.shape[2] == 3:
         return raw
     opaque = np.where(raw[..., -1:] > 0, raw[..., :-1], 0)
@@ -104,10 +104,12 @@ def read_label_pixels(path: Path) -> np.ndarray:
 
 
 def label_palette(path: Path) -> dict[int, tuple[int, int, int]]:
-    """The palette of a label file that `read_label_pixels` has read, number -> colour; empty if it has none."""
+    """The palette of a label file that `read_label_pixels` has read, number -> colour; empty if it is of greys."""
     with Image.open(path, formats=_FORMATS) as image:
-        colours = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3).tolist()
-    return {number: (red, green, blue) for number, (red, green, blue) in enumerate(colours)}
+        colours = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+    if (colours == colours[:, :1]).all():
+        return {}
+    return {number: (red, green, blue) for number, (red, green, blue) in enumerate(colours.tolist())}
 
 
 def class_values(path: Path, raw: np.ndarray, values: np.ndarray, *, hint: str = "") -> np.ndarray:

@@ -19,6 +19,7 @@ from segmodel.data.importing.source import Colour, Found, Value
 
 IGNORED = "ignore"
 OTHERS = "*"
+_NUMBER = re.compile("[0-9]{1,9}")
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def read_map(text: str) -> dict[str, str]:
     mapping: dict[str, str] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         key, _, name = (word.strip() for word in part.rpartition("="))
-        key = str(int(key)) if key.isdecimal() else key.lower() if key.startswith("#") else key
+        key = str(int(key)) if _NUMBER.fullmatch(key) else key.lower() if key.startswith("#") else key
         if not key or not name or (key.startswith("#") and not re.fullmatch("#[0-9a-f]{6}", key)):
             raise UserError(f'--map: expected such as "10=road,#ff0000=road,cat=pet,255=ignore,*=rest", got {part!r}')
         if mapping.setdefault(key, name) != name:
@@ -72,7 +73,7 @@ def mapped_colours(mapping: Mapping[str, str]) -> list[Colour]:
         if key.startswith("#"):
             number = int(key[1:], 16)
             found.append((number >> 16, number >> 8 & 255, number & 255))
-        elif key.isdecimal() and int(key) < 256:
+        elif _NUMBER.fullmatch(key) and int(key) < 256:
             found.append((int(key),) * 3)
     return found
 
@@ -89,8 +90,10 @@ def decide(
     members: dict[str, list[int]] = {}
     for number, value in values.items():
         named = next((mapping[key] for key in (*value.keys, value.name) if key in mapping), None)
-        own = IGNORED if value.ignored else value.name
-        members.setdefault(named or (own if value.ignored else mapping.get(OTHERS, own)), []).append(number)
+        named = named or ("" if value.ignored else mapping.get(OTHERS, ""))
+        if value.unknown and not named:
+            raise DataError(f'{value.unknown}; --map says what it is, as in "{value.keys[0]}=NAME"')
+        members.setdefault(named or (IGNORED if value.ignored else value.name), []).append(number)
     shown = {name for name, numbers in members.items() if any(number in found for number in numbers)}
     absent = [name for name in members if name not in shown and name != IGNORED]
     names = tuple(name for name in members if name != IGNORED and (keep_absent or name in shown))
@@ -111,7 +114,7 @@ def decide(
 def _check_names(values: Mapping[int, Value], mapping: Mapping[str, str]) -> None:
     known = {text for value in values.values() for text in (*value.keys, value.name)}
     for key in mapping:
-        if key not in known and key != OTHERS and not key.isdecimal() and not key.startswith("#"):
+        if key not in known and key != OTHERS and not _NUMBER.fullmatch(key) and not key.startswith("#"):
             near = difflib.get_close_matches(key, known, 1) or list(dict.fromkeys(v.name for v in values.values()))[:10]
             raise UserError(f"--map: expected a class of the source, such as {', '.join(near)}, got {key!r:.100}")
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PureWindowsPath
+from pathlib import PureWindowsPath
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from segmodel.data.coco import CocoData, instances, require_pycocotools
 from segmodel.data.importing.source import Colour, Found, Item, Source, Value
 from segmodel.data.importing.tree import File, Tree, listed
 
-_KEYS = (b'"images"', b'"annotations"', b'"categories"')
+KEYS = ("images", "annotations", "categories")
 
 
 @dataclass
@@ -27,6 +27,10 @@ class Coco(Source):
 
     def label(self, item: Item, size: tuple[int, int]) -> np.ndarray:
         file, index = item.label
+        _, height, width, _ = self.files[file].images[index]
+        if (height, width) not in (size, size[::-1]):
+            where = f"{item.image}: expected {width}x{height} ({self.files[file].file})"
+            raise DataError(f"{where}, got {size[1]}x{size[0]}")
         return self.files[file].label(index).astype(np.int32)
 
     def where(self, item: Item) -> str:
@@ -40,16 +44,6 @@ class Coco(Source):
             keys[value].append(str(number))
         known = {value: Value(name, tuple(keys[value]), colours[value]) for value, name in enumerate(data.classes)}
         return known | {IGNORE: Value("ignore", ignored=True)}
-
-
-def is_coco(file: Path) -> bool:
-    """Whether a JSON file has COCO's keys; it is read in parts, for it may be large."""
-    missing, before = set(_KEYS), b""
-    with file.open("rb") as opened:
-        while missing and (part := opened.read(1 << 24)):
-            missing -= {key for key in missing if key in before + part}
-            before = part[-16:]
-    return not missing
 
 
 def open_coco(tree: Tree, files: list[File]) -> Coco:

@@ -142,9 +142,9 @@ def _write(tree: Tree, chosen: ImportOptions, mapping: dict[str, str], folder: P
         source = open_source(tree, chosen.format, nearest=chosen.nearest, known=mapped_colours(mapping))
     except DataError as error:
         raise _stopped(error.args, "") from error
+    items, looks = _looked(source, chosen)
     odd = [file.path for file in tree.ending(*ODD_PICTURES)]
     notes = [*tree.notes, *source.notes, *([listed("pictures to save as JPEG or PNG first", odd)] if odd else [])]
-    items, looks = _looked(source, chosen)
     found = _merged(items, looks)
     classes = decide(source.values(found), found, mapping, keep_absent=chosen.keep_absent)
     splits, how = _splits(tree, chosen, items, looks, classes)
@@ -153,6 +153,10 @@ def _write(tree: Tree, chosen: ImportOptions, mapping: dict[str, str], folder: P
     notes += (
         [f"classes without a pixel, left out (--keep-absent): {', '.join(classes.absent)}"] if classes.absent else []
     )
+    unnamed = [text for name, text in zip(classes.names, classes.sources, strict=True) if name == f"class_{text}"]
+    if unnamed:
+        told = ",".join(f"{text}=NAME" for text in unnamed[:3]) + ",..." * (len(unnamed) > 3)
+        notes.append(f'--map "{told}", or a classes.txt with a name a line, gives classes their names')
     turned = sum(look.orientation > 1 for look in looks)
     notes += [f"pictures with an EXIF orientation, now upright: {turned}"] if turned else []
     work = [(item, split, name) for item, split, name in _named(items, splits) if split]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from segmodel.common.errors import DataError
-from segmodel.data.importing.coco import is_coco, open_coco
-from segmodel.data.importing.labelme import is_labelme, open_labelme
+from segmodel.data.importing.coco import KEYS as COCO_KEYS
+from segmodel.data.importing.coco import open_coco
+from segmodel.data.importing.labelme import KEYS as LABELME_KEYS
+from segmodel.data.importing.labelme import open_labelme
 from segmodel.data.importing.masks import is_voc, open_masks, paired
 from segmodel.data.importing.sbd import open_sbd
 from segmodel.data.importing.source import Colour, Source
@@ -33,8 +35,8 @@ def open_source(tree: Tree, kind: str, *, nearest: bool, known: Sequence[Colour]
     Raises:
         DataError: none, or several; or its files are wrong.
     """
-    coco = [file for file in tree.ending(".json") if kind in ("auto", "coco") and is_coco(file.path)]
-    labelme = [file for file in tree.ending(".json") if kind in ("auto", "labelme") and is_labelme(file.path)]
+    coco = tree.json(COCO_KEYS) if kind in ("auto", "coco") else []
+    labelme = tree.json(LABELME_KEYS) if kind in ("auto", "labelme") else []
     yolo = yolo_files(tree) if kind in ("auto", "yolo") else []
     mats = tree.ending(".mat") if kind in ("auto", "sbd") else []
     pairs = len(paired(tree).pairs) if kind in ("auto", *MASKS) else 0

@@ -27,7 +27,7 @@ from segmodel.data.importing.tree import File, Tree, listed, pair
 BACKGROUND = ("_background_", "background")
 IGNORED = "__ignore__"
 THICK = 10  # pixels, of lines and points
-_KEYS = (b'"shapes"', b'"imagePath"')
+KEYS = ("shapes", "imagePath")
 
 
 @dataclass
@@ -39,8 +39,9 @@ class Labelme(Source):
     def label(self, item: Item, size: tuple[int, int]) -> np.ndarray:
         content = read_json(item.label)
         height, width = content.get("imageHeight") or size[0], content.get("imageWidth") or size[1]
-        if not all(type(length) is int and 0 < length < 1 << 16 for length in (height, width)):
-            raise DataError(f"{item.label}: expected whole numbers as imageHeight, imageWidth, got {height}, {width}")
+        if (height, width) not in (size, size[::-1]):
+            got = f"{width!r:.20}x{height!r:.20}"
+            raise DataError(f"{item.label}: expected imageWidth and imageHeight {size[1]}x{size[0]}, got {got}")
         label = np.zeros((height, width), np.int32)
         for number, shape in enumerate(content["shapes"]):
             try:
@@ -55,15 +56,6 @@ class Labelme(Source):
             value: Value("background" if name in BACKGROUND else name, ignored=name == IGNORED)
             for value, name in enumerate(self.names)
         }
-
-
-def is_labelme(file: Path) -> bool:
-    """Whether a JSON file is labelme's, by the keys at its beginning or, after a picture, its end."""
-    with file.open("rb") as opened:
-        start = opened.read(1 << 16)
-        opened.seek(max(0, file.stat().st_size - (1 << 16)))
-        both = start + opened.read()
-    return all(key in both for key in _KEYS)
 
 
 def open_labelme(tree: Tree, files: list[File]) -> Labelme:
@@ -123,7 +115,8 @@ def read_json(file: Path) -> dict[str, Any]:
 def _mask(shape: dict[str, Any], height: int, width: int) -> np.ndarray:
     kind = shape.get("shape_type") or "polygon"
     least = {"polygon": 3, "linestrip": 2, "line": 2, "rectangle": 2, "circle": 2, "mask": 2}.get(kind, 1)
-    points = shapes.checked_points(shape["points"], height, width, least=least)
+    points: Any = shape.get("points")
+    points = shapes.checked_points(points, height, width, least=least)
     if kind == "rectangle":
         (x0, y0), (x1, y1) = points[:2]
         points, kind = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]), "polygon"

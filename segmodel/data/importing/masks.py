@@ -66,19 +66,17 @@ class Masks(Source):
         return self._colour_values(found) if self.coloured else self._number_values(found)
 
     def _colour_values(self, found: Mapping[int, Found]) -> dict[int, Value]:
-        colours = dict.fromkeys((*self.colour_names, *map(unpacked, sorted(found))))
         values = {}
-        for colour in colours:
+        for colour in dict.fromkeys((*self.colour_names, *map(unpacked, sorted(found)))):
+            number, text = int(packed(np.array(colour))), hexadecimal(colour)
             name = self.colour_names.get(colour, "")
-            if not name and self.colour_names and colour != BORDER:
-                raise DataError(
-                    f"{self.named_in}: no class has the colour {hexadecimal(colour)} of "
-                    f"{found[int(packed(np.array(colour)))].pixels} pixels (--map may name it, --nearest repairs lossy "
-                    "labels)"
-                )
             ignored = not name and colour == BORDER
-            name = name or ("ignore" if ignored else _colour_name(colour))
-            values[int(packed(np.array(colour)))] = Value(name, (hexadecimal(colour),), colour, ignored)
+            unknown = ""
+            if self.colour_names and not name and not ignored:
+                unknown = f"{self.named_in}: no class is {text}, but {found[number].pixels} pixels (lossy? --nearest)"
+            values[number] = Value(
+                name or ("ignore" if ignored else _colour_name(colour)), (text,), colour, ignored, unknown
+            )
         return values
 
     def _number_values(self, found: Mapping[int, Found]) -> dict[int, Value]:
@@ -90,12 +88,12 @@ class Masks(Source):
         values = {}
         for number in sorted({*names, *found}):
             ignored = number == IGNORE and IGNORE not in names
-            if self.names and number not in names and not ignored:
-                raise DataError(f"{self.named_in}: names {min(names)} to {max(names)}, but labels hold {number}")
+            unknown = ""
+            if names and number not in names and not ignored:
+                unknown = f"{self.named_in}: names {min(names)} to {max(names)}, but labels hold {number}"
+            name = names.get(number, "ignore" if ignored else f"class_{number}")
             colour = found[number].colour if number in found else None
-            values[number] = Value(
-                names.get(number, "ignore" if ignored else f"class_{number}"), (str(number),), colour, ignored
-            )
+            values[number] = Value(name, (str(number),), colour, ignored, unknown)
         return values
 
 
@@ -116,7 +114,11 @@ def open_masks(tree: Tree, kind: str, *, nearest: bool, known: Sequence[Colour])
     """
     pairing = paired(tree)
     file, colours = class_colours(tree)
-    coloured = kind == "colours" or (kind != "numbers" and _has_colours([pair[1].path for pair in pairing.pairs], file))
+    labels = [label.path for _, label in pairing.pairs]
+    if nearest:
+        coloured = any(len(set(colour)) > 1 for colour in (*colours, *known))
+    else:
+        coloured = kind == "colours" or (kind != "numbers" and _has_colours(labels, file))
     items = [Item(image.name, image.path, label.path, image.split()) for image, label in pairing.pairs]
     kind = "voc" if is_voc(tree) else "colours" if coloured else "numbers"
     masks = Masks(kind, items, pairing.notes(), coloured=coloured)

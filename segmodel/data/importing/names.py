@@ -55,7 +55,7 @@ def class_names(tree: Tree) -> tuple[Path | None, dict[int, str]]:
             return file, names
     for file in tree.named("_classes.csv"):
         rows = [line.split(",", 1) for line in text_of(file).splitlines()[1:] if line.strip()]
-        if rows and all(len(row) == 2 and row[0].strip().isdecimal() for row in rows):
+        if rows and all(len(row) == 2 and re.fullmatch(r"\s*[0-9]{1,9}\s*", row[0]) for row in rows):
             return file, {int(number): name.strip() for number, name in rows}
     for file in tree.named(*_LISTS):
         names_in_order = [line.strip() for line in text_of(file).splitlines() if line.strip()]
@@ -73,11 +73,11 @@ def _yaml_names(text: str) -> dict[int, str]:
         return {}
     value = "\n".join(re.sub(r"(^|\s)#.*", "", line) for line in match[1].splitlines()).strip()
     if value[:1] in ("[", "{"):
-        entries = re.findall(r"""(?:(\d+)\s*:\s*)?("[^"]*"|'[^']*'|[^\s,\[\]{}][^,\[\]{}]*)""", value)
+        entries = re.findall(r"""(?:([0-9]{1,9})\s*:\s*)?("[^"]*"|'[^']*'|[^\s,\[\]{}][^,\[\]{}]*)""", value)
     else:
         entries = [
             (number, name)
             for line in value.splitlines()
-            for number, name in re.findall(r"^\s*(?:-|(\d+)\s*:)\s*(.+?)\s*$", line)
+            for number, name in re.findall(r"^\s*(?:-|([0-9]{1,9})\s*:)\s*(.+?)\s*$", line)
         ]
     return {int(number or place): name.strip().strip("\"'") for place, (number, name) in enumerate(entries)}

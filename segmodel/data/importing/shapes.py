@@ -16,7 +16,9 @@ def checked_points(points: Points, height: int, width: int, *, least: int) -> np
     Raises:
         ValueError: too few, one that lies further outside than the picture is large, or all of them outside.
     """
-    corners = np.array(points, np.float64).reshape(-1, 2)
+    corners = np.array(points, np.float64)
+    if corners.ndim != 2 or corners.shape[1] != 2:
+        raise ValueError(f"expected points [[x, y], ...], got {points!r:.60}")
     size = np.array((width, height))
     if len(corners) < least:
         raise ValueError(f"expected at least {least} points, got {len(corners)}")

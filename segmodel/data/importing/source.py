@@ -17,12 +17,14 @@ class Value:
     """What one value of the labels stands for.
 
     name: of its class. keys: other texts that --map may call it by, such as "10" or "#ff0000". colour: of its class.
+    unknown: what is wrong unless --map says what the value stands for; "" if nothing is.
     """
 
     name: str
     keys: tuple[str, ...] = ()
     colour: Colour | None = None
     ignored: bool = False
+    unknown: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,7 @@ class Source:
         return str(item.label)
 
     def values(self, found: Mapping[int, Found]) -> dict[int, Value]:
-        """What the label values stand for, at least all those found, in the order of the classes to be.
-
-        Raises:
-            DataError: a value that the source's class names do not cover.
-        """
+        """What the label values stand for, at least all those found, in the order of the classes to be."""
         raise NotImplementedError
 
 

@@ -81,7 +81,7 @@ class File:
         """What it is by its name, and by its folder: 1 a label, -1 a picture, 0 unknown."""
         stem = _stem(self.path.name).casefold()
         end, start = _AT_END.fullmatch(stem), _AT_START.fullmatch(stem)
-        own = (_role(end[2]) or 1) if end else _role(start[1]) if start else 0
+        own = (_role(end[2]) or 1) if end else int(_role(start[1]) == 1) if start else 0  # a camera's IMG_1 is no word
         return own, next((role for part in (*reversed(self.folders), self.only) if (role := _role(part))), 0)
 
     def split(self) -> str:
@@ -135,6 +135,10 @@ class Tree:
         """The files with one of these endings, such as ".json"."""
         return [file for file in self.files if file.path.suffix.lower() in endings]
 
+    def json(self, keys: Sequence[str]) -> list[File]:
+        """The JSON files in which all these keys occur, at whatever place: they are not parsed, for they may be large."""
+        return [file for file in self.ending(".json") if _holds(file.path, [f'"{key}"'.encode() for key in keys])]
+
     def named(self, *names: str) -> list[Path]:
         """The files of these names, the highest in the folders first."""
         found = [file for file in self.files if file.path.name.lower() in names]
@@ -144,6 +148,15 @@ class Tree:
         """What there is, such as "12 .jpg, 3 .txt"."""
         endings = Counter(file.path.suffix.lower() or "without ending" for file in self.files).most_common(6)
         return ", ".join(f"{count} {ending}" for ending, count in endings) or "no files"
+
+
+def _holds(file: Path, words: Sequence[bytes]) -> bool:
+    missing, before = set(words), b""
+    with file.open("rb") as opened:
+        while missing and (part := opened.read(1 << 24)):
+            missing -= {word for word in missing if word in before + part}
+            before = part[-64:]
+    return not missing
 
 
 def _within(root: Path, folder: Path) -> Path | None:
@@ -202,6 +215,7 @@ _STAGES: tuple[Callable[[File], Hashable], ...] = (
     lambda file: file.core.casefold() or file.path,
     lambda file: _without_start(file.core.casefold()) or file.path,
 )
+_FEW = 256  # colours of a label that no word tells from its picture, at most; the picture has four times as many
 _BY_CONTENT = 2  # in so many stages the pixels may tell which of two files is the label
 Roles = Callable[[Sequence[File], int], Sequence[int]]
 
@@ -227,13 +241,14 @@ def _picture_roles(group: Sequence[File], stage: int) -> Sequence[int]:
         return [role or -1 for role in known]
     if len(group) != 2:
         return known
-    for by in (own, folder):
-        if by[0] != by[1]:
-            return [1, -1] if by[0] > by[1] else [-1, 1]
-    if stage < _BY_CONTENT:
-        first, second = (_colours(file.path) for file in group)
-        if first != second and min(first, second) <= 256:
-            return [1, -1] if first < second else [-1, 1]
+    by = next((by for by in (own, folder) if by[0] != by[1]), None)
+    if by and 1 in by:
+        return [1, -1] if by[0] > by[1] else [-1, 1]
+    if by or stage < _BY_CONTENT:
+        colours = [_colours(file.path) for file in group]
+        label = int(by[1] > by[0] if by else colours[1] < colours[0])
+        if colours[label] <= _FEW and 4 * colours[label] <= colours[1 - label]:
+            return [1, -1] if label == 0 else [-1, 1]
     return known
 
 

@@ -50,7 +50,7 @@ class Yolo(Source):
     def _polygon(self, words: list[str], where: str) -> tuple[int, np.ndarray]:
         if len(words) == 5:
             raise DataError(f"{where}: expected a polygon, CLASS X Y X Y X Y ..., got a box (labels for detection)")
-        if not words[0].isdecimal() or len(words) < 7 or len(words) % 2 == 0:
+        if not re.fullmatch("[0-9]{1,9}", words[0]) or len(words) < 7 or len(words) % 2 == 0:
             raise DataError(f"{where}: expected a polygon, CLASS X Y X Y X Y ..., got {' '.join(words)!r:.60}")
         value = int(words[0])
         if (self.names and value not in self.names) or value > 1 << 16:
