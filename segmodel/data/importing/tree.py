@@ -136,7 +136,7 @@ class Tree:
         return [file for file in self.files if file.path.suffix.lower() in endings]
 
     def json(self, keys: Sequence[str]) -> list[File]:
-        """The JSON files in which all these keys occur, at whatever place: they are not parsed, for they may be large."""
+        """The JSON files in which all these keys occur somewhere: they are not parsed, for they may be large."""
         return [file for file in self.ending(".json") if _holds(file.path, [f'"{key}"'.encode() for key in keys])]
 
     def named(self, *names: str) -> list[Path]:
