@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from bad_input_commands import COMMANDS, FUNCTIONS
 from bad_input_files import CLASS_FILES, IMAGES, INSTANCES, LABELS, LEARNT, LISTS
+from bad_input_imports import IMPORTS
 from bad_input_tools import Kind, Outcome, Room, furnish
 from bad_input_values import ARRAYS, CHECKPOINTS, CONFIGURATION
 
 KINDS: list[Kind] = [*IMAGES, *LABELS, *LEARNT, *INSTANCES, *LISTS, *CLASS_FILES, *CONFIGURATION, *CHECKPOINTS, *ARRAYS,
-                     *COMMANDS, *FUNCTIONS]  # fmt: skip
+                     *COMMANDS, *FUNCTIONS, *IMPORTS]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -46,15 +46,16 @@ class Coco(Source):
         return known | {IGNORE: Value("ignore", ignored=True)}
 
 
-def open_coco(tree: Tree, files: list[File]) -> Coco:
-    """The pictures that COCO's files name, wherever they lie."""
+def open_coco(tree: Tree, files: list[File], *, skip_bad: bool) -> Coco:
+    """The pictures that COCO's files name, wherever they lie. skip_bad: without annotations that have no mask."""
     require_pycocotools()
-    source = Coco("coco", files=[instances(file.path.parent, file.path, None) for file in files])
+    source = Coco("coco", files=[instances(file.path.parent, file.path, None, skip_bad=skip_bad) for file in files])
     by_name = defaultdict(list)
     for picture in tree.pictures:
         by_name[picture.path.name.casefold()].append(picture)
     missing: list[str] = []
     for number, data in enumerate(source.files):
+        source.notes += data.notes
         if data.classes != source.files[0].classes:
             raise DataError(f"{data.file}: expected the categories of {source.files[0].file}, got others")
         for index, (name, *_) in enumerate(data.images):

@@ -19,6 +19,7 @@ others without loss. Its label is taken as it is if it has the size of the uprig
 
 from __future__ import annotations
 
+import posixpath
 import shutil
 import textwrap
 import zipfile
@@ -139,7 +140,8 @@ def _unpacked(sources: Sequence[Path], scratch: Path) -> Iterator[list[Path]]:
 
 def _write(tree: Tree, chosen: ImportOptions, mapping: dict[str, str], folder: Path) -> None:
     try:
-        source = open_source(tree, chosen.format, nearest=chosen.nearest, known=mapped_colours(mapping))
+        known = mapped_colours(mapping)
+        source = open_source(tree, chosen.format, nearest=chosen.nearest, skip_bad=chosen.skip_bad, known=known)
     except DataError as error:
         raise _stopped(error.args, "") from error
     items, looks = _looked(source, chosen)
@@ -234,13 +236,15 @@ def _splits(
 
 
 def _named(items: Sequence[Item], splits: Sequence[str]) -> Iterator[tuple[Item, str, str]]:
-    """Samples with names of their own: of those of one name in a split the second becomes NAME_2."""
+    """Samples with names of their own, without folders that all are in; the second of a name becomes NAME_2."""
     used: Counter[tuple[str, str]] = Counter()
+    folders = posixpath.commonpath([f"/{posixpath.dirname(item.name)}" for item in items]).strip("/")
     for item, split in zip(items, splits, strict=True):
-        name, number = item.name, 1
+        first = name = item.name[len(folders) :].lstrip("/")
+        number = 1
         while used[split, name.casefold()]:
             number += 1
-            name = f"{item.name}_{number}"
+            name = f"{first}_{number}"
         used[split, name.casefold()] += 1
         yield item, split, name
 

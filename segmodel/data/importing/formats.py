@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from segmodel.common.errors import DataError
 from segmodel.data.importing.coco import KEYS as COCO_KEYS
 from segmodel.data.importing.coco import open_coco
 from segmodel.data.importing.labelme import KEYS as LABELME_KEYS
 from segmodel.data.importing.labelme import open_labelme
-from segmodel.data.importing.masks import is_voc, open_masks, paired
+from segmodel.data.importing.masks import is_voc, open_masks, pair_masks
 from segmodel.data.importing.sbd import open_sbd
 from segmodel.data.importing.source import Colour, Source
-from segmodel.data.importing.tree import Tree
+from segmodel.data.importing.tree import File, Pairing, Tree
 from segmodel.data.importing.yolo import open_yolo, yolo_files
 
 FORMATS = {
@@ -25,45 +25,48 @@ FORMATS = {
     "sbd": ".mat files",
 }
 MASKS = ("numbers", "colours", "voc")
+READERS: dict[str, tuple[Callable[[Tree], list[File]], Callable[[Tree, list[File], bool], Source]]] = {
+    "coco": (
+        lambda tree: tree.json(COCO_KEYS),
+        lambda tree, files, skip_bad: open_coco(tree, files, skip_bad=skip_bad),
+    ),
+    "labelme": (lambda tree: tree.json(LABELME_KEYS), lambda tree, files, _: open_labelme(tree, files)),
+    "yolo": (yolo_files, lambda tree, files, _: open_yolo(tree, files)),
+    "sbd": (lambda tree: tree.ending(".mat"), lambda tree, files, _: open_sbd(tree, files)),
+}
+"""The formats that are no pictures: what finds their files, and what opens them (its last argument: --skip-bad)."""
 
 
-def open_source(tree: Tree, kind: str, *, nearest: bool, known: Sequence[Colour]) -> Source:
+def open_source(tree: Tree, kind: str, *, nearest: bool, skip_bad: bool, known: Sequence[Colour]) -> Source:
     """The samples of a tree in a format, or, if `kind` is "auto", in the one format that it holds.
 
-    nearest, known: see `open_masks`.
+    nearest, known: see `open_masks`. skip_bad: see `open_coco`.
 
     Raises:
         DataError: none, or several; or its files are wrong.
     """
-    coco = tree.json(COCO_KEYS) if kind in ("auto", "coco") else []
-    labelme = tree.json(LABELME_KEYS) if kind in ("auto", "labelme") else []
-    yolo = yolo_files(tree) if kind in ("auto", "yolo") else []
-    mats = tree.ending(".mat") if kind in ("auto", "sbd") else []
-    pairs = len(paired(tree).pairs) if kind in ("auto", *MASKS) else 0
-    masks = kind if kind in MASKS else "voc" if is_voc(tree) else "numbers or colours"
-    counts = {"coco": len(coco), "labelme": len(labelme), "yolo": len(yolo), "sbd": len(mats), masks: pairs}
-    found = {name: count for name, count in counts.items() if count}
-    if not found:
-        raise DataError(_nothing(tree, kind, masks))
-    if len(found) > 1:
-        each = ", ".join(f"{name} ({count})" for name, count in found.items())
+    found = {name: find(tree) for name, (find, _) in READERS.items() if kind in ("auto", name)}
+    counts = {name: len(files) for name, files in found.items()}
+    pairing = pair_masks(tree) if kind in ("auto", *MASKS) else Pairing()
+    counts[kind if kind in MASKS else "voc" if is_voc(tree) else "numbers or colours"] = len(pairing.pairs)
+    there = [name for name, count in counts.items() if count]
+    if not there:
+        raise DataError(_nothing(tree, kind))
+    if len(there) > 1:
+        each = ", ".join(f"{name} ({counts[name]})" for name in there)
         raise DataError(f"expected labels of one format, found {each}: choose by --format, or name fewer folders")
-    openers = {
-        "coco": lambda: open_coco(tree, coco),
-        "labelme": lambda: open_labelme(tree, labelme),
-        "yolo": lambda: open_yolo(tree, yolo),
-        "sbd": lambda: open_sbd(tree),
-    }
-    name = next(iter(found))
-    if name in openers:
-        source = openers[name]()
+    name = there[0]
+    if name in READERS:
+        source = READERS[name][1](tree, found[name], skip_bad)
     else:
-        source = open_masks(tree, "" if kind in ("auto", "voc") else kind, nearest=nearest, known=known)
-    if not source.items:
+        source = open_masks(tree, pairing, kind, nearest=nearest, known=known)
+    if not source.items and not source.wrong:
         raise DataError(f"expected pictures named as their labels ({source.format}), found none: {tree.census()}")
     return source
 
 
-def _nothing(tree: Tree, kind: str, masks: str) -> str:
-    what = {"numbers or colours": "pictures with labels of the same names"}.get(masks, f"labels of the format {kind}")
+def _nothing(tree: Tree, kind: str) -> str:
+    if kind not in ("auto", *MASKS):
+        return f"expected labels of the format {kind} ({FORMATS[kind]}), found {tree.census()}"
+    what = "pictures with labels of the same names"
     return f"expected {what} (as a.jpg and a_mask.png, or images/a.jpg and labels/a.png), found {tree.census()}"

@@ -106,13 +106,12 @@ def is_grey(pixels: np.ndarray) -> bool:
     return bool((pixels[..., :1] == pixels).all())
 
 
-def open_masks(tree: Tree, kind: str, *, nearest: bool, known: Sequence[Colour]) -> Masks:
-    """The pairs of pictures and labels.
+def open_masks(tree: Tree, pairing: Pairing, kind: str, *, nearest: bool, known: Sequence[Colour]) -> Masks:
+    """The pairs that `pair_masks` found.
 
-    kind: "numbers", "colours", or "voc" or "" to find out which.
+    kind: "numbers" or "colours"; another: which of them is found out.
     nearest: takes each pixel as the nearest colour of labelmap.txt or `known`, or as 0 or 255.
     """
-    pairing = paired(tree)
     file, colours = class_colours(tree)
     labels = [label.path for _, label in pairing.pairs]
     if nearest:
@@ -134,7 +133,7 @@ def open_masks(tree: Tree, kind: str, *, nearest: bool, known: Sequence[Colour])
     return masks
 
 
-def paired(tree: Tree) -> Pairing:
+def pair_masks(tree: Tree) -> Pairing:
     """Pairs of pictures and labels among the pictures of a tree; of VOC's two folders of labels the augmented one."""
     files = tree.pictures
     if any("segmentationclassaug" in file.folders for file in files):

@@ -9,7 +9,7 @@ import numpy as np
 from segmodel.common.errors import DataError
 from segmodel.common.labels import voc_palette
 from segmodel.data.importing.source import Colour, Found, Item, Source, Value
-from segmodel.data.importing.tree import Tree, pair
+from segmodel.data.importing.tree import File, Tree, pair
 from segmodel.data.voc import CLASSES, read_mat
 
 
@@ -26,7 +26,7 @@ class Sbd(Source):
         return {number: Value(name, (str(number),), colours[number]) for number, name in enumerate(CLASSES)}
 
 
-def open_sbd(tree: Tree) -> Sbd:
-    pairing = pair(tree.pictures, tree.ending(".mat"))
+def open_sbd(tree: Tree, files: list[File]) -> Sbd:
+    pairing = pair(tree.pictures, files)
     items = [Item(image.name, image.path, label.path, image.split()) for image, label in pairing.pairs]
     return Sbd("sbd", items, pairing.notes())

@@ -40,6 +40,7 @@ _WORD = re.compile(rf"({_SPLIT_WORDS})?({_ALL})")  # such as labels or trainanno
 _AT_END = re.compile(rf"(.*?)((?:(?:^|[_\-. ]+)(?:{_ALL}|fuse|l))+)", re.IGNORECASE)  # CamVid: _L, Supervisely: ___fuse
 _AT_START = re.compile(rf"((?:(?:{_ALL})[_\-. ]+)+)(.+)")
 _SPLIT = re.compile(rf"({_SPLIT_WORDS})(?:\d{{4}}|{_ALL}|$)")
+_SPLIT_FOLDER = re.compile(rf"({_SPLIT_WORDS})(\d{{4}})?")
 _PARTS = re.compile(r"[_\-. ]+")
 
 
@@ -74,7 +75,7 @@ class File:
     def name(self) -> str:
         """What a sample of this picture is called: its path below the root, without words for pictures and splits."""
         folders = self.path.relative_to(self.root).parts[:-1]
-        kept = [part for part in folders if not _role(part.casefold()) and part.casefold() not in SPLITS]
+        kept = [part for part in folders if not _role(part.casefold()) and not _SPLIT_FOLDER.fullmatch(part.casefold())]
         return "/".join(part for part in (*kept, self.core.strip(". ")) if part) or "sample"
 
     def roles(self) -> tuple[int, int]:
@@ -237,10 +238,8 @@ def pair_pictures(files: Sequence[File]) -> Pairing:
 def _picture_roles(group: Sequence[File], stage: int) -> Sequence[int]:
     own, folder = zip(*(file.roles() for file in group), strict=True)
     known = [a or b for a, b in zip(own, folder, strict=True)]
-    if len(group) > 1 and known.count(1) == 1:
-        return [role or -1 for role in known]
-    if len(group) != 2:
-        return known
+    if len(group) != 2 or known.count(1) == 1:
+        return [role or -1 for role in known] if len(group) > 1 and 1 in known else known
     by = next((by for by in (own, folder) if by[0] != by[1]), None)
     if by and 1 in by:
         return [1, -1] if by[0] > by[1] else [-1, 1]
