@@ -37,6 +37,9 @@ from segmodel.common.options import parsed, read_toml
 from segmodel.data import open_data
 from segmodel.data.folder import read_classes
 from segmodel.data.images import index_values, read_image, read_label
+from segmodel.data.importing.formats import open_source
+from segmodel.data.importing.tree import Tree
+from segmodel.data.importing.write import look
 from segmodel.inference.inputs import read_scores
 from segmodel.inference.refinement import read_settings
 from segmodel.model.network import Network
@@ -174,6 +177,27 @@ def instances() -> bytes:
     return json.dumps({"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "cup"}]}).encode()
 
 
+def labels(path: Path) -> object:
+    """What data import makes of a file of labels and what lies beside it."""
+    tree = Tree([path.parent], without=path.parent / "out", scratch=path.parent / "scratch")
+    source = open_source(tree, "auto", nearest=False, skip_bad=False, known=())
+    found = [look(source, "auto", item) for item in source.items]
+    if source.wrong:
+        raise DataError(*source.wrong)
+    return source.values({number: one for looked in found for number, one in looked.found.items()})
+
+
+def shapes() -> bytes:
+    """labelme's JSON with a polygon, a circle and a mask."""
+    mask = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAAAAABX3VL4AAAADklEQVR4nGNg+M/0nwEABgYCAX4eAgoAAAAASUVORK5CYII="
+    entries = [
+        {"label": "cup", "shape_type": "polygon", "points": [[1, 1], [9.5, 1], [9, 7]]},
+        {"label": "cap", "shape_type": "circle", "points": [[5, 5], [6, 6]]},
+        {"label": "cup", "shape_type": "mask", "points": [[1, 1], [2, 2]], "mask": mask},
+    ]
+    return json.dumps({"shapes": entries, "imagePath": "a.png", "imageHeight": 9, "imageWidth": 13}).encode()
+
+
 def make_targets(folder: Path) -> dict[str, Target]:
     """All targets; the folder gets what they need around them."""
     furnish(folder)
@@ -220,6 +244,25 @@ def make_targets(folder: Path) -> dict[str, Target]:
             written("x.json", read_settings), (b'{"settings": {"radius": 3, "eps": 1.0}}',)
         ),
     }
+    polygons, words = (
+        (b"0 0.1 0.1 0.9 0.1 0.9 0.9\n2 0 0 1 0 1 1\n",),
+        (b"names: [a, b]\n", b"names:\n  0: a\n  1: 'b'"),
+    )
+    known = (b"# label:color_rgb:parts:actions\na:0,0,0::\nb:1,1,1::\nc:1,0,0::\n",)
+    for name, file, seeds in (
+        ("labels of labelme", "a.json", (shapes(),)),
+        ("labels of YOLO", "a.txt", polygons),
+        ("names of YOLO", "data.yaml", words),
+        ("names of CVAT", "labelmap.txt", known),
+    ):
+        place = folder / name
+        place.mkdir()
+        (place / "a.png").write_bytes(pictures("PNG")[0])
+        if file == "data.yaml":
+            (place / "a.txt").write_bytes(polygons[0])
+        if file == "labelmap.txt":
+            (place / "a_mask.png").write_bytes(pictures("PNG")[0])
+        targets[name] = Target(written(f"{name}/{file}", labels), seeds)
     if find_spec("scipy"):
         sbd = folder / "sbd"
         for part in ("img", "cls"):

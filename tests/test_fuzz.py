@@ -24,7 +24,7 @@ NAMES = (
     "list of files", "configuration", "flags", "classes.toml", "image", "label, numbers", "label, colours",
     "checkpoint", "card of a checkpoint", "weights, .pth", "weights, .safetensors", "scores, .npy",
     "settings of a refinement",
-    "SBD labels, .mat", "COCO instances",
+    "SBD labels, .mat", "COCO instances", "labels of labelme", "labels of YOLO", "names of YOLO", "names of CVAT",
 )  # fmt: skip
 
 
