@@ -123,6 +123,14 @@ def test_map_by_name_and_colour(tmp_path):
     assert class_names(tmp_path / "b") == [*NAMES, "bus"]
 
 
+def test_the_background_is_class_0_however_it_is_written(tmp_path):
+    source = export(tmp_path / "export", "CVAT")
+    write(source / "labelmap.txt", "road:200,30,40::\ncar:20,90,220::\nBackground:0,0,0::\n")
+    assert command(source, "--output", tmp_path / "mine") == 0
+    assert class_names(tmp_path / "mine") == ["background", "road", "car"]
+    np.testing.assert_array_equal(imported(tmp_path / "mine")["1"], truth(1))
+
+
 def test_colours_without_names(tmp_path, capsys):
     source = export(tmp_path / "export", "CVAT")
     (source / "labelmap.txt").unlink()

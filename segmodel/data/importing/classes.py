@@ -12,7 +12,7 @@ import numpy as np
 
 from segmodel.common.errors import DataError, UserError
 from segmodel.common.files import write_atomically
-from segmodel.common.labels import IGNORE, voc_palette
+from segmodel.common.labels import IGNORE, is_background, voc_palette
 from segmodel.common.options import toml_text
 from segmodel.data.base import MAX_CLASSES
 from segmodel.data.importing.source import Colour, Found, Value
@@ -81,7 +81,7 @@ def mapped_colours(mapping: Mapping[str, str]) -> list[Colour]:
 def decide(
     values: Mapping[int, Value], found: Mapping[int, Found], mapping: Mapping[str, str], *, keep_absent: bool
 ) -> Classes:
-    """The classes of a source's values, in their order; those of one name are merged.
+    """The classes of a source's values, in their order but for the background, which is first; one name is one class.
 
     Raises:
         UserError: the map names a class that there is not. DataError: fewer than two classes, or too many.
@@ -93,7 +93,9 @@ def decide(
         named = named or ("" if value.ignored else mapping.get(OTHERS, ""))
         if value.unknown and not named:
             raise DataError(f'{value.unknown}; --map says what it is, as in "{value.keys[0]}=NAME"')
-        members.setdefault(named or (IGNORED if value.ignored else value.name), []).append(number)
+        name = named or (IGNORED if value.ignored else value.name)
+        members.setdefault("background" if is_background(name) else name, []).append(number)
+    members = dict(sorted(members.items(), key=lambda one: not is_background(one[0])))
     shown = {name for name, numbers in members.items() if any(number in found for number in numbers)}
     absent = [name for name in members if name not in shown and name != IGNORED]
     names = tuple(name for name in members if name != IGNORED and (keep_absent or name in shown))

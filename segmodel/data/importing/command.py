@@ -93,7 +93,7 @@ def main(arguments: Sequence[str], *, show: Callable[[Sequence[str]], int]) -> i
         _write(tree, chosen, mapping, folder)
     show([f"folder:{output}", "--output", str(output / "sheet.png"), "--variants", "0", "--images", "8"])
     print(f"\n{output} is ready; next:\n  python -m segmodel.data check folder:{output}")
-    print(f"  python -m segmodel.train --data folder:{output}")
+    print(f"  python -m segmodel.train --recipe small --data folder:{output}")
     return 0
 
 

@@ -20,11 +20,11 @@ import numpy as np
 from PIL import Image
 
 from segmodel.common.errors import DataError, one_line, read_text
+from segmodel.common.labels import is_background
 from segmodel.data.importing import shapes
 from segmodel.data.importing.source import Found, Item, Source, Value
 from segmodel.data.importing.tree import File, Tree, listed, pair
 
-BACKGROUND = ("_background_", "background")
 IGNORED = "__ignore__"
 THICK = 10  # pixels, of lines and points
 KEYS = ("shapes", "imagePath")
@@ -52,10 +52,7 @@ class Labelme(Source):
         return label
 
     def values(self, found: Mapping[int, Found]) -> dict[int, Value]:
-        return {
-            value: Value("background" if name in BACKGROUND else name, ignored=name == IGNORED)
-            for value, name in enumerate(self.names)
-        }
+        return {value: Value(name, ignored=name == IGNORED) for value, name in enumerate(self.names)}
 
 
 def open_labelme(tree: Tree, files: list[File]) -> Labelme:
@@ -87,7 +84,7 @@ def open_labelme(tree: Tree, files: list[File]) -> Labelme:
     unlabelled = [file.path for file in tree.pictures if file.path not in used]
     for what, paths in (("pictures without a label", unlabelled), ("labels without a picture", lonely)):
         source.notes += [listed(what, paths)] if paths else []
-    source.names = ["background", *sorted(names - {*BACKGROUND})]
+    source.names = ["background", *sorted(names - {"background"})]
     return source
 
 
@@ -107,7 +104,7 @@ def read_json(file: Path) -> dict[str, Any]:
     for number, shape in enumerate(entries):
         if not isinstance(shape, dict) or not isinstance(shape.get("label"), str) or not shape["label"].strip():
             raise DataError(f"{file}: shapes[{number}]: expected a shape with a label, got {shape!r:.60}")
-        if shape["label"] in BACKGROUND:
+        if shape["label"] == "_background_" or is_background(shape["label"]):
             shape["label"] = "background"
     return content
 
