@@ -62,7 +62,7 @@ def test_what_tools_write_becomes_a_data_set_of_the_same_labels(way, tmp_path, c
         label = next(label for name, label in labels.items() if name == str(number))
         np.testing.assert_array_equal(label, expected(way, number, names))
     assert "5 samples: 4 train, 1 val (by seed 0)" in out
-    assert f"python -m segmodel.train --data folder:{tmp_path / 'mine'}\n" in out
+    assert f"python -m segmodel.train --recipe small --data folder:{tmp_path / 'mine'}\n" in out
     assert (tmp_path / "mine" / "sheet.png").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["export", "mine"]
     pictures = sorted((tmp_path / "mine" / "images").rglob("*.*"))
