@@ -116,7 +116,7 @@ def check_window(radius: int, border: str) -> int:
 
 def check_count(name: str, value: SupportsIndex) -> int:
     """The value as an int: require an integer >= 0, of Python or numpy."""
-    if isinstance(value, bool | np.bool | Tensor) or not hasattr(value, "__index__") or value < 0:
+    if isinstance(value, bool | np.bool | Tensor) or not hasattr(value, "__index__") or int(value) < 0:
         raise ValueError(f"{name}: expected an integer >= 0, got {value!r}")
     return int(value)
 

@@ -27,7 +27,7 @@ from numba import njit
 
 from . import guide_planes
 
-OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
+OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
 
 
 def compiled(function: Callable) -> Callable:

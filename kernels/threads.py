@@ -23,8 +23,9 @@ def share(function: Callable[..., Any], tasks: Sequence[tuple], threads: int) ->
 
     ``function`` releases the interpreter's lock. Every thread takes the next task when it is done with one, and this
     one does not wait for a thread that has taken none: on a busy machine, where another thread may not run for
-    milliseconds, two are not slower than one. torch's own threads (OpenMP) get equal shares in advance and spin while
-    they wait for the last: there each small operator takes as long as its unluckiest thread sleeps.
+    milliseconds, two are not slower than one. torch's own threads (OpenMP) have equal shares, assigned in advance, and
+    by default spin while they wait for the last: every small operator takes as long as its unluckiest thread is kept
+    from running, and what spins is what keeps it (see ``segmodel/__init__.py``).
     """
     left = deque(tasks)
 

@@ -26,6 +26,10 @@ if not all(os.path.isdir(os.path.join(__path__[0], room)) for room in ("kernels"
     raise ImportError("segmodel/kernels and segmodel/reference must be links to ../kernels and ../reference, and are "
                       "text files here: run git config core.symlinks true, then git checkout -- segmodel")  # fmt: skip
 
+# torch's OpenMP threads would spin while they wait for one another. On a busy machine each then burns the time that the
+# other needs: 600 additions of 100,000 numbers on two threads took 2 to 32 s instead of 0.1. Read when torch loads.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 __version__ = "0.1.0"
 _HOME = {
     "GuidanceCRF": "segmodel.model.guidance_crf",

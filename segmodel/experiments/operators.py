@@ -48,7 +48,8 @@ def crf_calls(labels: int, height: int, width: int) -> dict[str, dict[str, Call]
     """The guidance CRF, forward and with gradients at quarter size (the paper), and at full size beside a dense CRF."""
     (scores, guide), (small, small_guide) = inputs(labels, height, width), inputs(labels, height // 4, width // 4)
     learned = small.clone().requires_grad_()
-    forward, gradient, full, single = ({} for _ in range(4))
+    tables: tuple[dict[str, Call], ...] = ({}, {}, {}, {})
+    forward, gradient, full, single = tables
     for name, engine in BACKENDS.items():
         crf = partial(guidance_crf, backend=engine)
         forward[name] = partial(crf, small, small_guide)
