@@ -22,7 +22,7 @@ def _block(x, first, area, valid, other, LABELS: tl.constexpr, BLOCK: tl.constex
     values = ()
     for i in tl.static_range(BLOCK):
         value = tl.load(x + (first + i) * area, mask=valid & (first + i < LABELS), other=other)
-        values = values + (value.to(tl.float32),)
+        values += (value.to(tl.float32),)
     return values
 
 

@@ -74,18 +74,18 @@ def factorise(
     n = (counts(row, height, RADIUS) * counts(column, width, RADIUS)).to(tl.float64)
     means, lower, inverse = (), (), ()
     for i in tl.static_range(CHANNELS):
-        means = means + (difference(sums + i * area, valid, places) / n,)
+        means += (difference(sums + i * area, valid, places) / n,)
         scaled = ()  # L_ij D_j
         for j in tl.static_range(i + 1):
             value = difference(products + (i * (i + 1) // 2 + j) * area, valid, places) / n - means[i] * means[j]
             for k in tl.static_range(j):
                 factor = lower[j * (j - 1) // 2 + k] if j < i else scaled[k] * inverse[k]
                 value -= scaled[k] * factor
-            scaled = scaled + (value,)
+            scaled += (value,)
         for j in tl.static_range(i):
-            lower = lower + (scaled[j] * inverse[j],)
+            lower += (scaled[j] * inverse[j],)
         # What remains of a variance is at least 0, but rounding may have left a flat window less.
-        inverse = inverse + (1.0 / (tl.maximum(scaled[i], 0.0) + eps),)
+        inverse += (1.0 / (tl.maximum(scaled[i], 0.0) + eps),)
     found = means + lower + inverse
     for i in tl.static_range(PLANES - means_at(CHANNELS)):
         tl.store(planes + (means_at(CHANNELS) + i) * area, found[i].to(tl.float32), mask=valid)

@@ -46,7 +46,7 @@ def across(x, RADIUS: tl.constexpr):
 def _all_across(sums, RADIUS: tl.constexpr, COUNT: tl.constexpr):
     totals = ()
     for i in tl.static_range(COUNT):
-        totals = totals + (across(sums[i], RADIUS),)
+        totals += (across(sums[i], RADIUS),)
     return totals
 
 

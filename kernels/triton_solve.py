@@ -20,7 +20,7 @@ def pixel(plane, area, valid, COUNT: tl.constexpr):
     """A pixel of planes that follow one another."""
     values = ()
     for i in tl.static_range(COUNT):
-        values = values + (tl.load(plane + i * area, mask=valid, other=0.0),)
+        values += (tl.load(plane + i * area, mask=valid, other=0.0),)
     return values
 
 
@@ -36,7 +36,7 @@ def plus_products(sums, p, colours, CHANNELS: tl.constexpr):
     """The sums of p and of I p with one pixel more; one fewer if its p is negated."""
     values = (sums[0] + p,)
     for i in tl.static_range(CHANNELS):
-        values = values + (sums[i + 1] + p * colours[i],)
+        values += (sums[i + 1] + p * colours[i],)
     return values
 
 
@@ -45,7 +45,7 @@ def plus(sums, values, sign: tl.constexpr, COUNT: tl.constexpr):
     """One pixel more in every sum, or with a sign of -1 one fewer."""
     found = ()
     for i in tl.static_range(COUNT):
-        found = found + (sums[i] + sign * values[i],)
+        found += (sums[i] + sign * values[i],)
     return found
 
 
@@ -68,12 +68,14 @@ def line(sums, n, factors, CHANNELS: tl.constexpr):
         value = sums[i + 1] * n - factors[i] * mean
         for j in tl.static_range(i):
             value -= factors[lower_at(CHANNELS, i, j) - FIRST] * y[j]
-        y = y + (value,)
+        y += (value,)
     b = mean
     for i in tl.static_range(CHANNELS - 1, -1, -1):
         value = y[i] * factors[inverse_at(CHANNELS) - FIRST + i]
         for j in tl.static_range(i + 1, CHANNELS):
             value -= factors[lower_at(CHANNELS, j, i) - FIRST] * a[j - i - 1]
         b -= value * factors[i]
-        a = (value,) + a
-    return (b,) + a
+        below, a = a, (value,)
+        a += below
+    offset = (b,)
+    return offset + a

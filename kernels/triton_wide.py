@@ -18,7 +18,7 @@ def _differences(x, area, valid, places, COUNT: tl.constexpr):
     """Sums over windows along a row, of planes of prefix sums that follow one another."""
     values = ()
     for i in tl.static_range(COUNT):
-        values = values + (difference(x + i * area, valid, places),)
+        values += (difference(x + i * area, valid, places),)
     return values
 
 
@@ -26,7 +26,7 @@ def _differences(x, area, valid, places, COUNT: tl.constexpr):
 def _prefix_sums(values, COUNT: tl.constexpr):
     sums = ()
     for i in tl.static_range(COUNT):
-        sums = sums + (tl.cumsum(values[i], 1),)
+        sums += (tl.cumsum(values[i], 1),)
     return sums
 
 

@@ -68,7 +68,7 @@ def reach(radius: int, height: int, width: int) -> int:
     return min(radius, triton.next_power_of_2(max(height, width)))
 
 
-def launch(columns: int, sums: int = 1) -> dict[str, int | bool]:
+def launch(columns: int, sums: int = 1) -> dict[str, int]:
     """How to launch a program with so many running sums over a tile: in one warp, or in as many as have registers."""
     warps = triton.next_power_of_2(max(1, columns * sums // (VALUES * LANES)))
     return LAUNCH | {"num_warps": min(warps, columns // LANES or 1, 32)}

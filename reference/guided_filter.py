@@ -20,7 +20,8 @@ and differ in the divisors (:math:`n_k` pixels lie in window k):
 negative: W is not an average. With :math:`D = diag(n_i)`, D W is symmetric positive semi-definite and the eigenvalues
 of W lie in [0, 1]. ``constant`` is Eq. 12 to the letter. ``authors`` zero-pads the moments as well, like their code.
 
-Eq. 12 as printed sums scalars over channels but divides by a 3 x 3 matrix; the quadratic form above is He et al.'s. Nothing in it asks for three channels.
+Eq. 12 as printed sums scalars over channels but divides by a 3 x 3 matrix; the quadratic form above is He et al.'s. It
+asks for no particular number of channels.
 """
 
 from typing import NamedTuple

@@ -269,9 +269,7 @@ ARRAYS = [
     Kind("scores of no class", crf(torch.zeros(1, 0, 4, 4)), "scores: expected at least one channel"),
     Kind("guide of another size", crf(guide=torch.zeros(1, 3, 5, 4)), "guide: expected batch, height and width"),
     Kind("guide of another batch", crf(guide=torch.zeros(2, 3, 4, 4)), "guide: expected batch, height and width"),
-    Kind(
-        "guide of two channels", crf(guide=torch.zeros(1, 2, 4, 4)), "guide: expected 3 (colour) or 1 (grey) channels"
-    ),
+    Kind("guide of 17 channels", crf(guide=torch.zeros(1, 17, 4, 4)), "guide: expected 1 to 16 channels, got 17"),
     Kind("guide on another device", crf(guide=torch.zeros(1, 3, 4, 4, device="meta")), "guide: expected device cpu"),
     Kind(
         "compatibility of other classes", crf(compatibility=torch.zeros(3, 3)), "compatibility: expected shape (2, 2)"
