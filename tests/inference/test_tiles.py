@@ -130,9 +130,12 @@ def test_the_command_refines_a_geotiff_and_a_photograph(tmp_path, capsys):
     assert (np.load(tmp_path / "o.npy") == expected.argmax(0)).mean() > 0.9999
     assert np.abs(refine(scores, picture, radius=2, max_memory=2**30) - expected).max() < 1e-5
     capsys.readouterr()
-    for more, message in ((["--max-memory", "much"], "max_memory: expected a size such as 4GB or 800MB, got 'much'"),
-                          (["--max-memory", "1MB"], "max_memory: expected at least"),
-                          (["--max-memory", "1GB", "--labels"], "--max-memory: expected one picture and scores")):  # fmt: skip
+    wrong = {
+        ("--max-memory", "much"): "max_memory: expected a size such as 4GB or 800MB, got 'much'",
+        ("--max-memory", "1MB"): "max_memory: expected at least",
+        ("--max-memory", "1GB", "--labels"): "--max-memory: expected one picture and scores",
+    }
+    for more, message in wrong.items():
         given = [str(tmp_path / "i.png"), str(tmp_path / "s.npy"), "--output", str(tmp_path / "p.npy"), *more]
         assert cli.run("refine", main, given) == 2
         assert message in capsys.readouterr().err
