@@ -76,6 +76,8 @@ def refine(
                            **settings)  # type: ignore[arg-type]  # fmt: skip
     own = own_settings(settings, crf)
     if max_memory is not None:
+        if layout == "HWC" or image_layout == "CHW":  # they are read by windows, as they lie
+            raise ValueError("layout, image_layout: expected class-first scores and a bands-last image with max_memory")
         return refine_tiles(scores, image, own=own, crf=crf, labels=False, image_range=image_range,
                             max_memory=max_memory)  # type: ignore[return-value]  # fmt: skip
     batch, pixels = scores_and_pixels(scores, image, image_range, layout=layout, image_layout=image_layout)
