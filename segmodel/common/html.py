@@ -106,11 +106,19 @@ def _toml_lines(values: Mapping[str, Any]) -> list[str]:
 
 
 def curves(
-    series: Mapping[str, Curve], *, x_label: str = "", y_label: str = "", caption: str = "", least: float = 0.0
+    series: Mapping[str, Curve],
+    *,
+    x_label: str = "",
+    y_label: str = "",
+    caption: str = "",
+    least: float = 0.0,
+    powers: bool = False,
 ) -> str:
     """A line chart of named series of points ``(x, y)``; a point that is not finite leaves a gap.
 
-    ``least``: what the y axis spans at least, so that noise does not fill it.
+    Args:
+        least: what the y axis spans at least, so that noise does not fill it.
+        powers: x is the logarithm to base 10 of what is written on its axis.
     """
     points = [point for curve in series.values() for point in curve if _finite(point)]
     if not points:
@@ -134,7 +142,7 @@ def curves(
     for value in _ticks(x_low, x_high):
         x, _ = place(value, y_low)
         parts.append(f'<path d="M{x:.1f} {bottom}v4" stroke="var(--faint)"/>')
-        parts.append(text(f'x="{x:.1f}" y="{bottom + 18}"', f"{value:g}"))
+        parts.append(text(f'x="{x:.1f}" y="{bottom + 18}"', f"{10**value:,.0f}" if powers else f"{value:g}"))
     for index, (name, curve) in enumerate(series.items()):
         colour, y = COLOURS[index % len(COLOURS)], 340 + 18 * index
         parts.append(_line([place(*point) if _finite(point) else None for point in curve], colour))
