@@ -138,7 +138,7 @@ def sheet(
     if headings:
         widths = [max(picture.shape[1] for picture in column) for column in zip(*rows, strict=True)]
         aligned = [[_widened(*one) for one in zip(row, widths, strict=True)] for row in rows]
-        rows = [[_heading(*one) for one in zip(headings, widths, strict=True)], *aligned]
+        rows = [[_heading(*one, _scale(sum(widths))) for one in zip(headings, widths, strict=True)], *aligned]
     if legend is not None:
         rows = [*rows, [legend]]
     height = [max(picture.shape[0] for picture in row) for row in rows]
@@ -158,28 +158,36 @@ def _widened(picture: np.ndarray, width: int) -> np.ndarray:
     return np.pad(picture, ((0, 0), (0, width - picture.shape[1]), (0, 0)), constant_values=255)
 
 
-def _heading(text: str, width: int) -> np.ndarray:
-    drawn = Image.new("RGB", (width, LINE), "white")
-    _write(ImageDraw.Draw(drawn), (2, 2), text, width - 2)
+def _scale(width: int) -> int:
+    """How large the text on a sheet is drawn, so that it can be read where the sheet is shown smaller."""
+    return max(1, width // 700)
+
+
+def _heading(text: str, width: int, scale: int) -> np.ndarray:
+    drawn = Image.new("RGB", (width, LINE * scale), "white")
+    _write(ImageDraw.Draw(drawn), (2, 2), text, width - 2, scale)
     return np.asarray(drawn)
 
 
 def legend(values: Iterable[int], classes: Sequence[str], palette: np.ndarray, *, width: int) -> np.ndarray:
-    """Colours and names of the classes, 255 being what is ignored, in columns of ``ENTRY`` pixels: ``(h, w, 3)``."""
+    """Colours and names of the classes, 255 being what is ignored, in columns, ``(h, w, 3)``; text as on a sheet."""
+    scale = _scale(width)
+    line, wide, box = LINE * scale, ENTRY * scale, 14 * scale
     entries = [(value, "(ignored)" if value == IGNORE else classes[value]) for value in sorted(values)]
-    columns = max(1, width // ENTRY)
-    drawn = Image.new("RGB", (max(width, ENTRY), LINE * -(-len(entries) // columns)), "white")
+    columns = max(1, width // wide)
+    drawn = Image.new("RGB", (max(width, wide), line * -(-len(entries) // columns)), "white")
     pen = ImageDraw.Draw(drawn)
     for place, (value, name) in enumerate(entries):
-        x, y = ENTRY * (place % columns), LINE * (place // columns)
-        pen.rectangle((x + 2, y + 2, x + 14, y + 14), fill=tuple(_colours(palette)[value].tolist()), outline="black")
-        _write(pen, (x + 20, y + 2), name, ENTRY - 24)
+        x, y = wide * (place % columns), line * (place // columns)
+        pen.rectangle((x + 2, y + 2, x + box, y + box), fill=tuple(_colours(palette)[value].tolist()), outline="black")
+        _write(pen, (x + 20 * scale, y + 2), name, wide - 24 * scale, scale)
     return np.asarray(drawn)
 
 
-def _write(pen: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width: int) -> None:
+def _write(pen: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width: int, scale: int) -> None:
     """Writes a text; one that is too long for the width ends in dots."""
     shown = text
+    pen.font = ImageFont.load_default(10 * scale)
     while len(text) > 1 and pen.textlength(shown) > width:
         text = text[:-1]
         shown = f"{text}..."

@@ -177,8 +177,9 @@ def described(config: Config, *, images: int, pretrained: bool) -> str:
     """What the recipe "small", and what was given beside it, have come to."""
     model, train = config.model, config.train
     backbone = f"ResNet-{model.depth}" if model.backbone == "resnet" else model.backbone
+    judged = f"a validation every {train.validate_every} epochs" if train.validate_every else "validated at the end"
     length = f"{train.steps} steps" if train.steps else f"{train.epochs} epochs"
     text = (f"recipe small, for {images} pictures: {backbone}, crop {config.augmentation.crop[0]}, batches of "
             f"{train.batch_size}, {length}, rate {train.rate:g}, mining from {train.mining_from:g} and guidance CRF "
-            f"from {train.joint_from:g} of them on, a validation every {train.validate_every} epochs")  # fmt: skip
+            f"from {train.joint_from:g} of them on, {judged}")  # fmt: skip
     return text if pretrained else f"{text}; from nothing: pre-trained weights (--init-weights) help more than all else"

@@ -284,6 +284,7 @@ class Trainer:
     def finish(self) -> None:
         """Recomputes batch-norm statistics, then writes the final figures, pictures, report and checkpoint."""
         total, count = self.progress.total_steps, round(self.config.train.batch_norm_epochs * self.steps_per_epoch)
+        say(f"batch-norm statistics of {count} batches, then {len(self.validation)} validation images")
         batches = bar(self.batches(total, total + count), desc="batch norm", total=count, unit="batch")
         statistics.recompute(self.model, (batch.images for batch in batches), self.dtype)
         results = self.validate()

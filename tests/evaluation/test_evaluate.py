@@ -75,6 +75,11 @@ def test_scores_of_a_model_in_training_leave_it_so_and_a_limit_takes_fewer(runs)
     two = evaluate.evaluate_images([model.eval()], data, images=2)["model"]
     assert two.names == ("val-00000", "val-00004")
     assert two.scores == scores
+    whole = evaluate.evaluate_whole(model, data, images=2, confusion=True, leave=False)["model"]
+    np.testing.assert_array_equal(whole.counts, two.counts)
+    np.testing.assert_array_equal(whole.confusion.sum(1), whole.counts.sum(0)[1])
+    np.testing.assert_array_equal(whole.confusion.sum(0), whole.counts.sum(0)[2])
+    assert not two.confusion.any()
 
 
 def test_everything_is_printed_and_written(runs, tmp_path, capsys):

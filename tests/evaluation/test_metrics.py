@@ -9,8 +9,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segmodel.evaluation.metrics import Interval, bootstrap, class_counts, mean_iou, pixel_accuracy, table
+from segmodel.evaluation.metrics import (
+    Interval,
+    bootstrap,
+    class_counts,
+    confusion_matrix,
+    mean_iou,
+    pixel_accuracy,
+    table,
+)
 from segmodel.evaluation.metrics import scores as scores_of
+from segmodel.reference import objective
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), classes=st.integers(1, 200))
+def test_the_confusion_matrix_is_the_oracles(seed, classes):
+    rng = np.random.default_rng(seed)
+    label = rng.choice([*range(classes), 255], (5, 7)).astype(np.uint8)
+    prediction = rng.integers(0, classes, (5, 7)).astype(np.uint8)
+    got = confusion_matrix(prediction, label, classes)
+    np.testing.assert_array_equal(got, objective.confusion_matrix(label, prediction, classes))
 
 
 @settings(max_examples=50, deadline=None)
