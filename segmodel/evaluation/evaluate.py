@@ -32,7 +32,7 @@ class Evaluation:
     counts: ``(N, 3, C)``, of all pixels. boundary: ``(N, 3, C)``, whose IoU is Boundary IoU, or empty. trimap:
     ``(N, len(widths), 3, C)``, of the pixels within each width of a true boundary. seconds: ``(N,)``, from scores to
     labels, backbone and context CRF not included. labels: ``(H, W)`` uint8 of the images that were to be shown.
-    confusion: ``(C, C)`` of all images together, rows the truth, of zeros unless asked for.
+    confusion: ``(C, C)`` of all images together, rows the truth, or None where it was not asked for.
     """
 
     names: tuple[str, ...]
@@ -40,9 +40,9 @@ class Evaluation:
     boundary: np.ndarray
     trimap: np.ndarray
     seconds: np.ndarray
-    confusion: np.ndarray
     labels: tuple[np.ndarray, ...] = ()
     widths: tuple[int, ...] = ()
+    confusion: np.ndarray | None = None
 
     @property
     def scores(self) -> Scores:
@@ -60,7 +60,7 @@ class Counter:
     def __init__(
         self, num_classes: int, *, boundary: float | None = None, widths: Sequence[int] = (), confusion: bool = False
     ):
-        self.pairs, self.confusion = confusion, np.zeros((num_classes, num_classes), np.int64)
+        self.confusion = np.zeros((num_classes, num_classes), np.int64) if confusion else None
         self.num_classes, self.ratio, self.widths = num_classes, boundary, tuple(widths)
         self.names: list[str] = []
         self.parts: dict[str, list] = {name: [] for name in ("counts", "boundary", "trimap", "seconds", "labels")}
@@ -73,7 +73,7 @@ class Counter:
         self.names.append(name)
         parts["counts"].append(class_counts(prediction, label, classes))
         parts["seconds"].append(seconds)
-        if self.pairs:
+        if self.confusion is not None:
             self.confusion += confusion_matrix(prediction, label, classes)
         if self.ratio is not None:
             parts["boundary"].append(boundary_counts(prediction, label, classes, ratio=self.ratio))
@@ -88,7 +88,7 @@ class Counter:
         trimap = np.array(parts["trimap"], np.int64).reshape(images, len(self.widths), 3, classes)
         seconds = np.array(parts["seconds"], np.float64)
         names, labels = tuple(self.names), tuple(parts["labels"])
-        return Evaluation(names, counts, boundary, trimap, seconds, self.confusion, labels, self.widths)
+        return Evaluation(names, counts, boundary, trimap, seconds, labels, self.widths, self.confusion)
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Whole:
     """
 
     counts: np.ndarray
-    confusion: np.ndarray
+    confusion: np.ndarray | None
 
     @property
     def scores(self) -> Scores:
@@ -199,7 +199,8 @@ def evaluate_whole(
     for title, result in found.items():
         counts = np.zeros((length, *result.counts.shape[1:]), np.int64)
         counts[distributed.rank() :: world] = result.counts
-        whole[title] = Whole(everywhere(counts), everywhere(result.confusion))
+        confused = result.confusion
+        whole[title] = Whole(everywhere(counts), None if confused is None else everywhere(confused))
     return whole
 
 

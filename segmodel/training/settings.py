@@ -164,7 +164,7 @@ def resolve(options: Any) -> Config:
     if recipe == SMALL:
         pretrained = bool(start or train.get("init_weights"))
         data = open_data(train.get("data", TrainConfig.data), split="train")
-        base = small_recipe(data, device=train.get("device", TrainConfig.device), pretrained=pretrained)
+        base = small_recipe(data, device=train.get("device", TrainConfig.device))
     else:
         base = read_recipe(recipe) if recipe else {}
     config = make_config(base, begun, file, variant, flags)

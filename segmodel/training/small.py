@@ -6,7 +6,7 @@
 - Batch: 8 (GPU: 16), at most as many as there are pictures.
 - Epochs: as many as take about half an hour on these cores, 150 million pixels a core (GPU: 20 thousand million), but
   10 at least, and 200 at most, or 600 steps if these are more.
-- Rate: 0.01 from given weights, 0.03 from nothing. Mining joins after 0.3 and the guidance CRF after 0.6 of the steps.
+- Rate: the paper's, 0.01. Mining joins after 0.3 and the guidance CRF after 0.6 of the steps.
 - Ten validations, of 50 pictures at most before the end.
 """
 
@@ -23,14 +23,14 @@ SAMPLED = 16
 """Pictures whose size is looked at."""
 
 
-def small_recipe(data: SegmentationData, *, device: str, pretrained: bool) -> dict[str, dict[str, Any]]:
-    """Settings by section for a training set; ``pretrained``: weights to start from are given."""
+def small_recipe(data: SegmentationData, *, device: str) -> dict[str, dict[str, Any]]:
+    """Settings by section for a training set."""
     sides = [min(data[index].image.shape[:2]) for index in evenly_spaced(len(data), SAMPLED)]
     gpu = choose_device(device).type != "cpu"
-    return derived(len(data), int(np.median(sides)), cores=torch.get_num_threads(), gpu=gpu, pretrained=pretrained)
+    return derived(len(data), int(np.median(sides)), cores=torch.get_num_threads(), gpu=gpu)
 
 
-def derived(images: int, side: int, *, cores: int, gpu: bool, pretrained: bool) -> dict[str, dict[str, Any]]:
+def derived(images: int, side: int, *, cores: int, gpu: bool) -> dict[str, dict[str, Any]]:
     """The rule above, for so many pictures of this median shorter side in pixels."""
     crop = min(max(3 * side // 4, 65), 321 if gpu else 225) // 16 * 16 + 1
     share = (crop // 16) / 20  # of the paper's cells
@@ -43,7 +43,7 @@ def derived(images: int, side: int, *, cores: int, gpu: bool, pretrained: bool) 
     epochs = min(max(int(pixels / (images * crop**2)), 10), most)
     model = {"depth": 50 if gpu else 18, "rings": rings, "label_pool": round(25 * share) // 2 * 2 + 1}
     train = {
-        "batch_size": batch, "epochs": epochs, "rate": 0.01 if pretrained else 0.03, "mining_from": 0.3,
+        "batch_size": batch, "epochs": epochs, "rate": 0.01, "mining_from": 0.3,
         "joint_from": 0.6, "validate_every": max(1, epochs // 10), "validate_images": 50,
         "batch_norm_epochs": min(1.0, 400 / images),
     }  # fmt: skip

@@ -66,8 +66,6 @@ class Trainer:
 
     def _initialise(self) -> None:
         train = self.config.train
-        if not train.allow_absent:
-            require_learnable(self.data, name=train.data, workers=train.workers)
         torch.manual_seed(train.seed)
         try:
             self.model = Network(len(self.data.classes), self.config.model)
@@ -77,6 +75,8 @@ class Trainer:
                 say(f"{train.init_model}: {load_initial_model(self.model, train.init_model)}")
         except ValueError as error:
             raise UserError(str(error)) from error
+        if not train.allow_absent:
+            require_learnable(self.data, name=train.data, workers=train.workers)
         self._weigh_classes()
         self._place()
 
@@ -294,7 +294,7 @@ class Trainer:
         if not distributed.is_writer():
             return
         self.log("final", guidance_off=result_json(off, classes), guidance_on=result_json(on, classes),
-                 confusion=chosen.confusion.tolist(), worst=self.draw_worst(chosen),
+                 confusion=np.asarray(chosen.confusion).tolist(), worst=self.draw_worst(chosen),
                  seconds=round(self.count_seconds(), 1))  # fmt: skip
         file = report.write_report(self.folder.path)
         self.progress.finished = True

@@ -43,9 +43,9 @@ def test_a_terminal_has_a_bar_and_no_lines(monkeypatch, capsys):
     assert capsys.readouterr().out == ""
 
 
-@given(st.integers(1, 20_000), st.integers(8, 4000), st.integers(1, 64), st.booleans(), st.booleans())
-def test_the_small_recipe_is_a_configuration_whatever_the_data(images, side, cores, gpu, pretrained):
-    values = derived(images, side, cores=cores, gpu=gpu, pretrained=pretrained)
+@given(st.integers(1, 20_000), st.integers(8, 4000), st.integers(1, 64), st.booleans())
+def test_the_small_recipe_is_a_configuration_whatever_the_data(images, side, cores, gpu):
+    values = derived(images, side, cores=cores, gpu=gpu)
     config = make_config(values)
     crop, train = config.augmentation.crop[0], config.train
     assert 65 <= crop <= 321
@@ -58,11 +58,11 @@ def test_the_small_recipe_is_a_configuration_whatever_the_data(images, side, cor
 
 
 def test_what_the_small_recipe_makes_of_fifty_photographs():
-    values = derived(50, 375, cores=2, gpu=False, pretrained=False)
+    values = derived(50, 375, cores=2, gpu=False)
     assert values["model"] == {"depth": 18, "rings": ((1, 4), (3, 8)), "label_pool": 19}
     assert values["augmentation"] == {"crop": (225, 225)}
     assert values["train"]["epochs"] == 118
-    assert derived(321, 428, cores=1, gpu=True, pretrained=True)["augmentation"] == {"crop": (321, 321)}
+    assert derived(321, 428, cores=1, gpu=True)["augmentation"] == {"crop": (321, 321)}
 
 
 def test_flags_lie_over_the_small_recipe_and_it_says_what_came_of_it(capsys):
