@@ -169,7 +169,10 @@ def _limits(values: Sequence[float], *, least: float = 0.0) -> tuple[float, floa
         start = (low + high - least) / 2
         start = max(start, 0.0) if low >= 0 else start
         return start, start + least
-    return (low, high) if high > low else (low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2)
+    if high - low > 1e-300:  # what can be divided
+        return low, high
+    half = abs(low) / 2 if abs(low) > 1e-300 else 0.5
+    return low - half, high + half
 
 
 def _ticks(low: float, high: float) -> list[float]:

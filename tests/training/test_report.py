@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -90,6 +90,8 @@ def test_a_table_checks_its_rows():
 numbers = st.one_of(st.floats(-1e9, 1e9), st.just(float("nan")), st.just(float("inf")))
 
 
+@example([[(0.0, 5e-324)]])
+@example([[(0.0, 0.0), (5e-324, 5e-324)]])
 @given(st.lists(st.lists(st.tuples(numbers, numbers), max_size=5), max_size=3))
 def test_curves_are_well_formed_and_inside_their_frame(lists):
     text = html.curves({f"curve {index}": curve for index, curve in enumerate(lists)}, caption="c")
