@@ -113,7 +113,7 @@ def median_frequency_weights(labels: Sequence[Labels], classes: int) -> Array:
     .. math:: w_c = \frac{\operatorname{median}_b f_b}{f_c}, \qquad
               f_c = \frac{\text{pixels of } c}{\text{pixels of the images in which } c \text{ occurs}}
 
-    - ``labels``: one (H, W) for each training image; ignored pixels count nowhere.
+    - ``labels``: one (H, W) for each training image; ignored pixels are not counted.
     - the median is over the classes that occur; one that does not has weight 1, which no pixel has a use for.
 
     >>> median_frequency_weights([np.array([[0, 0, 0, 1]]), np.array([[0, 0, 255, 255]])], 3).round(2)
