@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -48,12 +49,16 @@ def crf_calls(labels: int, height: int, width: int) -> dict[str, dict[str, Call]
     """The guidance CRF, forward and with gradients at quarter size (the paper), and at full size beside a dense CRF."""
     (scores, guide), (small, small_guide) = inputs(labels, height, width), inputs(labels, height // 4, width // 4)
     learned = small.clone().requires_grad_()
+
+    def with_gradients(crf: Callable[..., Tensor]) -> None:
+        crf(learned, small_guide).sum().backward()
+
     tables: tuple[dict[str, Call], ...] = ({}, {}, {}, {})
     forward, gradient, full, single = tables
     for name, engine in BACKENDS.items():
         crf = partial(guidance_crf, backend=engine)
         forward[name] = partial(crf, small, small_guide)
-        gradient[name] = lambda crf=crf: crf(learned, small_guide).sum().backward()
+        gradient[name] = partial(with_gradients, crf)
         full[name] = partial(crf, scores, guide)
         single[name] = partial(crf, scores, guide, iterations=1)
     if installed():
