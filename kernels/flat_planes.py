@@ -110,3 +110,9 @@ class FlatPlanes:
         """Clipped window sums [planes, length]; the values between the rows mean nothing."""
         columns = window_sum(padded, 2 * self.down + 1, step=self.pitch, strided=True)
         return window_sum(columns, 2 * self.across + 1, strided=True)
+
+    def clipped_sum(self, planes: Tensor) -> Tensor:
+        """Clipped window sums of [planes, H, W], in that shape."""
+        padded = self.padded(len(planes), planes)
+        self.pixels(self.core(padded)).copy_(planes)
+        return self.pixels(self.box_sum(padded))

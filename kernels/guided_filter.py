@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from . import backend as _backend
+from .blocked_filter import blocked_filter
 from .box_filter import box_sum
 from .flat_planes import window_counts
-from .guide_moments import moments, tiled_moments
+from .guide_moments import blocked_moments, standard_moments
 from .guide_planes import MOST_CHANNELS, planes_of, split
 from .registration import register
-from .tiled_filter import tiled_filter
 
 GUIDES = (torch.uint8, *_backend.FLOATS)
 
@@ -58,7 +58,7 @@ def prepare_guide(
     backend = _backend.requested(backend)
     engine = _backend.choose(backend, guide)
     if composite(guide, backend):
-        planes = moments(guide, radius, eps)
+        planes = standard_moments(guide, radius, eps)
     else:
         planes = torch.ops.segmodel.guide_moments(guide, radius, eps, engine)
     return PreparedGuide(planes, radius, eps, border)
@@ -196,7 +196,7 @@ def guide_moments(guide: Tensor, radius: int, eps: float, backend: str) -> Tenso
         from .numba_guided_filter import moments as numba_moments
 
         return numba_moments(guide, radius, eps)
-    return tiled_moments(guide, radius, eps)
+    return blocked_moments(guide, radius, eps)
 
 
 def filter_planes(p: Tensor, planes: Tensor, radius: int, border: str, adjoint: bool, backend: str) -> Tensor:
@@ -209,7 +209,7 @@ def filter_planes(p: Tensor, planes: Tensor, radius: int, border: str, adjoint: 
         from .numba_guided_filter import filter_planes as numba_filter
 
         return numba_filter(p, planes, radius, border, adjoint)
-    return tiled_filter(p, planes, radius, border, adjoint)
+    return blocked_filter(p, planes, radius, border, adjoint)
 
 
 def _fake_moments(guide: Tensor, radius: int, eps: float, backend: str) -> Tensor:

@@ -45,20 +45,20 @@ def filter_calls(scores: Tensor, guide: Tensor, radius: int = 3) -> dict[str, Ca
     return calls
 
 
-def _with_gradients(crf: Callable[..., Tensor], scores: Tensor, guide: Tensor) -> None:
-    crf(scores, guide).sum().backward()
-
-
 def crf_calls(labels: int, height: int, width: int) -> dict[str, dict[str, Call]]:
     """The guidance CRF, forward and with gradients at quarter size (the paper), and at full size beside a dense CRF."""
     (scores, guide), (small, small_guide) = inputs(labels, height, width), inputs(labels, height // 4, width // 4)
     learned = small.clone().requires_grad_()
+
+    def with_gradients(crf: Callable[..., Tensor]) -> None:
+        crf(learned, small_guide).sum().backward()
+
     tables: tuple[dict[str, Call], ...] = ({}, {}, {}, {})
     forward, gradient, full, single = tables
     for name, engine in BACKENDS.items():
         crf = partial(guidance_crf, backend=engine)
         forward[name] = partial(crf, small, small_guide)
-        gradient[name] = partial(_with_gradients, crf, learned, small_guide)
+        gradient[name] = partial(with_gradients, crf)
         full[name] = partial(crf, scores, guide)
         single[name] = partial(crf, scores, guide, iterations=1)
     if installed():

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import gradcheck, gradgradcheck
 
 import segmodel.reference.guided_filter as reference
-from segmodel.kernels import PreparedGuide, box_filter, guidance_crf, guided_filter, prepare_guide, tiled_filter
+from segmodel.kernels import PreparedGuide, box_filter, flat_planes, guidance_crf, guided_filter, prepare_guide
 from segmodel.kernels.guided_filter import composite_filter
 
 pytestmark = pytest.mark.usefixtures("engine")
@@ -391,7 +391,7 @@ def test_nan_reaches_its_windows_and_no_other_label() -> None:
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_nan_does_not_reach_the_next_block_of_labels(bad: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiled_filter, "BLOCK", 1)  # one label a block
+    monkeypatch.setattr(flat_planes, "BLOCK", 1)  # one label a block
     scores, guide = torch.randn(1, 3, 7, 8), 255 * torch.rand(1, 3, 7, 8)
     expected = guided_filter(scores, guide, radius=2)
     scores[0, 1, :, 7] = bad

@@ -8,7 +8,15 @@ import pytest
 import torch
 from kernels_tools import Case
 
-from segmodel.kernels import backend, box_filter, flat_planes, guidance_crf, guide_moments, guided_filter, tiled_filter
+from segmodel.kernels import (
+    backend,
+    blocked_filter,
+    box_filter,
+    flat_planes,
+    guidance_crf,
+    guide_moments,
+    guided_filter,
+)
 from segmodel.kernels.flat_planes import FlatPlanes
 from tests.kernels import test_box_filter as box_tests
 from tests.kernels import test_guidance_crf as crf_tests
@@ -35,7 +43,7 @@ def case() -> Case:
 # name: (where, function, what stands there, what is planted, the test with its further arguments)
 FAULTS: dict[str, tuple] = {
     "W instead of its adjoint": (
-        tiled_filter, "tiled_filter", "(inverse[top:bottom], one) if adjoint", "(one, inverse[begin:end]) if adjoint",
+        blocked_filter, "blocked_filter", "(inverse, one) if adjoint else", "(one, inverse) if adjoint else",
         filter_adjoint,
     ),
     "box mean instead of its adjoint": (
@@ -50,29 +58,30 @@ FAULTS: dict[str, tuple] = {
         flat_planes, "line_counts", "(last - first + 1)", "(last - first + 2)", filter_equal,
     ),
     "images of a batch mixed": (
-        tiled_filter, "tiled_filter", "planes[image, :, top", "planes[0, :, top", filter_equal,
+        blocked_filter, "blocked_filter", "planes[image], inverse", "planes[0], inverse", filter_equal,
     ),
     "a mask forgotten: no zeros between rows": (
         FlatPlanes, "pitch", "self.width + self.across", "self.width", filter_equal,
     ),
     "window one too short": (
-        tiled_filter.Tile, "_box", "2 * self.layout.across + 1", "2 * self.layout.across", filter_equal,
+        FlatPlanes, "box_sum", "2 * self.across + 1", "2 * self.across", filter_equal,
     ),
     "softmax over the batch": (
-        MODULES[guidance_crf], "update", "torch.softmax(phi, dim=1", "torch.softmax(phi, dim=0", crf_equal, False, 3,
+        MODULES[guidance_crf], "update", "torch.softmax(phi, dim=1", "torch.softmax(phi, dim=0",
+        crf_equal, False, 3, 1.7,
     ),
     "the update starts from phi, not from the unary scores": (
-        MODULES[guidance_crf], "forward", "unary, message, weight", "q, message, weight", crf_equal, False, 3,
+        MODULES[guidance_crf], "forward", "unary, message, weight", "q, message, weight", crf_equal, False, 3, 1.7,
     ),
     "compatibility not transposed": (
         MODULES[guidance_crf], "backward", "messages(compatibility.mT, h)", "messages(compatibility, h)",
-        crf_gradient, True, torch.float64,
+        crf_gradient, True, torch.float64, -0.7,
     ),
     "gradient of the last iteration only": (
-        MODULES[guidance_crf], "update_backward", "total += step", "total", crf_gradient, False, torch.float64,
+        MODULES[guidance_crf], "update_backward", "total += step", "total", crf_gradient, False, torch.float64, -0.7,
     ),
     "the constant of Potts left out of the weight's gradient": (
-        MODULES[guidance_crf], "update_backward", "- h.sum()", "", crf_gradient, False, torch.float64,
+        MODULES[guidance_crf], "update_backward", "- h.sum()", "", crf_gradient, False, torch.float64, -0.7,
     ),
 }  # fmt: skip
 
