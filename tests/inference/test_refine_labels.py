@@ -80,8 +80,8 @@ def test_many_other_classes_do_not_blur_the_choice():
     few = refine_labels(labels, image)
     many = labels.copy()
     many[:8, 200:] = 40 + np.arange(40) % 40
-    changed = refine_labels(many, image, narrow=3, radius=3, weight=2.0)
-    expected = refine_labels(labels, image, narrow=3, radius=3, weight=2.0)
+    changed = refine_labels(many, image, radius=3, weight=2.0)
+    expected = refine_labels(labels, image, radius=3, weight=2.0)
     np.testing.assert_array_equal(changed[:, :120], expected[:, :120])
     assert few.shape == labels.shape
 
