@@ -13,9 +13,9 @@ from torch.nn import functional
 
 from segmodel.common.errors import UserError, read_text
 from segmodel.common.options import Section, check_values, option
-from segmodel.inference.defaults import GATE, settings_from, thinness
+from segmodel.inference.defaults import settings_from
 from segmodel.inference.views import Crf
-from segmodel.kernels import guidance_crf, guided_filter, prepare_guide
+from segmodel.kernels import box_filter, guidance_crf, guided_filter, prepare_guide
 from segmodel.kernels.guided_filter import PreparedGuide
 from segmodel.model.guidance_crf import GuidanceCRF
 from segmodel.model.guided_filter import Ranges, guide_from_image
@@ -24,19 +24,18 @@ from segmodel.model.upsampling import area_average, enlarge
 
 @dataclass(frozen=True)
 class Refinement(Section):
-    """Settings of an untrained refinement. None: from the scores and the picture's size, see ``defaults``.
-
-    Two windows: the wide one mends regions; where something thin is near, the narrow one takes its place. With
-    ``narrow >= radius`` there is one, of that radius.
-    """
+    """Settings of an untrained refinement. None: from the scores and the picture's size, see ``defaults``."""
 
     stride: int | None = option(
         None, "the CRF works on blocks of stride x stride pixels; 1: full size", "from the scores", at_least=1
     )
     radius: int | None = option(None, "radius of the guided filter's window, in blocks", "from the scores", at_least=0)
-    narrow: int | None = option(None, "its radius where something thin is near", "from the scores", at_least=0)
     eps: float = option(1.0, "epsilon of Eq. 12, for colours in 0..255", "Sec. 5", above=0)
     weight: float | None = option(None, "lambda of Algorithm 1", "from the scores", at_least=0)
+    balance: float | None = option(
+        None, "share of the window's plain mean that its message leaves out; 0: the paper's", "from the scores",
+        at_least=0, at_most=1,
+    )  # fmt: skip
     iterations: int | None = option(None, "iterations of Algorithm 1", "from the scores", at_least=0)
 
     def __post_init__(self) -> None:
@@ -47,12 +46,12 @@ class Refinement(Section):
 
     @classmethod
     def paper(cls) -> "Refinement":
-        """The paper's settings, for a CRF trained jointly: one narrow window."""
-        return cls(stride=4, radius=3, narrow=3, weight=2.0, iterations=3)
+        """The paper's settings, of a CRF that is trained jointly."""
+        return cls(stride=4, radius=3, weight=2.0, balance=0.0, iterations=3)
 
     def resolved(self, scores: Tensor, size: Sequence[int]) -> "Resolved":
-        """Every None replaced: for scores ``(N, C, h, w)`` of pictures of ``size`` (H, W), which must be whole."""
-        found = settings_from(scores.detach(), size) if None in vars(self).values() else {}
+        """Every None replaced: for the whole scores ``(1, C, h, w)`` of a picture of ``size`` (H, W)."""
+        found = settings_from(scores, size, self.stride) if None in vars(self).values() else {}
         return Resolved(**{name: found[name] if value is None else value for name, value in vars(self).items()})
 
 
@@ -62,20 +61,20 @@ class Resolved:
 
     stride: int
     radius: int
-    narrow: int
     eps: float
     weight: float
+    balance: float
     iterations: int
 
     @property
     def reach(self) -> int:
         """How many pixels of the picture away a pixel of the result can depend on.
 
-        On blocks a filter reaches two windows far, the gate ``GATE`` blocks; the means of blocks, and the enlargement
-        of what the CRF changed, add less than two. Scores of another size are interpolated before, which adds one and
-        a half of their own cells.
+        On blocks a filter reaches two windows far; the means of blocks, and the enlargement of what the CRF changed,
+        add less than two blocks. Scores of another size are interpolated before, which adds one and a half of their
+        own cells.
         """
-        return self.stride * (2 * max(self.radius, self.narrow) * self.iterations + GATE + 2)
+        return self.stride * (2 * self.radius * self.iterations + 2)
 
 
 def own_settings(settings: dict[str, float], crf: GuidanceCRF | None) -> Refinement:
@@ -92,9 +91,14 @@ def own_settings(settings: dict[str, float], crf: GuidanceCRF | None) -> Refinem
 def refined(
     scores: Tensor, image: Tensor, own: Refinement, trained: GuidanceCRF | None, image_range: tuple[float, float]
 ) -> Tensor:
-    """N C h w and N B H W (or 1 B H W: one picture for all) -> N C H W. Settings that are None are found."""
-    resolved = own.resolved(scores, image.shape[-2:])
-    return refined_with(scores, image, resolved.stride, refining_crf(resolved, trained, image_range))
+    """N C h w and N B H W (or 1 B H W: one picture for all) -> N C H W. Settings that are None are each picture's."""
+    found = [own.resolved(part[None], image.shape[-2:]) for part in scores]
+    if len(set(found)) > 1:
+        pictures = image.expand(len(scores), -1, -1, -1)
+        parts = zip(scores.split(1), pictures.split(1), found, strict=True)
+        return torch.cat([refined_with(part, picture, item.stride, refining_crf(item, trained, image_range))
+                          for part, picture, item in parts])  # fmt: skip
+    return refined_with(scores, image, found[0].stride, refining_crf(found[0], trained, image_range))
 
 
 def refined_with(scores: Tensor, image: Tensor, stride: int, crf: Crf) -> Tensor:
@@ -119,7 +123,7 @@ def refining_crf(own: Resolved, trained: GuidanceCRF | None, image_range: Ranges
     def crf(scores: Tensor, guide: Tensor) -> Tensor:
         guide = guide_from_image(guide, guide.shape[2:], image_range)
         if trained is None:
-            return gated_crf(scores, guide, own)
+            return balanced_crf(scores, guide, own)
         if len(trained.compatibility) != scores.shape[1]:
             raise ValueError(f"crf: expected one of {scores.shape[1]} classes, as the scores have, "
                              f"got {len(trained.compatibility)}")  # fmt: skip
@@ -129,21 +133,19 @@ def refining_crf(own: Resolved, trained: GuidanceCRF | None, image_range: Ranges
     return crf
 
 
-def gated_crf(scores: Tensor, guide: Tensor, own: Resolved) -> Tensor:
-    """Algorithm 1 with Potts and two windows: the narrow one where something thin is near, the wide one elsewhere.
+def balanced_crf(scores: Tensor, guide: Tensor, own: Resolved) -> Tensor:
+    """Algorithm 1 with Potts; with a balance, W q is less that share of B q.
 
-    Differentiable in the scores; the gate has no gradient.
+    B is the plain mean over the same windows, twice as the guided filter's: W for a picture without edges.
     """
-    if own.narrow >= own.radius or own.weight == 0:
-        prepared = _prepared(guide, max(own.narrow, own.radius), own.eps, len(scores))
+    prepared = _prepared(guide, own.radius, own.eps, len(scores))
+    if 0 in (own.balance, own.weight, own.iterations):
         return guidance_crf(scores, prepared, weight=own.weight, iterations=own.iterations)
-    wide, narrow = (_prepared(guide, radius, own.eps, len(scores)) for radius in (own.radius, own.narrow))
-    gate = thinness(scores.softmax(1))
-    wide_weight, narrow_weight = own.weight * (1 - gate), own.weight / 4 * gate
     phi = scores
     for _ in range(own.iterations):
         q = phi.softmax(1)
-        phi = scores + wide_weight * guided_filter(q, wide) + narrow_weight * guided_filter(q, narrow)
+        mean = box_filter(box_filter(q, radius=own.radius), radius=own.radius)
+        phi = scores + own.weight * (guided_filter(q, prepared) - own.balance * mean + (own.balance - 1))
     return phi
 
 
@@ -166,5 +168,5 @@ def read_settings(path: str | Path) -> dict[str, Any]:
         raise UserError(f"--settings: {path}: expected a file of segmodel.tune ({error})") from error
     settings = check_values({"settings": settings}, {"settings": Refinement}, str(path))["settings"]
     if "radius" in settings:
-        settings.setdefault("narrow", settings["radius"])  # files from before there were two windows
+        settings.setdefault("balance", 0.0)  # files from before there was one
     return settings

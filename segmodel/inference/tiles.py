@@ -110,7 +110,7 @@ def plan(size: tuple[int, int], own: Resolved, *, classes: int, bands: int, max_
                 best = work, Plan(size, (height, width), halo, own.stride, memory(height))
     if best is None:
         raise ValueError(f"max_memory: expected at least {-(-least // 2**20)} MiB for a halo of {halo} pixels "
-                         f"(radius {max(own.radius, own.narrow)} of {own.stride} pixels, {own.iterations} iterations), "
+                         f"(radius {own.radius} of {own.stride} pixels, {own.iterations} iterations), "
                          f"got {max_memory / 2**20:.0f} MiB; give more, or a smaller radius")  # fmt: skip
     return best[1]
 
@@ -160,7 +160,7 @@ def refine_tiles(
     resolved = (own or (Refinement() if crf is None else Refinement.paper())).resolved(whole, size)
     release(logits.array)
     if crf is not None:
-        resolved = replace(resolved, radius=crf.radius, narrow=crf.radius, iterations=crf.iterations)
+        resolved = replace(resolved, radius=crf.radius, iterations=crf.iterations)
     cut = plan(size, resolved, classes=classes, bands=bands, max_memory=max_memory)
     shape, dtype = (size, np.dtype(np.uint8)) if labels else ((classes, *size), logits.dtype)
     work = Tiles(logits, picture, cut, refining_crf(resolved, crf, image_range or (0, 255)))

@@ -22,8 +22,8 @@ LINE = re.compile(r"""\s*(?:(?P<quote>["']?)(?P<name>.*?)(?P=quote)\s*[=:]\s*)?(
 def median_frequency(content: Content, classes: int) -> np.ndarray:
     """Weights ``(C,)`` of median frequency balancing (Eigen and Fergus, 2015; SegNet): median of all / frequency.
 
-    The frequency of a class is its pixels over those of the images in which it occurs; ignored ones are not counted. The
-    median is over the classes that occur; one that does not has weight 1, for which no pixel has a use.
+    The frequency of a class is its pixels over those of the images in which it occurs, without ignored ones.
+    The median is over the classes that occur; one that does not has weight 1, for which no pixel has a use.
     """
     pixels, beside = (counts[:classes].astype(np.float64) for counts in (content.pixels, content.beside))
     here = pixels > 0

@@ -41,9 +41,9 @@ def test_the_command(tmp_path, scene, capsys):
     (tmp_path / "tuned.json").write_text(json.dumps({"settings": {**OLD, "radius": 2, "eps": 9}}))
     given = (tmp_path / "image.png", tmp_path / "scores.npy", "--settings", tmp_path / "tuned.json", "--eps", 4)
     assert run(*given, "--output", tmp_path / "labels.png") == 0
-    assert "radius 2, narrow 2, eps 4.0, weight 2.0" in capsys.readouterr().out
+    assert "radius 2, eps 4.0, weight 2.0, balance 0.0" in capsys.readouterr().out
     assert run(*given, "--output", tmp_path / "refined.npy") == 0
-    expected = refine(scores, scene.image, **{**OLD, "radius": 2, "narrow": 2, "eps": 4.0})
+    expected = refine(scores, scene.image, **{**OLD, "radius": 2, "balance": 0.0, "eps": 4.0})
     np.testing.assert_array_equal(np.load(tmp_path / "refined.npy"), expected)
     with Image.open(tmp_path / "labels.png") as picture:
         np.testing.assert_array_equal(np.asarray(picture), expected.argmax(0))

@@ -73,7 +73,7 @@ def test_the_middle_of_a_large_hole_gets_the_class_that_is_nearer():
     truth, image = stripes(size=(48, 360))
     labels = truth.copy()
     labels[:, 40:200] = 255  # the edge is at 120
-    filled = refine_labels(labels, image, fill=True, radius=1, narrow=1, iterations=1)
+    filled = refine_labels(labels, image, fill=True, radius=1, iterations=1)
     assert (filled[:, 50:90] == 0).all()
     assert (filled[:, 150:190] == 1).all()
 
@@ -91,8 +91,8 @@ def test_many_other_classes_do_not_blur_the_choice():
     few = refine_labels(labels, image)
     many = labels.copy()
     many[:8, 200:] = 40 + np.arange(40) % 40
-    changed = refine_labels(many, image, narrow=3, radius=3, weight=2.0)
-    expected = refine_labels(labels, image, narrow=3, radius=3, weight=2.0)
+    changed = refine_labels(many, image, radius=3, weight=2.0)
+    expected = refine_labels(labels, image, radius=3, weight=2.0)
     np.testing.assert_array_equal(changed[:, :120], expected[:, :120])
     assert few.shape == labels.shape
 

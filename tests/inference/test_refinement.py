@@ -45,8 +45,8 @@ def test_scores_at_a_quarter_are_refined_as_the_model_does_it():
 def test_full_size_runs_on_the_enlarged_scores():
     scores, image = torch.randn(1, 5, 4, 5), 255 * torch.rand(1, 3, 15, 17)
     fine = functional.interpolate(scores, (15, 17), mode="bilinear", align_corners=False)
-    expected = guidance_crf(fine, image, radius=2, eps=5.0, weight=3.0, iterations=2)
-    got = refine(scores, image, stride=1, radius=2, narrow=2, eps=5.0, weight=3.0, iterations=2)
+    expected = guidance_crf(fine, image, radius=2, eps=5.0, weight=3.0, balance=0.0, iterations=2)
+    got = refine(scores, image, stride=1, radius=2, eps=5.0, weight=3.0, balance=0.0, iterations=2)
     torch.testing.assert_close(got, expected, rtol=0, atol=0)
     torch.testing.assert_close(refine(scores, image, weight=0.0, stride=2), fine, rtol=0, atol=1e-5)  # a sum's rounding
 
@@ -87,7 +87,7 @@ def test_a_trained_crf_brings_its_own_settings():
     crf = segmodel.GuidanceCRF(4, radius=2, weight=1.0, image_range=(0, 1)).double()
     got = refine(scores, image, crf=crf, image_range=(0, 1))
     torch.testing.assert_close(
-        got, refine(scores, 255 * image, **{**PAPER, "radius": 2, "narrow": 2, "weight": 1.0}), rtol=0, atol=1e-9
+        got, refine(scores, 255 * image, **{**PAPER, "radius": 2, "weight": 1.0}), rtol=0, atol=1e-9
     )
     torch.testing.assert_close(got, refine(scores, 255 * image, crf=crf), rtol=0, atol=1e-9)  # a range of its own
     with pytest.raises(ValueError, match=r"radius: expected one of stride beside a crf"):
@@ -195,7 +195,7 @@ SCORES, IMAGE = np.zeros((3, 4, 4), np.float32), np.full((8, 8, 3), 9, np.uint8)
         (lambda: refine(SCORES, IMAGE, radius=1.5), "radius: expected a whole number, got 1.5"),
         (lambda: refine(SCORES, IMAGE, eps=0), "eps: expected more than 0"),
         (lambda: refine(SCORES, IMAGE, stride=0), "stride: expected at least 1"),
-        (lambda: refine(SCORES, IMAGE, sigma=1), "sigma: expected one of stride, radius, narrow, eps, weight"),
+        (lambda: refine(SCORES, IMAGE, sigma=1), "sigma: expected one of stride, radius, eps, weight, balance"),
         (lambda: refine_mask(IMAGE[..., 0], IMAGE), "mask: expected .*; refine_labels takes class numbers"),
         (lambda: refine_mask(SCORES[0] - 1, IMAGE), "mask: expected probabilities.*; give logits=True for logits"),
         (lambda: refine_mask(SCORES[0] * np.nan, IMAGE, logits=True), "mask: expected finite floating point logits"),
@@ -223,4 +223,4 @@ def test_masks_of_more_bits_are_taken():
 
 
 def test_the_papers_settings():
-    assert Refinement.paper() == Refinement(stride=4, radius=3, narrow=3, eps=1.0, weight=2.0, iterations=3)
+    assert Refinement.paper() == Refinement(stride=4, radius=3, eps=1.0, weight=2.0, balance=0.0, iterations=3)
