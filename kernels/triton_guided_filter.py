@@ -65,7 +65,8 @@ def filter_planes(p: Tensor, planes: Tensor, radius: int, border: str, adjoint: 
             lines = (triton.cdiv(height, SOLVE_ROWS) * triton.cdiv(width, tile["COLUMNS"]), *grid[1:])
             solve = triton_wide.solve if channels <= FEW else triton_many.solve
             triton_wide.prefix_sums[grid](p, planes, sums, *sizes, **tile, **before, **options)
-            solve[lines](sums, planes, slopes, *sizes, **rows, **options)
+            few = launch(tile["COLUMNS"], min(channels, FEW) + 1)  # those of more channels wait in memory
+            solve[lines](sums, planes, slopes, *sizes, **rows, **options | few)
             triton_wide.collect[grid](slopes, planes, out, *sizes, **tile, **after, **options)
         else:
             triton_narrow.slopes[grid](p, planes, slopes, *sizes, **tile, **before, **options)

@@ -42,6 +42,8 @@ def begin(trainer: Trainer, *, named: bool) -> None:
     say(f"{config.train.data}: {len(trainer.data)} train and {len(trainer.validation)} val images, "
         f"{len(trainer.data.classes)} classes; {parameters / 1e6:.2f} M parameters; "
         f"{trainer.progress.total_steps} steps; {trainer.device}, {precision}; {trainer.folder.path}")  # fmt: skip
+    for note in dict.fromkeys((*trainer.data.notes, *trainer.validation.notes)):
+        say(f"note: {note}")
     if words := hint(config, images=len(trainer.data), device=trainer.device):
         say(words)
 

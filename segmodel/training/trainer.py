@@ -72,7 +72,7 @@ class Trainer:
             if train.init_weights:
                 say(f"{train.init_weights}: {self.model.backbone.load_weights(train.init_weights)}")
             if train.init_model:
-                say(f"{train.init_model}: {load_initial_model(self.model, train.init_model)}")
+                say(f"{find_checkpoint(train.init_model)}: {load_initial_model(self.model, train.init_model)}")
         except ValueError as error:
             raise UserError(str(error)) from error
         if not train.allow_absent:
@@ -241,6 +241,11 @@ class Trainer:
             raise failure or RuntimeError("another process cannot go on, see its error; the state is saved")
         return None if stopped else batch
 
+    @property
+    def titles(self) -> tuple[str, str]:
+        """What results are called; the guidance CRF of a model without one is an untrained one."""
+        return "guidance off", "guidance on" + " (untrained)" * (self.config.model.guidance == "off")
+
     def validate(self) -> list[Whole]:
         """Results on the validation set with the guidance CRF off and on; keeps the best and the last checkpoint."""
         progress = self.progress
@@ -254,7 +259,8 @@ class Trainer:
         chosen = off if self.config.model.guidance == "off" else on
         self.log("val", miou=chosen.miou, miou_guidance_off=off.miou, miou_guidance_on=on.miou,
                  pixel_accuracy=chosen.pixel_accuracy, images=images)  # fmt: skip
-        say(f"step {progress.step}: mIoU {100 * chosen.miou:.2f} (guidance off {100 * off.miou:.2f})")
+        named = zip(self.titles, (off, on), strict=True)
+        say(f"step {progress.step}: mIoU, {', '.join(f'{title} {100 * scores.miou:.2f}' for title, scores in named)}")
         self.draw()
         # "best" may have been judged on fewer images until now
         fewer_before = progress.at_end and 0 < self.config.train.validate_images < len(self.validation)
@@ -300,7 +306,7 @@ class Trainer:
         self.progress.finished = True
         self.save("last", scores=chosen.scores)
         print(f"\n{self.config.train.data}, val: {len(self.validation)} images\n")
-        print(table({"guidance off": off, "guidance on": on}, classes))
+        print(table(dict(zip(self.titles, (off, on), strict=True)), classes))
         absent = [name for name, iou in zip(classes, off.iou, strict=True) if np.isnan(iou)]
         if absent:
             print(f"\nno pixel of {', '.join(absent)}: the mean is over the others")
