@@ -22,7 +22,14 @@ from segmodel.data.content import require_learnable
 from segmodel.evaluation.evaluate import Whole, evaluate_whole, result_json
 from segmodel.evaluation.metrics import Scores, mean_iou, table
 from segmodel.model.network import Network
-from segmodel.model.store import build_network, load_initial_model, momentum_in, read_checkpoint, save_checkpoint
+from segmodel.model.store import (
+    build_network,
+    find_checkpoint,
+    load_initial_model,
+    momentum_in,
+    read_checkpoint,
+    save_checkpoint,
+)
 from segmodel.training import journal, report, statistics
 from segmodel.training.batches import Batch, BatchKeys, Timed, load_batches, steps_per_epoch
 from segmodel.training.class_weights import class_weights
