@@ -131,7 +131,7 @@ CONFIGURATION = [
     Kind(
         "predictions that are there", lambda r: r.file("new/a.png") and r.predict(r.picture("a.png")), "exists already"
     ),
-    Kind("no thread", lambda r: r.command("benchmark", "--threads", "0"), "--threads: expected at least 1, got 0"),
+    Kind("no thread", lambda r: r.command("benchmark", "--threads", "0"), "--threads: expected at least 1, got (0,)"),
 ]
 
 

@@ -136,7 +136,8 @@ def figures(folder: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl but for times."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [
-        {key: value for key, value in line.items() if key not in ("images_per_second", "data_wait")} for line in lines
+        {key: value for key, value in line.items() if key not in ("images_per_second", "data_wait", "seconds")}
+        for line in lines
     ]
 
 

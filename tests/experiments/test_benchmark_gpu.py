@@ -11,7 +11,7 @@ def test_calls_on_the_torch_path() -> None:
     """What can run here does; the rest needs a GPU, or a compiler."""
     scores, guide = timing.inputs(2, 12, 13)
     calls = gpu.calls(scores, guide)
-    expected = guided_filter(scores, guide)
+    expected = guided_filter(scores, guide, backend="torch")
     for name in ("guided filter, torch", "guided filter, torch, prepared guide"):
         torch.testing.assert_close(calls[name](), expected, rtol=0, atol=0)
     assert calls["guidance CRF, torch"]().shape == scores.shape

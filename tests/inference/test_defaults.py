@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from segmodel.inference.defaults import doubt, settings_from
+from segmodel.inference.defaults import LARGEST, doubt, settings_from
 from segmodel.inference.refine import refine
 from segmodel.inference.refinement import Refinement, Resolved, balanced_crf, refined
 from segmodel.kernels import guided_filter
@@ -57,7 +57,8 @@ def test_more_doubt_has_wider_windows_and_heavier_weights():
 def test_the_radius_grows_with_the_picture_and_with_finer_blocks():
     scores = band(0.3)
     radius = settings_from(scores, (384, 384))["radius"]
-    assert settings_from(scores, (1536, 1536), 4)["radius"] == pytest.approx(4 * radius, abs=2)
+    assert settings_from(scores, (768, 768), 4)["radius"] == pytest.approx(2 * radius, abs=1)
+    assert settings_from(scores, (3072, 3072), 4)["radius"] == LARGEST
     assert settings_from(scores, (384, 384), 2)["radius"] == pytest.approx(2 * radius, abs=1)
 
 
