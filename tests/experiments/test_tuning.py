@@ -40,6 +40,11 @@ def test_coarse_scores_gain_and_the_result_is_the_best_tried(samples, metric):
     assert figures["after"][metric] == pytest.approx(tuned.after)
     assert figures["before"][metric] == pytest.approx(tuned.before)
     assert figures["after"]["trimap_5"] > figures["before"]["trimap_5"]
+    assert figures["gain"][metric] == (tuned.gain.value, tuned.gain.low, tuned.gain.high)
+    assert tuned.gain.low <= tuned.gain.value <= tuned.gain.high
+    assert tuned.gain.value == pytest.approx(tuned.after - tuned.before)
+    assert tuned.over_start.value == pytest.approx(tuned.after - tuned.started)
+    assert tuned.started == tuned.tried[Refinement(stride=1)]
 
 
 def test_where_nothing_helps_the_weight_is_zero(samples):
@@ -97,6 +102,7 @@ def test_the_command_reads_a_folder_of_scores(tmp_path, capsys):
     assert "ms an image" in capsys.readouterr().out
     content = json.loads(target.read_text())
     assert content["after"] >= content["before"]
+    assert content["gain"]["low"] <= content["gain"]["value"] <= content["gain"]["high"]
     assert read_settings(target) == content["settings"]
     target.unlink()
     np.save(tmp_path / f"{data[1].name}.npy", coarse(data[1].label) / 3)  # probabilities
