@@ -4,15 +4,18 @@ import pytest
 import torch
 
 from segmodel.experiments import gpu, timing
-from segmodel.kernels import guided_filter
+from segmodel.kernels import guided_filter, prepare_guide
 
 
 def test_calls_on_the_torch_path() -> None:
     """What can run here does; the rest needs a GPU, or a compiler."""
     scores, guide = timing.inputs(2, 12, 13)
     calls = gpu.calls(scores, guide)
-    expected = guided_filter(scores, guide, backend="torch")
-    for name in ("guided filter, torch", "guided filter, torch, prepared guide"):
+    for name, given in (
+        ("guided filter, torch", guide),
+        ("guided filter, torch, prepared guide", prepare_guide(guide)),
+    ):
+        expected = guided_filter(scores, given, backend="torch")
         torch.testing.assert_close(calls[name](), expected, rtol=0, atol=0)
     assert calls["guidance CRF, torch"]().shape == scores.shape
     d_scores, d_weight = calls["guidance CRF with gradient, torch"]()
