@@ -45,7 +45,7 @@ def test_scores_at_a_quarter_are_refined_as_the_model_does_it():
 def test_full_size_runs_on_the_enlarged_scores():
     scores, image = torch.randn(1, 5, 4, 5), 255 * torch.rand(1, 3, 15, 17)
     fine = functional.interpolate(scores, (15, 17), mode="bilinear", align_corners=False)
-    expected = guidance_crf(fine, image, radius=2, eps=5.0, weight=3.0, balance=0.0, iterations=2)
+    expected = guidance_crf(fine, image, radius=2, eps=5.0, weight=3.0, iterations=2)
     got = refine(scores, image, stride=1, radius=2, eps=5.0, weight=3.0, balance=0.0, iterations=2)
     torch.testing.assert_close(got, expected, rtol=0, atol=0)
     torch.testing.assert_close(refine(scores, image, weight=0.0, stride=2), fine, rtol=0, atol=1e-5)  # a sum's rounding

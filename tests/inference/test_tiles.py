@@ -90,8 +90,8 @@ def test_interpolation_is_that_of_torch(cells, pixels, data):
 
 def test_public_function_is_refine_with_labels_or_logits(tmp_path):
     scores, picture = scene((700, 1100), (88, 138), classes=4)
-    own = Refinement(stride=4, radius=3, weight=4.0, iterations=1)
-    expected = refine(scores, picture, stride=4, radius=3, weight=4.0, iterations=1)
+    own = Refinement(stride=4, radius=3, weight=4.0, balance=0.5, iterations=1)
+    expected = refine(scores, picture, stride=4, radius=3, weight=4.0, balance=0.5, iterations=1)
     small = plan((700, 1100), own.resolved(torch.zeros(1), (700, 1100)), classes=4, bands=3, max_memory=2**62)
     least = small.memory - 1
     cut = plan((700, 1100), own.resolved(torch.zeros(1), (700, 1100)), classes=4, bands=3, max_memory=least)
@@ -123,7 +123,7 @@ def test_memory_is_as_planned(tmp_path, classes, bands, stride, cells):
     np.save(tmp_path / "s.npy", scores.astype(np.float16))
     np.save(tmp_path / "i.npy", picture)
     del scores, picture
-    own = Refinement(stride=stride, radius=2, weight=4.0, iterations=1)
+    own = Refinement(stride=stride, radius=2, weight=4.0, balance=0.5, iterations=1)
     resolved = own.resolved(torch.zeros(1), size)
     memory = plan(size, resolved, classes=classes, bands=bands, max_memory=2**62).memory
     call = lambda: refine_tiles(tmp_path / "s.npy", tmp_path / "i.npy", tmp_path / "o.npy", own=own, max_memory=memory)  # noqa: E731
