@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 Curve = Sequence[tuple[float, float]]
-COLOURS = ("#3b76c4", "#d0632b", "#3f9a55", "#b0478f", "#8a7a22", "#7a5fc7")
+COLOURS = ("#3b76c4", "#d0632b", "#3f9a55", "#b0478f", "#8a7a22", "#7a5fc7", "#2a9d9d", "#c4373f", "#777c85", "#a06a3c")
 """Of the curves, in turn; legible on white and on black."""
 STYLE = (resources.files("segmodel.common") / "report.css").read_text(encoding="utf-8")
 

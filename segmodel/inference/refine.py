@@ -21,6 +21,7 @@ from segmodel.inference.inputs import (
 from segmodel.inference.label_pictures import LabelPicture
 from segmodel.inference.refinement import own_settings, refined
 from segmodel.inference.tensors import as_tensor, describe
+from segmodel.inference.tiles import refine_tiles
 from segmodel.model.guidance_crf import GuidanceCRF
 
 HARD = {"stride": 4, "radius": 8, "weight": 4.0, "balance": 0.25, "iterations": 3}
@@ -39,6 +40,7 @@ def refine(
     layout: Layout | None = None,
     image_range: Ranges | None = None,
     image_layout: Layout | None = None,
+    max_memory: int | None = None,
     **settings: float,
 ) -> Array:
     """Logits that follow the image's edges, at the image's size (Algorithm 1).
@@ -59,6 +61,8 @@ def refine(
         image_range: the image's black and white, or a pair for each band; without it 0..255, and an image of 16 bits,
             or of values that look like 0..1, is refused.
         image_layout: "CHW" or "HWC", of the image, if it is not as above.
+        max_memory: bytes for all but the result: arrays of one picture, also memory-mapped, are then refined tile by
+            tile (see ``tiles.refine_tiles``, which writes files as well), without a gradient.
         settings: the fields of ``Refinement``; those not given follow from the scores.
 
     Returns:
@@ -71,6 +75,11 @@ def refine(
         return refine_mask(scores, image, crf=crf, image_range=image_range, image_layout=image_layout,
                            **settings)  # type: ignore[arg-type]  # fmt: skip
     own = own_settings(settings, crf)
+    if max_memory is not None:
+        if layout == "HWC" or image_layout == "CHW":  # they are read by windows, as they lie
+            raise ValueError("layout, image_layout: expected class-first scores and a bands-last image with max_memory")
+        return refine_tiles(scores, image, own=own, crf=crf, labels=False, image_range=image_range,
+                            max_memory=max_memory)  # type: ignore[return-value]  # fmt: skip
     batch, pixels = scores_and_pixels(scores, image, image_range, layout=layout, image_layout=image_layout)
     result = refined(batch, pixels, own, crf, (0, 255))
     return like(result if scores.ndim == 4 else result[0], scores, layout)

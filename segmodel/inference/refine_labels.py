@@ -23,8 +23,8 @@ NEAR = 8
 """Blocks around a block within which a class must occur to be taken for possible there."""
 FAR = -10.0
 """Score of a class that does not."""
-FILLED = 0.25
-"""Confidence in what is filled in, as a share of that in what was there."""
+FILLED = 0.02
+"""Confidence in what is filled in, as a share of that in what was there: it decides where no message comes from."""
 
 
 @in_lists

@@ -18,7 +18,7 @@ from segmodel.inference.views import Crf
 from segmodel.kernels import box_filter, guidance_crf, guided_filter, prepare_guide
 from segmodel.kernels.guided_filter import PreparedGuide
 from segmodel.model.guidance_crf import GuidanceCRF
-from segmodel.model.guided_filter import guide_from_image
+from segmodel.model.guided_filter import Ranges, guide_from_image
 from segmodel.model.upsampling import area_average, enlarge
 
 
@@ -117,7 +117,7 @@ def refined_with(scores: Tensor, image: Tensor, stride: int, crf: Crf) -> Tensor
     return refined.to(scores.dtype)
 
 
-def refining_crf(own: Resolved, trained: GuidanceCRF | None, image_range: tuple[float, float]) -> Crf:
+def refining_crf(own: Resolved, trained: GuidanceCRF | None, image_range: Ranges) -> Crf:
     """The untrained or trained guidance CRF, for images in ``image_range``; the settings are resolved."""
 
     def crf(scores: Tensor, guide: Tensor) -> Tensor:

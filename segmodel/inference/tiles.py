@@ -32,11 +32,12 @@ from segmodel.inference.windows import (
     release,
 )
 from segmodel.model.guidance_crf import GuidanceCRF
+from segmodel.model.guided_filter import Ranges, check_range
 from segmodel.model.upsampling import area_average, enlarge
 
 MEMORY = 2**30
 """Bytes that the refinement takes by default, beyond what the process holds already."""
-STRIP = 2**24
+STRIP = 2**22
 """Elements of the scores at full size that are worked on at once within a tile."""
 
 
@@ -108,9 +109,9 @@ def plan(size: tuple[int, int], own: Resolved, *, classes: int, bands: int, max_
             if best is None or work < best[0]:
                 best = work, Plan(size, (height, width), halo, own.stride, memory(height))
     if best is None:
-        raise ValueError(f"max_memory: expected at least {least} bytes for a halo of {halo} pixels "
+        raise ValueError(f"max_memory: expected at least {-(-least // 2**20)} MiB for a halo of {halo} pixels "
                          f"(radius {own.radius} of {own.stride} pixels, {own.iterations} iterations), "
-                         f"got {max_memory}; give more, or a smaller radius")  # fmt: skip
+                         f"got {max_memory / 2**20:.0f} MiB; give more, or a smaller radius")  # fmt: skip
     return best[1]
 
 
@@ -122,7 +123,7 @@ def refine_tiles(
     own: Refinement | None = None,
     crf: GuidanceCRF | None = None,
     labels: bool = True,
-    image_range: tuple[float, float] | None = None,
+    image_range: Ranges | None = None,
     max_memory: int = MEMORY,
     progress: bool = False,
 ) -> np.ndarray | Path:
@@ -136,7 +137,7 @@ def refine_tiles(
             None: the result is an array in memory.
         own: the settings (default: from the scores). crf: a trained one instead.
         labels: the result is labels ``(H, W)``, uint8; else logits ``(C, H, W)`` of the scores' dtype.
-        image_range: black and white of the image; None: 0..255 for uint8.
+        image_range: black and white of the image, or a pair for each band; None: 0..255 for uint8.
         max_memory: bytes for the refinement's arrays, beyond what the process holds already and the result in memory.
             Pages of mapped files are let go after each window.
 
@@ -151,6 +152,7 @@ def refine_tiles(
     classes, size, bands = logits.shape[0], (picture.shape[0], picture.shape[1]), picture.shape[2]
     if image_range is None and picture.dtype != np.uint8:
         raise ValueError(f"image_range: expected black and white of an image of {picture.dtype}, got None")
+    check_range(image_range or (0, 255), bands=bands)
     if labels and classes > 256:
         raise ValueError(f"labels: expected at most 256 classes for uint8, got {classes}")
     with warnings.catch_warnings(action="ignore"):  # the array of a mapped file is read only, which torch warns of

@@ -9,6 +9,7 @@ import numpy as np
 
 from segmodel.common.environment import peer
 from segmodel.common.errors import UserError
+from segmodel.data.images import read_image
 
 GEO = (".tif", ".tiff", ".vrt", ".jp2", ".img")
 """Endings of the files that are read by rasterio; an output of such a name is a GeoTIFF."""
@@ -132,12 +133,18 @@ def _rasterio(path: Path) -> Any:
 def picture_windows(image: object) -> Windows:
     """Windows of a picture ``(H, W, bands)`` or ``(H, W)``: an array, or the path of an .npy file or of a GeoTIFF.
 
+    Any other picture's file is read into memory.
+
     Raises:
         UserError: a file that cannot be read. ValueError: an array of another shape.
     """
     if isinstance(image, str | Path) and Path(image).suffix.lower() in GEO:
         return GeoWindows(Path(image))
-    array = mapped(image) if isinstance(image, str | Path) else np.asanyarray(image)
+    if isinstance(image, str | Path):
+        path = Path(image)
+        array = mapped(path) if path.suffix.lower() == ".npy" else read_image(path)[0]
+    else:
+        array = np.asanyarray(image)
     if array.ndim not in (2, 3) or array.dtype.kind not in "uif":
         raise ValueError(f"image: expected (H, W) or (H, W, bands), got {array.dtype} {array.shape}")
     return ArrayWindows(array if array.ndim == 3 else array[..., None], axis=0)

@@ -191,6 +191,7 @@ SCORES, IMAGE = np.zeros((3, 4, 4), np.float32), np.full((8, 8, 3), 9, np.uint8)
         (lambda: refine(SCORES + np.nan, IMAGE), "scores: expected finite numbers"),
         (lambda: refine(np.eye(3, dtype=np.float32)[None, :, :].repeat(3, 0) * 0 + [[[0.1]], [[0.3]], [[0.6]]], IMAGE),
          "scores: expected logits, got probabilities"),
+        (lambda: refine(SCORES, IMAGE, layout="HWC", max_memory=9), "expected class-first scores .* with max_memory"),
         (lambda: refine(SCORES, IMAGE, radius=1.5), "radius: expected a whole number, got 1.5"),
         (lambda: refine(SCORES, IMAGE, eps=0), "eps: expected more than 0"),
         (lambda: refine(SCORES, IMAGE, stride=0), "stride: expected at least 1"),

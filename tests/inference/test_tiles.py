@@ -7,8 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch.nn import functional
 
+from segmodel.common import cli
 from segmodel.common.errors import UserError
 from segmodel.experiments.timing import added_memory
 from segmodel.inference.refine import refine
@@ -16,6 +18,7 @@ from segmodel.inference.refinement import Refinement, refined, refining_crf
 from segmodel.inference.tiles import Plan, Tiles, bytes_of, interpolation, plan, refine_tiles
 from segmodel.inference.windows import ArrayWindows, picture_windows, release
 from segmodel.model.guidance_crf import GuidanceCRF
+from segmodel.refine import main
 
 
 def scene(size, cells, classes=3, bands=3, dtype=np.float32, seed=0):
@@ -109,6 +112,36 @@ def test_public_function_is_refine_with_labels_or_logits(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["labels.npy", "picture.npy", "scores.npy"]
 
 
+def test_the_command_refines_a_geotiff_and_a_photograph(tmp_path, capsys):
+    rasterio = pytest.importorskip("rasterio")
+    scores, picture = scene((300, 420), (75, 105))
+    np.save(tmp_path / "s.npy", scores)
+    Image.fromarray(picture).save(tmp_path / "i.png")
+    with rasterio.open(tmp_path / "i.tif", "w", driver="GTiff", height=300, width=420, count=3, dtype="uint8",
+                       crs="EPSG:32633") as file:  # fmt: skip
+        file.write(np.moveaxis(picture, 2, 0))
+    options = ["--radius", "2", "--max-memory", "600MB"]
+    for image, output in (("i.tif", "o.tif"), ("i.png", "o.npy")):
+        given = [str(tmp_path / image), str(tmp_path / "s.npy"), "--output", str(tmp_path / output), *options]
+        assert cli.run("refine", main, given) == 0
+    with rasterio.open(tmp_path / "o.tif") as file:
+        assert np.array_equal(file.read(1), np.load(tmp_path / "o.npy"))
+    expected = refine(scores, picture, radius=2)
+    assert (np.load(tmp_path / "o.npy") == expected.argmax(0)).mean() > 0.9999
+    assert np.abs(refine(scores, picture, radius=2, max_memory=2**30) - expected).max() < 1e-5
+    capsys.readouterr()
+    wrong = {
+        ("--max-memory", "much"): "max_memory: expected a size such as 4GB or 800MB, got 'much'",
+        ("--max-memory", "1MB"): "max_memory: expected at least",
+        ("--max-memory", "1GB", "--labels"): "--max-memory: expected one picture and scores",
+    }
+    for more, message in wrong.items():
+        given = [str(tmp_path / "i.png"), str(tmp_path / "s.npy"), "--output", str(tmp_path / "p.npy"), *more]
+        assert cli.run("refine", main, given) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "p.npy").exists()
+
+
 def test_a_trained_crf_has_its_own_reach():
     scores, picture = scene((64, 64), (16, 16))
     crf = GuidanceCRF(3, radius=2, iterations=2, weight=1.5)
@@ -116,9 +149,11 @@ def test_a_trained_crf_has_its_own_reach():
     assert np.abs(found - refine(scores, picture, crf=crf)).max() < 1e-5
 
 
+@pytest.mark.parametrize("backend", ["auto", "torch"])
 @pytest.mark.parametrize(("classes", "bands", "stride", "cells"), [(8, 3, 4, 300), (2, 3, 1, 300), (24, 1, 4, 600)])
-def test_memory_is_as_planned(tmp_path, classes, bands, stride, cells):
-    size = (1200, 1200) if stride == 1 else (2400, 2400)
+def test_memory_is_as_planned(tmp_path, monkeypatch, classes, bands, stride, cells, backend):
+    monkeypatch.setenv("SEGMODEL_BACKEND", backend)
+    size = (800, 800) if stride == 1 else (2000, 2000)
     scores, picture = scene(size, (cells, cells), classes=classes, bands=bands, dtype=np.float32)
     np.save(tmp_path / "s.npy", scores.astype(np.float16))
     np.save(tmp_path / "i.npy", picture)
@@ -126,8 +161,11 @@ def test_memory_is_as_planned(tmp_path, classes, bands, stride, cells):
     own = Refinement(stride=stride, radius=2, weight=4.0, balance=0.5, iterations=1)
     resolved = own.resolved(torch.zeros(1), size)
     memory = plan(size, resolved, classes=classes, bands=bands, max_memory=2**62).memory
-    call = lambda: refine_tiles(tmp_path / "s.npy", tmp_path / "i.npy", tmp_path / "o.npy", own=own, max_memory=memory)  # noqa: E731
-    used = added_memory(call)
+    files = [tmp_path / f"{name}.npy" for name in "sio"]
+    refine_tiles(
+        scene((40, 40), (10, 10), classes=classes, bands=bands)[0], np.zeros((40, 40, bands), np.uint8), own=own
+    )
+    used = added_memory(lambda: refine_tiles(*files, own=own, max_memory=memory))
     if used is None:
         pytest.skip("Linux's counters are missing")
     print(f"planned {memory / 2**20:.0f} MiB, used {used:.0f} MiB")
