@@ -71,8 +71,13 @@ def _toml_lines(values: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def curves(series: Mapping[str, Curve], *, x_label: str = "", y_label: str = "", caption: str = "") -> str:
-    """A line chart of named series of points ``(x, y)``; a point that is not finite leaves a gap."""
+def curves(
+    series: Mapping[str, Curve], *, x_label: str = "", y_label: str = "", caption: str = "", powers: bool = False
+) -> str:
+    """A line chart of named series of points ``(x, y)``; a point that is not finite leaves a gap.
+
+    powers: x is the logarithm to base 10 of what is written on its axis.
+    """
     points = [point for curve in series.values() for point in curve if _finite(point)]
     if not points:
         return f"<figure><figcaption>{escape(caption)} (no points)</figcaption></figure>"
@@ -94,7 +99,7 @@ def curves(series: Mapping[str, Curve], *, x_label: str = "", y_label: str = "",
     for value in _ticks(x_low, x_high):
         x, _ = place(value, y_low)
         parts.append(f'<path d="M{x:.1f} {bottom}v4" stroke="var(--faint)"/>')
-        parts.append(text(f'x="{x:.1f}" y="{bottom + 18}"', f"{value:g}"))
+        parts.append(text(f'x="{x:.1f}" y="{bottom + 18}"', f"{10**value:,.0f}" if powers else f"{value:g}"))
     for index, (name, curve) in enumerate(series.items()):
         colour, y = COLOURS[index % len(COLOURS)], 340 + 18 * index
         parts.append(_line([place(*point) if _finite(point) else None for point in curve], colour))

@@ -175,7 +175,7 @@ def refinement_plots(values: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [
         curves(
             {name: [(math.log10(max(found["ms"], 0.1)), found[figure]["value"])] for name, found in values.items()},
-            x_label="milliseconds an image, as a power of 10", y_label=f"{figure}, %", caption=f"{figure} against time",
+            powers=True, x_label="milliseconds an image", y_label=f"{figure}, %", caption=f"{figure} against time",
         )
         for figure in FIGURES
     ]  # fmt: skip
