@@ -55,10 +55,12 @@ def main() -> None:
     parser.add_argument("--max-memory", default="3GB")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--radius", type=int, default=20)
+    parser.add_argument("--balance", type=float, default=0.5)
     parser.add_argument("--iterations", type=int, default=3)
     parser.add_argument("--folder")
     given = parser.parse_args()
-    settings = {"stride": 4, "weight": 8.0, "radius": given.radius, "balance": 0.5, "iterations": given.iterations}
+    settings = {"stride": 4, "weight": 8.0, "radius": given.radius, "balance": given.balance,
+                "iterations": given.iterations}  # fmt: skip
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
         make(Path(name), given.side, given.classes)
         command = [sys.executable, "-c", RUN, name, str(given.threads), given.max_memory, json.dumps(settings)]

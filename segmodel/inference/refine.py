@@ -24,7 +24,7 @@ from segmodel.inference.tensors import as_tensor, describe
 from segmodel.inference.tiles import refine_tiles
 from segmodel.model.guidance_crf import GuidanceCRF
 
-HARD = {"stride": 4, "radius": 8, "weight": 4.0, "balance": 0.5, "iterations": 3}
+HARD = {"stride": 4, "radius": 8, "weight": 4.0, "balance": 0.25, "iterations": 3}
 """Settings for hard masks and label maps, which know more about boundaries than coarse scores and say less about where
 they are sure: wider windows and larger weights spoil those that are good (tried on VOC's labels)."""
 TOGETHER = 16

@@ -23,7 +23,7 @@ def scene(height=96, width=120, cell=8):
     return (4 * low + 0.3 * rng.standard_normal(low.shape)).astype(np.float32), picture, truth
 
 
-METHODS = refinement.methods({"stride": 4, "radius": 8, "weight": 8.0, "balance": 0.0})
+METHODS = refinement.methods({"stride": 4, "radius": 8, "balance": 0.5, "weight": 8.0})
 
 
 @pytest.mark.parametrize("method", METHODS[1:], ids=lambda method: method.name)

@@ -1,6 +1,6 @@
 """Settings that follow from the scores: the doubt, the rule, the balanced message, and what it keeps."""
 
-from dataclasses import astuple, replace
+from dataclasses import asdict, astuple, replace
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from segmodel.data import open_data
 from segmodel.inference.defaults import LARGEST, doubt, settings_from
 from segmodel.inference.refine import refine
 from segmodel.inference.refinement import Refinement, Resolved, balanced_crf, refined
@@ -54,7 +55,7 @@ def test_more_doubt_has_wider_windows_and_heavier_weights():
         assert values[0] < values[-1]
     balances = [item["balance"] for item in found]
     assert balances[0] < 0.5
-    assert max(balances) > balances[-1] >= 0.7  # most where things are thin, less where regions are to be mended
+    assert max(balances) > balances[-1] >= 0.4  # most where things are thin, less where regions are to be mended
 
 
 def test_the_radius_grows_with_the_picture_and_with_finer_blocks():
@@ -132,3 +133,18 @@ def test_a_post_that_hardly_shows_survives_wide_windows_with_balance_alone():
     iou = {share: (result & label).sum() / (result | label).sum() for share, result in found.items()}
     assert iou[0.0] < 0.2
     assert iou[0.75] > 0.7
+
+
+@pytest.mark.parametrize("stride", [4, 8])
+def test_coarse_scores_of_scenes_gain_more_than_with_the_papers_settings(stride):
+    data, right = open_data("scenes", split="val"), {"none": 0, "paper": 0, "defaults": 0}
+    kinds = {"none": {"weight": 0.0}, "paper": asdict(Refinement.paper()), "defaults": {}}
+    for index in range(4):
+        image, label = data[index].image, data[index].label
+        one_hot = torch.from_numpy(np.eye(12, dtype=np.float32)[np.where(label == 255, 0, label)]).permute(2, 0, 1)
+        scores = (area_average(one_hot[None], stride)[0] + 0.02).log().numpy()
+        for name, own in kinds.items():
+            right[name] += int((refine(scores, image, **own).argmax(0) == label).sum())
+    pixels = 4 * 128 * 128
+    assert right["defaults"] - right["none"] > 0.005 * pixels
+    assert right["defaults"] > right["paper"] > right["none"]

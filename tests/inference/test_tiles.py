@@ -93,8 +93,8 @@ def test_interpolation_is_that_of_torch(cells, pixels, data):
 
 def test_public_function_is_refine_with_labels_or_logits(tmp_path):
     scores, picture = scene((700, 1100), (88, 138), classes=4)
-    own = Refinement(stride=4, radius=3, weight=4.0, balance=0.0, iterations=1)
-    expected = refine(scores, picture, stride=4, radius=3, weight=4.0, balance=0.0, iterations=1)
+    own = Refinement(stride=4, radius=3, weight=4.0, balance=0.5, iterations=1)
+    expected = refine(scores, picture, stride=4, radius=3, weight=4.0, balance=0.5, iterations=1)
     small = plan((700, 1100), own.resolved(torch.zeros(1), (700, 1100)), classes=4, bands=3, max_memory=2**62)
     least = small.memory - 1
     cut = plan((700, 1100), own.resolved(torch.zeros(1), (700, 1100)), classes=4, bands=3, max_memory=least)
