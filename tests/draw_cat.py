@@ -2,8 +2,8 @@
 
     python tests/draw_cat.py tests/cat_refined.jpg
 
-cat.jpg: Chelsea, by Stefan van der Walt, CC0 (scikit-image's "chelsea"). cat_scores.npy: logits (2, 38, 57) of animal or
-not, means over blocks of 8 x 8 pixels, of a half-trained patch variant (VOC subset, half-width ResNet-50, 6 epochs).
+cat.jpg: Chelsea, by Stefan van der Walt, CC0 (scikit-image's "chelsea"). cat_scores.npy: logits (2, 38, 57) of rest and
+animal, means over blocks of 8 x 8 pixels, of a half-trained patch variant (VOC subset, half-width ResNet-50, 6 epochs).
 """
 
 import sys
