@@ -58,6 +58,12 @@ def test_more_doubt_has_wider_windows_and_heavier_weights():
     assert max(balances) > balances[-1] >= 0.4  # most where things are thin, less where regions are to be mended
 
 
+def test_the_radius_grows_with_the_square_of_the_doubt():
+    few, many = (settings_from(band(width), (4096, 4096), 4)["radius"] for width in (0.08, 0.16))
+    assert many == pytest.approx(4 * few, rel=0.1)
+    assert many < 1024 / 5
+
+
 def test_the_radius_grows_with_the_picture_and_with_finer_blocks():
     scores = band(0.3)
     radius = settings_from(scores, (384, 384))["radius"]
