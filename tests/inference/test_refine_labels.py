@@ -25,12 +25,13 @@ def test_boundaries_move_to_the_edges_and_values_stay_what_they_are(dtype):
     labels, _ = stripes(3)
     labels[:, :3] = 0
     ids = np.array([3, 7, 101], dtype)
-    result = refine_labels(ids[labels], image)
+    strong = {"weight": 4.0, "balance": 0.25}
+    result = refine_labels(ids[labels], image, **strong)
     assert result.dtype == dtype
     assert set(np.unique(result)) == set(ids)
     assert (labels != truth).any(0).sum() == 6  # columns: three at each of two edges
     assert (result != ids[truth]).any(0).sum() <= 2
-    tensor = refine_labels(torch.from_numpy(ids[labels]), torch.from_numpy(image).permute(2, 0, 1))
+    tensor = refine_labels(torch.from_numpy(ids[labels]), torch.from_numpy(image).permute(2, 0, 1), **strong)
     np.testing.assert_array_equal(tensor.numpy(), result)
     np.testing.assert_array_equal(refine_labels(ids[labels][None], image)[0], result)
 
