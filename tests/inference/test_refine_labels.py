@@ -33,7 +33,7 @@ def test_boundaries_move_to_the_edges_and_values_stay_what_they_are(dtype):
     assert (result != ids[truth]).any(0).sum() <= 2
     tensor = refine_labels(torch.from_numpy(ids[labels]), torch.from_numpy(image).permute(2, 0, 1), **strong)
     np.testing.assert_array_equal(tensor.numpy(), result)
-    np.testing.assert_array_equal(refine_labels(ids[labels][None], image)[0], result)
+    np.testing.assert_array_equal(refine_labels(ids[labels][None], image, **strong)[0], result)
 
 
 @settings(max_examples=15, deadline=None)
