@@ -26,8 +26,8 @@ from segmodel.model.guidance_crf import GuidanceCRF
 
 HARD = {"stride": 4, "radius": 8, "weight": 2.0, "balance": 0.5, "iterations": 3}
 """Settings for hard masks and label maps, which do not say where they are sure: larger weights mend coarse ones more
-and spoil those that are good (VOC's labels, in mIoU: true ones 99.2, of every 8th pixel 92.9 -> 93.0, of every 16th 86.7 ->
-87.5; with weight 4 and balance 0.25: 93.8, 91.1 and 88.8)."""
+and spoil those that are good. VOC's labels, in mIoU: true ones 99.2, of every 8th pixel 92.9 -> 93.0, of every 16th
+86.7 -> 87.5; with weight 4 and balance 0.25 they come to 93.8, 91.1 and 88.8."""
 TOGETHER = 16
 """Masks that are refined in one pass: their scores are in memory at the image's size."""
 
