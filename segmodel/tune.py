@@ -51,7 +51,7 @@ def table(title: str, result: Mapping[str, Mapping[str, Any]]) -> Table:
              gained(result["over_defaults"][key])] for key, name in names.items()]  # fmt: skip
     more = max(0, 1000 * (figures[2]["seconds"] - figures[0]["seconds"]))
     head = ["%", "before", "defaults", "tuned", "gain (95 % interval)", "over the defaults"]
-    return Table(title, head, rows, f"{more:.0f} ms an image")
+    return Table(title, head, rows, f"{more:.2g} ms an image")
 
 
 def gained(interval: Sequence[float]) -> str:
