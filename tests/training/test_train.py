@@ -303,7 +303,9 @@ def test_a_training_starts_from_another_model_with_its_architecture(finished, tm
     options = [*TINY[:2], "--rate", "0", "--batch-size", "4", "--crop", "64,64", "--epochs", "1", "--workers", "0",
                "--device", "cpu", "--pictures", "0"]  # fmt: skip
     assert run("train", *options, "--init-model", finished, "--output", tmp_path / "same") == 0
-    assert f"{finished}: {len(before)} tensors loaded, new: 0, unused: 0" in capsys.readouterr().out
+    assert (
+        f"{finished / 'best.safetensors'}: {len(before)} tensors loaded, new: 0, unused: 0" in capsys.readouterr().out
+    )
     model = SegModel.load(tmp_path / "same")
     assert model.config == SegModel.load(finished).config
     for name, value in model.named_parameters():
