@@ -40,7 +40,7 @@ SMALL = [(1, 1), (1, 5), (4, 1), (3, 3), (5, 4), (6, 9)]
 # Running sums of at most 16 rows err a little more than the torch path's; see its bounds for the rest.
 BOUND = {"textured": 2e-5, "flat": 2e-4}
 # One rounding of the result: 2^-11 and 2^-8 of it.
-# Half of a unit in the last place; a whole one of bfloat16, whose further digits the interpreter cuts off (a GPU rounds).
+# Half of a unit in the last place; of bfloat16 a whole one: the interpreter cuts off what a GPU rounds.
 ROUNDING = {torch.float32: 0.0, torch.float16: 5e-4, torch.bfloat16: 8e-3}
 dtypes = st.sampled_from(tuple(ROUNDING))
 small = {"labels": (1, 2), "sizes": SMALL, "batch": (1,)}
