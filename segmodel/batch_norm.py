@@ -63,9 +63,8 @@ def main(arguments: Sequence[str]) -> int:
     statistics.recompute(model, (batch.images for batch in bar), dtype)
     after = evaluate(model, validation, dtype=dtype, description="after")["model"]
     save_checkpoint(output, model, {**card, "scores": result_json(after, data.classes)})
-    print(
-        f"{source}, {train.data}, val: mIoU {100 * before.miou:.2f} before, {100 * after.miou:.2f} after {count} batches"
-    )
+    print(source)
+    print(f"{train.data}, val: mIoU {100 * before.miou:.2f} before, {100 * after.miou:.2f} after {count} batches")
     print(f"checkpoint: {output}")
     return 0
 
