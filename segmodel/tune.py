@@ -5,8 +5,8 @@
 
 The search begins where segmodel.refine does without settings: all follow from each picture's scores. One setting after
 the other (radius, weight, balance, eps, iterations) is then set to the best of a few values, or left to the scores,
-until none changes any more. The weight 0 is among them: where no refinement helps, none is the result. Two dozen
-pictures of VOC's size take about five minutes on one core. Look at the intervals: what may gain nothing over the
+until none changes any more. The weight 0 is among them: where no refinement helps, none is the result. A dozen
+pictures of VOC's size take about three minutes of one core. Look at the intervals: what may gain nothing over the
 defaults is not worth a file.
 """
 

@@ -16,7 +16,7 @@ from segmodel.model.guided_filter import check_settings, guide_from_image
 class GuidanceCRF(nn.Module):
     r"""Algorithm 1 with a learnable compatibility :math:`\mu` and weight :math:`\lambda`.
 
-    ``crf(scores, image)``: scores N L H W; image N 3 or N 1, at least as large, area-averaged to the scores' size.
+    ``crf(scores, image)``: scores N L H W; image N B H W of 1 to 16 bands, at least as large, area-averaged to them.
     The result has the shape and dtype of the scores.
 
     Args:
