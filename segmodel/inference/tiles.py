@@ -6,7 +6,7 @@ what refining the whole picture gives. Tiles start on whole blocks, and interpol
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +33,7 @@ from segmodel.inference.windows import (
 )
 from segmodel.model.guidance_crf import GuidanceCRF
 from segmodel.model.guided_filter import Ranges, check_range
-from segmodel.model.upsampling import area_average, enlarge
+from segmodel.model.upsampling import area_average
 
 MEMORY = 2**30
 """Bytes that the refinement takes by default, beyond what the process holds already."""
@@ -223,17 +223,16 @@ class Tiles:
             after = self.crf(coarse[None], guide[None])[0]
             changed = after if self.on_blocks else after - coarse
             del coarse, guide, after
-            # the block before and the one after are needed to interpolate; at the picture's border there is none
-            near = slice(max(0, columns.start - stride), min(self.plan.size[1], columns.stop + stride))
-            blocks = self._blocks(near, across)
-            for part in _strips(rows, self._step(near.stop - near.start)):
-                around = slice(max(0, part.start - stride), min(self.plan.size[0], part.stop + stride))
-                own = changed[
-                    :, (around.start - down.start) // stride : -(-(around.stop - down.start) // stride), blocks
-                ]
-                inner = enlarge(own[None], stride)[0][
-                    :, part.start - around.start : part.stop - around.start,
-                    columns.start - near.start : columns.stop - near.start]  # fmt: skip
+            blocks = tuple(-(-side // stride) for side in self.plan.size)
+
+            def changed_cells(near_rows: slice, near_columns: slice) -> Tensor:
+                top, left = down.start // stride, across.start // stride
+                return changed[:, near_rows.start - top : near_rows.stop - top,
+                               near_columns.start - left : near_columns.stop - left]  # fmt: skip
+
+            enlarged = [side * stride for side in blocks]
+            for part in _strips(rows, self._step(columns.stop - columns.start)):
+                inner = _interpolated(changed_cells, blocks, enlarged, (part, columns), self.dtype)
                 yield part, (inner if self.on_blocks else self._fine(part, columns) + inner).numpy()
 
     def _blocks(self, part: slice, of: slice) -> slice:
@@ -265,23 +264,7 @@ class Tiles:
 
     def _fine(self, rows: slice, columns: slice) -> Tensor:
         """Scores ``(C, n, m)`` of a window of pixels, interpolated as those of the whole picture are."""
-        cells, pixels = self.scores.shape[1:], self.plan.size
-        antialias = any(one > other for one, other in zip(cells, pixels, strict=True))
-        lines = [interpolation(*line, self.dtype, antialias=antialias)
-                 for line in zip(cells, pixels, (rows, columns), strict=True)]  # fmt: skip
-        near = [slice(int(index.min()), int(index.max()) + 1) for index, _ in lines]
-        (top, down), (left, across) = (
-            (torch.from_numpy((index - part.start).T.copy()), torch.from_numpy(weight.T.copy()))
-            for (index, weight), part in zip(lines, near, strict=True)
-        )
-        source = self._cells(*near)
-        wide = source.new_zeros(*source.shape[:2], left.shape[1])
-        for index, weight in zip(left, across, strict=True):
-            wide += source[:, :, index] * weight
-        fine = source.new_zeros(len(source), top.shape[1], left.shape[1])
-        for index, weight in zip(top, down, strict=True):
-            fine += wide[:, index] * weight[:, None]
-        return fine
+        return _interpolated(self._cells, self.scores.shape[1:], self.plan.size, (rows, columns), self.dtype)
 
     def _cells(self, rows: slice, columns: slice) -> Tensor:
         return torch.from_numpy(self.scores.read(rows, columns).astype(self.dtype))
@@ -295,6 +278,35 @@ class Tiles:
 def _strips(rows: slice, step: int) -> Iterator[slice]:
     for top in range(rows.start, rows.stop, step):
         yield slice(top, min(top + step, rows.stop))
+
+
+def _interpolated(
+    read: Callable[[slice, slice], Tensor],
+    cells: Sequence[int],
+    pixels: Sequence[int],
+    window: tuple[slice, slice],
+    dtype: np.dtype,
+) -> Tensor:
+    """A window ``(C, n, m)`` of a map that ``functional.interpolate`` would enlarge or reduce to ``pixels``.
+
+    Args:
+        read: the map's cells ``(C, ...)`` of some rows and columns.
+    """
+    antialias = any(one > other for one, other in zip(cells, pixels, strict=True))
+    lines = [interpolation(*line, dtype, antialias=antialias) for line in zip(cells, pixels, window, strict=True)]
+    near = [slice(int(index.min()), int(index.max()) + 1) for index, _ in lines]
+    (top, down), (left, across) = (
+        (torch.from_numpy((index - part.start).T.copy()), torch.from_numpy(weight.T.copy()))
+        for (index, weight), part in zip(lines, near, strict=True)
+    )
+    source = read(*near)
+    wide = source.new_zeros(*source.shape[:2], left.shape[1])
+    for index, weight in zip(left, across, strict=True):
+        wide.addcmul_(source[:, :, index], weight)
+    fine = source.new_zeros(len(source), top.shape[1], left.shape[1])
+    for index, weight in zip(top, down, strict=True):
+        fine.addcmul_(wide[:, index], weight[:, None])
+    return fine
 
 
 def interpolation(

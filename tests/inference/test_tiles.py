@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional
@@ -61,6 +61,7 @@ def own_dtype(scores):
     st.sampled_from([np.float32, np.float64]),
     st.booleans(),
 )
+@example((20, 52), (7, 18), (1, 1), 3, 0, 0.0, 0, np.float32, True)  # positions of thirds, rounded as in the whole
 def test_tiles_are_the_whole(size, cells, tile, stride, radius, balance, iterations, dtype, on_blocks):
     cells = tuple(-(-side // stride) for side in size) if on_blocks else cells
     scores, picture = scene(size, cells, dtype=dtype)
