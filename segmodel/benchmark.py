@@ -17,7 +17,7 @@ batch of the tables memory and loader, and the precision of the model's times.
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -25,6 +25,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from segmodel.common import cli
+from segmodel.common.device import Precision
 from segmodel.common.environment import environment, peer
 from segmodel.common.errors import UserError
 from segmodel.common.files import output_file, write_output
@@ -97,6 +98,19 @@ def refinement_part(options: RefinementOptions, data: str) -> dict[str, Any]:
     return values
 
 
+def time_tables(options: BenchmarkOptions, precision: Precision) -> Iterator[tuple[str, Times]]:
+    """Titles and milliseconds of the operators and the model, as they come."""
+    for threads in options.threads or (1, 2):
+        use_threads(threads)
+        if "operators" in options.only:
+            for title, rows in operator_tables(options.seconds):
+                yield f"{title}; threads: {threads}", rows
+    if "operators" in options.only:
+        yield "first call of refine in a process", first_calls()
+    if "model" in options.only:
+        yield from model_tables(options.seconds, precision=precision)
+
+
 def memory_settings(given: argparse.Namespace) -> Config:
     """Those of segmodel.train where data, a recipe or a file is given, else the paper's with two images a batch."""
     if given.config or given.recipe or "data" in given:
@@ -119,25 +133,15 @@ def main(arguments: Sequence[str]) -> int:
     if "model" in options.only and config.train.precision == "float64":
         raise UserError("--precision: expected auto, float32, bfloat16 or float16 for the model's times, got float64")
     report: dict[str, Any] = environment()
-    timing = {"operators", "model"} & set(options.only)
-    if timing:
-        times: dict[str, Times] = {}
-        for threads in options.threads or (1, 2):
-            use_threads(threads)
-            if "operators" in options.only:
-                tables = operator_tables(options.seconds)
-                times |= {f"{title}; threads: {threads}": rows for title, rows in tables.items()}
-        if "operators" in options.only:
-            times["first call of refine in a process"] = first_calls()
-        if "model" in options.only:
-            times |= model_tables(options.seconds, precision=config.train.precision)
-        report["milliseconds"] = times
-    elif options.threads:
+    if options.threads:
         use_threads(options.threads[-1])
+    print(json.dumps({**report, "threads": torch.get_num_threads()}), flush=True)
+    if {"operators", "model"} & set(options.only):
+        report["milliseconds"] = {}
+        for title, rows in time_tables(options, config.train.precision):
+            report["milliseconds"][title] = rows
+            print(f"\n{times_table(title, rows, 'ms').text()}", flush=True)
     report["threads"] = torch.get_num_threads()
-    print(json.dumps({key: value for key, value in report.items() if key != "milliseconds"}))
-    if timing:
-        print("times in ms", *(times_table(title, rows).text() for title, rows in times.items()), sep="\n\n")
     if "gpu" in options.only:
         report["gpu"] = gpu.measure()
         print(f"\nGPU: {gpu.text(report['gpu'])}")

@@ -1,6 +1,6 @@
 """Times of the model: its variants (Table 4), its parts, and its growth with the image."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -77,8 +77,8 @@ def part_calls(model: Network, size: tuple[int, int], dtype: torch.dtype | None)
     return {name: partial(timed, part) for name, part in parts.items()}
 
 
-def model_tables(seconds: float, *, precision: Precision) -> dict[str, Times]:
-    """Times by title on the CPU: Table 4, the parts of the full model, and its growth with the image."""
+def model_tables(seconds: float, *, precision: Precision) -> Iterator[tuple[str, Times]]:
+    """Titles and times on the CPU, as they come: Table 4, the parts of the full model, its growth with the image."""
     device = torch.device("cpu")
     dtype = autocast_dtype(precision, device)
     configs = {name: replace(PAPER, **VARIANTS[name]) for name in TABLE_4}
@@ -88,7 +88,8 @@ def model_tables(seconds: float, *, precision: Precision) -> dict[str, Times]:
         return compare(whole_models(chosen, CLASSES, size, device=device, dtype=dtype), seconds)
 
     words, size = f"ResNet-{PAPER.depth}, {CLASSES} classes, {dtype or torch.float32}", "{}x{}".format(*SIZE)
-    tables = {f"Table 4: {words}, one image of {size}": table(TABLE_4, SIZE)}
+    yield f"Table 4: {words}, one image of {size}", table(TABLE_4, SIZE)
     parts = part_calls(place(Network(CLASSES, PAPER).eval(), device), SIZE, dtype)
-    tables[f"Parts of the full model, {size}; ratio: share of the whole"] = compare(parts, seconds)
-    return tables | {f"Growth: {high}x{wide}": table(("unary", "guide"), (high, wide)) for high, wide in SIZES}
+    yield f"Parts of the full model, {size}; ratio: share of the whole", compare(parts, seconds)
+    for high, wide in SIZES:
+        yield f"Growth: {high}x{wide}", table(("unary", "guide"), (high, wide))

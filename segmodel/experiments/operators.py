@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
@@ -73,8 +73,8 @@ def crf_calls(labels: int, height: int, width: int) -> dict[str, dict[str, Call]
     }
 
 
-def operator_tables(seconds: float) -> dict[str, Times]:
-    """Times by title: guided filter and guidance CRF beside their peers, and the filter at growing radii."""
+def operator_tables(seconds: float) -> Iterator[tuple[str, Times]]:
+    """Titles and times, as they come: the filter and the CRF beside their peers, and the filter at growing radii."""
     contests: dict[str, dict[str, Call]] = {
         "guided filter, guide moments included, {}x{}x{}".format(*size): filter_calls(*inputs(*size))
         for size in FILTER_SIZES
@@ -84,7 +84,8 @@ def operator_tables(seconds: float) -> dict[str, Times]:
     contests["guided filter of {}x{}x{} by radius".format(*CRF_SIZE)] = {
         f"radius {radius}": partial(guided_filter, scores, guide, radius=radius) for radius in RADII
     }
-    return {title: compare(calls, seconds) for title, calls in contests.items()}
+    for title, calls in contests.items():
+        yield title, compare(calls, seconds)
 
 
 FIRST = """
