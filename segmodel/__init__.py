@@ -27,8 +27,12 @@ if not all(os.path.isdir(os.path.join(__path__[0], room)) for room in ("kernels"
                       "text files here: run git config core.symlinks true, then git checkout -- segmodel")  # fmt: skip
 
 # torch's OpenMP threads would spin while they wait for one another. On a busy machine each then burns the time that the
-# other needs: 600 additions of 100,000 numbers on two threads took 2 to 32 s instead of 0.1. Read when torch loads.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# other needs: two threads beside one more busy process filtered four times as slowly, and a training took 11 minutes for
+# 107 steps. Threads that do not spin at all are as bad elsewhere: waking one costs more than many a small operator. So
+# they spin for some tenths of a microsecond, as GNU OpenMP does itself where it knows of too few cores. Read when torch
+# loads.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "100")
 
 __version__ = "0.1.0"
 _HOME = {
