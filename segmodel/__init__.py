@@ -27,10 +27,9 @@ if not all(os.path.isdir(os.path.join(__path__[0], room)) for room in ("kernels"
                       "text files here: run git config core.symlinks true, then git checkout -- segmodel")  # fmt: skip
 
 # torch's OpenMP threads would spin while they wait for one another. On a busy machine each then burns the time that the
-# other needs: two threads beside one more busy process filtered four times as slowly, and a training took 11 minutes for
-# 107 steps. Threads that do not spin at all are as bad elsewhere: waking one costs more than many a small operator. So
-# they spin for some tenths of a microsecond, as GNU OpenMP does itself where it knows of too few cores. Read when torch
-# loads.
+# other needs: two threads beside a busy process filtered at a quarter of the pace, and 107 steps of a training took 11
+# minutes. Threads that never spin are as bad elsewhere: waking one costs more than many a small operator. So they spin
+# for a fraction of a microsecond, as GNU OpenMP's do where it knows that cores are few. Read when torch loads.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "100")
 

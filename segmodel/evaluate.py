@@ -39,8 +39,8 @@ class Options(Section):
     )
     split: str = option("val", "part of the data")
     images: int = option(0, "so many evenly spaced images only; 0: all", at_least=0)
-    guidance: Literal["configured", "on", "off", "both"] | None = option(
-        None, "configured, on, off or both: " + GUIDANCE
+    guidance: Literal["configured", "on", "off", "both", "auto"] | None = option(
+        None, "configured, on, off, both or auto: " + GUIDANCE
     )
     classes: tuple[str, ...] = option((), "also the mean IoU over these classes: names, separated by commas")
     trimap: tuple[int, ...] = option((), "also mIoU within so many pixels of a true boundary: W,W,...", at_least=1)

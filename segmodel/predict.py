@@ -42,7 +42,9 @@ class Options(Section):
         choices=("classes", *PUBLISHED_IDS),
     )  # fmt: skip
     overwrite: bool = option(False, "replace predictions that are there already")
-    guidance: Literal["configured", "on", "off"] | None = option(None, "configured, on or off: " + GUIDANCE)
+    guidance: Literal["configured", "on", "off", "auto"] | None = option(
+        None, "configured, on, off or auto: " + GUIDANCE
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

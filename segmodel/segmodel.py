@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -10,6 +10,7 @@ from PIL import Image
 from segmodel.common.device import autocast_dtype, evaluating
 from segmodel.common.errors import UserError
 from segmodel.data.images import has_picture_name, picture_endings, picture_pixels, read_image
+from segmodel.inference.refinement import crf_from_scores
 from segmodel.inference.views import label_maps
 from segmodel.model.network import Network
 from segmodel.model.store import load_network, save_pretrained
@@ -30,7 +31,7 @@ class SegModel(Network):
         """
         return load_network(path, cls)
 
-    def segment(self, image: Any, *, guidance: bool | None = None) -> Any:
+    def segment(self, image: Any, *, guidance: bool | Literal["auto"] | None = None) -> Any:
         """Labels ``(H, W)`` uint8, class numbers, of a picture, at its size.
 
         Args:
@@ -38,7 +39,8 @@ class SegModel(Network):
                 list or tuple of such gives a list. The path of a folder gives a dict from each picture's path to its
                 labels. Files are read upright, as their EXIF orientation says; the pixels of arrays and PIL images are
                 taken as they lie (``PIL.ImageOps.exif_transpose`` turns an opened picture).
-            guidance: the guidance CRF on or off (None: as configured).
+            guidance: the guidance CRF on or off; "auto": an untrained one whose settings follow from the scores, as in
+                ``segmodel.refine`` (None: as configured).
 
         Convolutions are bfloat16 where the processor is fast with it. The model stays in its mode (training or not).
 
@@ -68,11 +70,12 @@ class SegModel(Network):
         """The model of a folder of ``save_pretrained``, bit for bit, ready for inference: the same as ``load``."""
         return cls.load(folder)
 
-    def _labels(self, image: Any, guidance: bool | None) -> np.ndarray:
+    def _labels(self, image: Any, guidance: bool | Literal["auto"] | None) -> np.ndarray:
         picture = pixels(image)
         with evaluating(self):
             dtype = autocast_dtype("auto", self.image_mean.device)
-            return label_maps(self, picture, guidance={"model": guidance}, dtype=dtype)["model"]
+            own = crf_from_scores if guidance == "auto" else guidance
+            return label_maps(self, picture, guidance={"model": own}, dtype=dtype)["model"]
 
 
 def pixels(image: Any) -> np.ndarray:

@@ -17,6 +17,7 @@ from segmodel.data import SegmentationData
 from segmodel.evaluation.boundary import SHARE
 from segmodel.evaluation.evaluate import Evaluation, check_classes, evaluate_images
 from segmodel.experiments.dense_crf import dense_crf_scores, installed
+from segmodel.inference.refinement import crf_from_scores
 from segmodel.inference.views import AtFullSize, Guidance
 from segmodel.model.guidance_crf import GuidanceCRF
 from segmodel.model.network import Network
@@ -24,10 +25,11 @@ from segmodel.model.store import load_network
 
 WIDTHS = (2, 5, 10, 20)
 """Trimaps: pixels at most so far from a true boundary."""
+FROM_SCORES = "CRF untrained, settings from the scores"
 UNTRAINED = {"CRF untrained, weight 2, radius 3": (2.0, 3), "CRF untrained, weight 8, radius 6": (8.0, 6)}
 DENSE = "bilateral dense CRF"
 AS_IT_IS = "model"
-FORMAT = 2
+FORMAT = 3
 ARRAYS = ("names", "counts", "boundary", "trimap", "seconds", "widths")
 """The fields of an ``Evaluation`` that are kept as one array each."""
 
@@ -36,15 +38,16 @@ def guidance_of(model: Network, *, dense: bool) -> dict[str, Guidance]:
     """The guidance with which a model is evaluated, by the name of its row in the tables.
 
     A model without a guidance CRF but with patches also gets untrained ones and, if ``dense``, the dense CRF; a model
-    with a guidance CRF is also evaluated without it.
+    with a guidance CRF is also evaluated without it, and with an untrained one instead.
     """
     if model.head.guidance != "off":
-        return {AS_IT_IS: None, "guidance off": False}
+        return {AS_IT_IS: None, "guidance off": False, FROM_SCORES: crf_from_scores}
     rows: dict[str, Guidance] = {AS_IT_IS: None}
     if model.head.patch_size > 1:
         for name, (weight, radius) in UNTRAINED.items():
             crf = GuidanceCRF(model.num_classes, weight=weight, radius=radius)
             rows[name] = crf.to(next(model.parameters()).device)
+        rows[FROM_SCORES] = crf_from_scores
         if dense and installed():
             rows[DENSE] = AtFullSize(dense_crf_scores)
     return rows

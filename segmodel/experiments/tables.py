@@ -23,7 +23,7 @@ from segmodel.evaluation.evaluate import Evaluation
 from segmodel.evaluation.metrics import bootstrap, mean_iou
 from segmodel.experiments.ceilings import ceilings
 from segmodel.experiments.models import whole_models
-from segmodel.experiments.results import AS_IT_IS, DENSE, UNTRAINED, WIDTHS, run_figures
+from segmodel.experiments.results import AS_IT_IS, DENSE, FROM_SCORES, UNTRAINED, WIDTHS, run_figures
 from segmodel.experiments.runs import AblationOptions, Run
 from segmodel.experiments.timing import Times, compare
 from segmodel.model.config import PEERS
@@ -79,7 +79,8 @@ def compared(results: dict[str, Result]) -> list[tuple[Result, Result, list[int]
     """The pairs of rows whose difference is of interest, with the seeds that both have."""
     wanted = [*STEPS, ("guide, guidance off", "guide")]
     wanted += [("patch", name) for name in results if name.startswith("patch, ")]
-    wanted += [(f"patch, {DENSE}", f"patch, {name}") for name in UNTRAINED]
+    wanted += [(f"patch, {DENSE}", f"patch, {name}") for name in (*UNTRAINED, FROM_SCORES)]
+    wanted += [("guide", f"guide, {FROM_SCORES}")]
     pairs = [(results[first], results[second]) for first, second in wanted if {first, second} <= results.keys()]
     shared = [(one, other, sorted(one.figures.keys() & other.figures.keys())) for one, other in pairs]
     return [(one, other, seeds) for one, other, seeds in shared if seeds]

@@ -149,6 +149,13 @@ def balanced_crf(scores: Tensor, guide: Tensor, own: Resolved) -> Tensor:
     return phi
 
 
+def crf_from_scores(scores: Tensor, guide: Tensor) -> Tensor:
+    """The untrained guidance CRF on a model's own cells (a ``Crf``), each picture's settings from its scores."""
+    own = Refinement(stride=1)
+    pairs = zip(scores.split(1), guide.split(1), strict=True)
+    return torch.cat([balanced_crf(part, picture, own.resolved(part, part.shape[2:])) for part, picture in pairs])
+
+
 def _prepared(guide: Tensor, radius: int, eps: float, count: int) -> PreparedGuide:
     """A guide of ``count`` pictures, or of one for all of them: its moments are computed once."""
     prepared = prepare_guide(guide, radius=radius, eps=eps)

@@ -11,6 +11,7 @@ import torch
 from segmodel.common.device import autocast_dtype, choose_device, place
 from segmodel.common.errors import UserError
 from segmodel.common.options import Section, add_flags, from_flags, option
+from segmodel.inference.refinement import crf_from_scores
 from segmodel.inference.views import Guidance, InferenceConfig
 from segmodel.model.config import ModelConfig
 from segmodel.model.guidance_crf import GuidanceCRF
@@ -18,7 +19,8 @@ from segmodel.model.network import Network
 from segmodel.model.store import load_network
 
 DEVICE = "cpu, cuda, ...; auto: a GPU where there is one"
-GUIDANCE = "guidance CRF; none: on where one of its settings is given, else as in the run's configuration"
+GUIDANCE = ("guidance CRF; auto: an untrained one whose settings follow from the scores, as in segmodel.refine; "
+            "none: on where one of its settings is given, else as in the run's configuration")  # fmt: skip
 UntrainedCRF = make_dataclass(
     "UntrainedCRF",
     [
@@ -59,14 +61,14 @@ def load_for_inference(run: str | Path, options: argparse.Namespace, guidance: s
     """The models of a run and the ensemble on the device, and what to compute with them.
 
     Args:
-        guidance: configured, on, off, both; None: on where a setting of the guidance CRF is given, else configured.
+        guidance: configured, on, off, both, auto; None: on where a setting of the CRF is given, else configured.
 
     Raises:
         UserError: no such checkpoint, options that contradict each other, or models of different classes.
     """
     config, execution = from_flags(options, InferenceConfig), from_flags(options, Execution)
     changes = {name: value for name, value in asdict(from_flags(options, UntrainedCRF)).items() if value is not None}
-    if changes and guidance in ("off", "configured"):
+    if changes and guidance in ("off", "configured", "auto"):
         flag = f"--{next(iter(changes)).replace('_', '-')}"
         raise UserError(f"{flag}: expected the guidance CRF on, got --guidance {guidance}")
     device = choose_device(execution.device)
@@ -82,7 +84,7 @@ def load_for_inference(run: str | Path, options: argparse.Namespace, guidance: s
     on = [GuidanceCRF.configured(len(models[0].classes), config).to(device) for config in configs] if changes else True
     titles: dict[str, dict[str, Guidance | Sequence[Guidance]]] = {
         "configured": {"model": None}, "on": {"guidance on": on}, "off": {"guidance off": False},
-        "both": {"guidance off": False, "guidance on": on},
+        "both": {"guidance off": False, "guidance on": on}, "auto": {"guidance auto": crf_from_scores},
     }  # fmt: skip
     ways = titles[guidance or ("on" if changes else "configured")]
     return Setup(models, ways, config, autocast_dtype(execution.precision, device))

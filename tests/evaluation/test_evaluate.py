@@ -188,7 +188,9 @@ def test_a_radius_or_weight_switches_the_guidance_crf_on(tmp_path, capsys):
     texts = [file.read_text() for file in files]
     assert texts[1] == texts[2]
     assert texts[0].replace('"model"', '"guidance on"') != texts[1]
-    for choice in ("off", "configured"):
+    assert run(path, "--guidance", "auto") == 0
+    assert "guidance auto" in capsys.readouterr().out
+    for choice in ("off", "configured", "auto"):
         assert run(path, "--guidance", choice, "--guidance-weight", 8) == 2
         assert f"expected the guidance CRF on, got --guidance {choice}" in capsys.readouterr().err
 

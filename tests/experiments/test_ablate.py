@@ -57,9 +57,17 @@ def test_leaves_runs_report_and_figures(done: Path) -> None:
     assert all(runs.is_finished(item) for item in (done / "runs").iterdir())
     content = json.loads((done / "results.json").read_text())
     names = [row["variant"] for row in content["tables"]["Table 3: mIoU"]]
-    untrained = [f"patch, {name}" for name in results.UNTRAINED]
+    untrained = [f"patch, {name}" for name in (*results.UNTRAINED, results.FROM_SCORES)]
     dense = [f"patch, {results.DENSE}"] if dense_crf.installed() else []
-    assert names == ["unary", "patch", *untrained, *dense, "guide", "guide, guidance off"]
+    assert names == [
+        "unary",
+        "patch",
+        *untrained,
+        *dense,
+        "guide",
+        "guide, guidance off",
+        f"guide, {results.FROM_SCORES}",
+    ]
     steps = [row["step"] for row in content["tables"]["What each part adds"]]
     assert "patch -> guide" in steps
     assert "unary -> context" not in steps
@@ -243,11 +251,16 @@ def test_a_model_without_guidance_is_tried_with_untrained_ones_and_the_dense_crf
     image = picture(41, 50)
     model = tiny_model(guidance="off")
     ways = results.guidance_of(model, dense=True)
-    assert list(ways) == [results.AS_IT_IS, *results.UNTRAINED, results.DENSE]
-    assert list(results.guidance_of(tiny_model(), dense=True)) == [results.AS_IT_IS, "guidance off"]
+    untrained = [*results.UNTRAINED, results.FROM_SCORES]
+    assert list(ways) == [results.AS_IT_IS, *untrained, results.DENSE]
+    assert list(results.guidance_of(tiny_model(), dense=True)) == [
+        results.AS_IT_IS,
+        "guidance off",
+        results.FROM_SCORES,
+    ]
     maps = label_maps(model, image, guidance=ways)
     assert (maps[results.DENSE] != maps[results.AS_IT_IS]).mean() < 0.001  # the tie of a pixel may turn
-    assert all((maps[name] != maps[results.AS_IT_IS]).mean() > 0.01 for name in results.UNTRAINED)
+    assert all((maps[name] != maps[results.AS_IT_IS]).mean() > 0.01 for name in untrained)
 
 
 def test_mistakes_are_one_line(done: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

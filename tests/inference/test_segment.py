@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from inference_tools import picture
 from PIL import Image
 
-from segmodel import ModelConfig, SegModel
-from segmodel.inference.views import label_maps
+from segmodel import ModelConfig, SegModel, refine
+from segmodel.inference.refinement import Refinement, crf_from_scores
+from segmodel.inference.views import InferenceConfig, coarse_scores, guide, label_maps
+from segmodel.model.upsampling import enlarge
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +41,23 @@ def test_every_form_of_a_picture_gives_the_same_labels(model, image, tmp_path):
     folder = model.segment(tmp_path)
     assert list(folder) == [tmp_path / "a.BMP", tmp_path / "b.png"]
     np.testing.assert_array_equal(folder[tmp_path / "b.png"], got)
+
+
+def test_guidance_auto_is_refine_on_the_models_own_scores(model):
+    batch = np.stack([picture(64, 96, seed=seed) for seed in (0, 1)])
+    with torch.inference_mode():
+        coarse = coarse_scores(model, batch, config=InferenceConfig())
+        coarse[1] *= 300  # surer scores, other settings
+        g = model.head.guidance_stride
+        own = [Refinement().resolved(part[None], part.shape[1:]) for part in coarse]
+        assert own[0].weight != own[1].weight
+        found = crf_from_scores(coarse, guide(batch, g, coarse.device))
+    for image, scores, fine in zip(batch, coarse, enlarge(found, g), strict=True):
+        expected = refine(scores, torch.from_numpy(image).permute(2, 0, 1), stride=g)
+        torch.testing.assert_close(fine, expected, rtol=0, atol=1e-4)
+    labels = label_maps(model, batch[0], guidance={"it": crf_from_scores})["it"]
+    assert (labels != model.segment(batch[0], guidance=False)).any()
+    assert (labels == model.segment(batch[0], guidance="auto")).mean() > 0.9
 
 
 def test_grey_pictures_modes_and_training(model, image):
