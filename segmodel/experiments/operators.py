@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from segmodel.common.environment import peer
@@ -17,6 +18,7 @@ from segmodel.kernels import backend, guidance_crf, guided_filter
 FILTER_SIZES = ((21, 75, 125), (21, 300, 500), (19, 256, 512), (21, 600, 1000))  # labels, height, width
 CRF_SIZE = (21, 300, 500)
 RADII = (3, 1, 7, 15, 31)
+BANDS = (3, 1, 2, 4, 6, 16)
 PROCESSES = 3
 BACKENDS = {"segmodel": "auto", "segmodel, torch": "torch"} if backend.NUMBA else {"segmodel": "torch"}
 """Contestants of ours: what users get, and where numba is installed what they would get without it."""
@@ -74,7 +76,7 @@ def crf_calls(labels: int, height: int, width: int) -> dict[str, dict[str, Call]
 
 
 def operator_tables(seconds: float) -> Iterator[tuple[str, Times]]:
-    """Titles and times, as they come: the filter and the CRF beside their peers, and the filter at growing radii."""
+    """Titles and times, as they come: the filter and the CRF beside their peers, the filter by radius and by bands."""
     contests: dict[str, dict[str, Call]] = {
         "guided filter, guide moments included, {}x{}x{}".format(*size): filter_calls(*inputs(*size))
         for size in FILTER_SIZES
@@ -83,6 +85,10 @@ def operator_tables(seconds: float) -> Iterator[tuple[str, Times]]:
     scores, guide = inputs(*CRF_SIZE)
     contests["guided filter of {}x{}x{} by radius".format(*CRF_SIZE)] = {
         f"radius {radius}": partial(guided_filter, scores, guide, radius=radius) for radius in RADII
+    }
+    guides = torch.cat([guide] * 6, 1)[:, : max(BANDS)]
+    contests["guided filter of {}x{}x{} by bands of the guide".format(*CRF_SIZE)] = {
+        f"{bands} bands": partial(guided_filter, scores, guides[:, :bands]) for bands in BANDS
     }
     for title, calls in contests.items():
         yield title, compare(calls, seconds)

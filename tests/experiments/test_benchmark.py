@@ -17,6 +17,7 @@ def test_writes_all_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr(operators, "FILTER_SIZES", ((2, 20, 24),))
     monkeypatch.setattr(operators, "CRF_SIZE", (2, 24, 28))
     monkeypatch.setattr(operators, "RADII", (1, 2))
+    monkeypatch.setattr(operators, "BANDS", (3, 4))
     monkeypatch.setattr(operators, "PROCESSES", 1)
     monkeypatch.setattr(operators, "BACKENDS", {"segmodel": "torch"})
     monkeypatch.setattr(models, "PAPER", ModelConfig(depth=18, width=4, stem_width=4))
@@ -31,11 +32,11 @@ def test_writes_all_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert report["threads"] == 1
     assert report["versions"]["torch"] == torch.__version__
     tables = list(report["milliseconds"].values())
-    assert len(tables) == 11
+    assert len(tables) == 12
     assert all("segmodel" in table for table in tables[:5])
-    first = tables.pop(6)
-    assert list(tables[6]) == ["unary", "context", "patch", "guide"]
-    assert {"whole", "backbone", "feature context, first ring", "guidance CRF"} < tables[7].keys()
+    first = tables.pop(7)
+    assert list(tables[7]) == ["unary", "context", "patch", "guide"]
+    assert {"whole", "backbone", "feature context, first ring", "guidance CRF"} < tables[8].keys()
     for rows in tables:
         assert next(iter(rows.values()))["ratio"] == next(iter(rows.values()))["round_p50"] == 1.0
         for row in rows.values():
