@@ -19,7 +19,6 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -31,6 +30,7 @@ from segmodel.common.files import output_file, write_output
 from segmodel.common.html import page
 from segmodel.common.options import Section, add_flags, from_flags, option
 from segmodel.common.tables import Table
+from segmodel.common.terminal import say
 from segmodel.data import open_data
 from segmodel.experiments import gpu, refinement
 from segmodel.experiments.loader import loader_table
@@ -91,7 +91,7 @@ def refinement_part(options: RefinementOptions, data: str) -> dict[str, Any]:
     count = len(next(iter(outcomes.values())).found.names)
     title = f"refinement, {data}, {options.split}, {count} images, {torch.get_num_threads()} threads"
     table = refinement.refinement_table(title, values, [method for method in compared if method.lacks])
-    print(f"\n{table.text()}")
+    say("", table)
     if page_file:
         write_output("--html", page_file, page("Refinement", [table.html(), *refinement.refinement_plots(values)]))
     return values
@@ -118,6 +118,7 @@ def main(arguments: Sequence[str]) -> int:
     options, config = from_flags(given, BenchmarkOptions), resolve(given)
     if "model" in options.only and config.train.precision == "float64":
         raise UserError("--precision: expected auto, float32, bfloat16 or float16 for the model's times, got float64")
+    json_file = output_file("--json", options.json, overwrite=True) if options.json else None
     report: dict[str, Any] = environment()
     timing = {"operators", "model"} & set(options.only)
     if timing:
@@ -135,12 +136,14 @@ def main(arguments: Sequence[str]) -> int:
     elif options.threads:
         use_threads(options.threads[-1])
     report["threads"] = torch.get_num_threads()
-    print(json.dumps({key: value for key, value in report.items() if key != "milliseconds"}))
+    say(json.dumps({key: value for key, value in report.items() if key != "milliseconds"}))
     if timing:
-        print("times in ms", *(times_table(title, rows).text() for title, rows in times.items()), sep="\n\n")
+        say("times in ms")
+        for title, rows in times.items():
+            say("", times_table(title, rows))
     if "gpu" in options.only:
         report["gpu"] = gpu.measure()
-        print(f"\nGPU: {gpu.text(report['gpu'])}")
+        say("", *f"GPU: {gpu.text(report['gpu'])}".split("\n"))
     others: dict[str, Callable[[], Table]] = {
         "memory": lambda: memory_table(memory_settings(given), options.classes, options.image),
         "loader": lambda: loader_table(config, options.batches),
@@ -148,11 +151,11 @@ def main(arguments: Sequence[str]) -> int:
     for name in (name for name in others if name in options.only):
         table = others[name]()
         report[name] = table.records()
-        print(f"\n{table.text()}")
+        say("", table)
     if "refinement" in options.only:
         report["refinement"] = refinement_part(from_flags(given, RefinementOptions), vars(given).get("data", ""))
-    if options.json:
-        write_output("--json", Path(options.json), json.dumps(report, indent=1) + "\n")
+    if json_file:
+        write_output("--json", json_file, json.dumps(report, indent=1) + "\n")
     return 0
 
 

@@ -5,7 +5,6 @@ import dataclasses
 import multiprocessing
 import os
 import re
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import torch
 from segmodel.common import cli
 from segmodel.common.errors import UserError
 from segmodel.common.options import Section, option
+from segmodel.common.terminal import say
 from segmodel.model.config import VARIANTS
 from segmodel.model.store import read_checkpoint
 from segmodel.training.run import train
@@ -77,6 +77,8 @@ def check_folder(run: Run) -> None:
         return
     if not (run.folder / "config.toml").is_file():
         raise UserError(f"{run.folder}: expected a run folder or nothing, found no config.toml in it")
+    if not RunFolder(run.folder).has_begun():  # it was killed as it began
+        return
     different = differences(RunFolder(run.folder).config(), run.config)
     if different:
         more = f" (and {len(different) - 1} more)" if len(different) > 1 else ""
@@ -87,14 +89,10 @@ def train_run(run: Run) -> int:
     """Trains a run, or continues it, unless it is finished; returns the exit status."""
     if is_finished(run.folder):
         return 0
-    print(f"\n{run.name}", flush=True)
-    if (run.folder / "last.safetensors").is_file():
-        return cli.run("train", lambda _: train(run.config, run.folder, resume=True), [])
-    if any(run.folder.glob("*.safetensors")):
+    say("", run.name)
+    if any(run.folder.glob("*.safetensors")) and not (run.folder / "last.safetensors").is_file():
         raise UserError(f"{run.folder}: expected last.safetensors beside its other checkpoints")
-    if run.folder.exists():
-        shutil.rmtree(run.folder)  # stopped before its first checkpoint: nothing to resume
-    return cli.run("train", lambda _: train(run.config, run.folder), [])
+    return cli.run("train", lambda _: train(run.config, run.folder, resume=RunFolder(run.folder).has_begun()), [])
 
 
 def train_all(runs: Sequence[Run], *, jobs: int) -> int:

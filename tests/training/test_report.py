@@ -179,7 +179,10 @@ def test_the_report_of_a_run_has_its_curves_tables_pictures_and_settings(tmp_pat
     assert "Confusion" not in (tmp_path / "report.html").read_text()
     (tmp_path / "pictures" / "step_000001.png").write_bytes(b"broken")
     assert cli.run("report", report.main, [str(tmp_path)]) == 0
-    assert "step_000001.png: cannot be shown (cannot identify" in (tmp_path / "report.html").read_text()
+    assert (
+        "step_000001.png: cannot be shown (cannot be read as an image: cannot identify"
+        in (tmp_path / "report.html").read_text()
+    )
     file.unlink()
     assert cli.run("report", report.main, [str(tmp_path)]) == 2
     assert "expected a run folder" in capsys.readouterr().err
