@@ -112,7 +112,10 @@ def refine_large(image: Path, scores: Path, output: Path, own: Refinement, optio
         memory = MEMORY if options.max_memory is None else bytes_of(options.max_memory)
         if output.suffix.lower() == ".png":
             raise ValueError("--output: expected an .npy or .tif file with --max-memory, got a .png")
-        refine_tiles(scores, image, output, own=own, image_range=options.image_range, max_memory=memory, progress=True)
+        with writing("--output", output):
+            refine_tiles(
+                scores, image, output, own=own, image_range=options.image_range, max_memory=memory, progress=True
+            )
     except ValueError as error:
         raise UserError(str(error)) from error
     say(f"{output}: written in {time.perf_counter() - start:.1f} s with at most {memory / 2**20:.0f} MiB")

@@ -5,6 +5,8 @@ import dataclasses
 import multiprocessing
 import os
 import re
+import signal
+import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
@@ -95,18 +97,39 @@ def train_run(run: Run) -> int:
     return cli.run("train", lambda _: train(run.config, run.folder, resume=RunFolder(run.folder).has_begun()), [])
 
 
+def _begin_job(threads: int) -> None:
+    """A process that trains, and ends when the one that started it is gone: a pool would wait for work for ever."""
+    torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)  # a training saves its state after the step; what waits for work ends
+
+
+def _train_job(run: Run) -> int:
+    status = train_run(run)
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        os._exit(status)
+    return status
+
+
 def train_all(runs: Sequence[Run], *, jobs: int) -> int:
     """Trains the runs, ``jobs`` at a time, and starts none after a failure; returns the status of that, else 0."""
     if jobs == 1:
         return next(filter(None, map(train_run, runs)), 0)
     threads = max(1, torch.get_num_threads() // jobs)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+    with ProcessPoolExecutor(jobs, context, initializer=_begin_job, initargs=(threads,)) as pool:
         waiting, running, status = list(reversed(runs)), set[Future[int]](), 0
         while running or (waiting and not status):
             # no more than can run now: a pool trains whatever it has been given, interrupted or not
             while waiting and not status and len(running) < jobs:
-                running.add(pool.submit(train_run, waiting.pop()))
+                running.add(pool.submit(_train_job, waiting.pop()))
             done, running = wait(running, return_when=FIRST_COMPLETED)
             status = status or max(future.result() for future in done)
         return status

@@ -21,8 +21,8 @@ from segmodel.export import (
     export_program,
     load_onnx,
     main,
-    save_onnx,
-    save_pt2,
+    onnx_bytes,
+    pt2_bytes,
 )
 
 # one filter of the smallest window: every part of the graph once
@@ -73,7 +73,7 @@ def test_the_graph_has_standard_operators_only(program):
 
 
 def test_pt2_equals_the_model_in_a_process_without_this_package(short, program, tmp_path):
-    save_pt2(program, tmp_path / "model.pt2", card(short))
+    (tmp_path / "model.pt2").write_bytes(pt2_bytes(program, card(short)))
     inputs = [255 * torch.rand(n, 3, h, w) for n, h, w in SIZES]
     torch.save(inputs, tmp_path / "inputs.pt")
     code = (
@@ -96,7 +96,7 @@ def test_pt2_equals_the_model_in_a_process_without_this_package(short, program, 
 @pytest.mark.skipif(not all(find_spec(name) for name in ONNX_PACKAGES), reason="the extra [onnx] is not installed")
 @pytest.mark.filterwarnings("ignore")  # those of the exporter about itself
 def test_onnx_equals_the_model(short, program, tmp_path):
-    save_onnx(program, tmp_path / "model.onnx", card(short))
+    (tmp_path / "model.onnx").write_bytes(onnx_bytes(program, card(short)))
     checks = compare(short, load_onnx(tmp_path / "model.onnx"), SIZES, None)
     assert max(check.difference for check in checks) <= TOLERANCE
 
@@ -109,8 +109,8 @@ def run_folder(model, tmp_path) -> Path:
 
 def test_the_command_keeps_only_files_that_equal_the_model(model, run_folder, tmp_path, capsys, monkeypatch):
     def exporting(run):
-        save = lambda program, path, about: path.write_text(about["classes"])  # noqa: E731
-        monkeypatch.setitem(export.FORMATS, "pt2", (save, lambda path: run))
+        serialised = lambda program, about: about["classes"].encode()  # noqa: E731
+        monkeypatch.setitem(export.FORMATS, "pt2", (serialised, lambda path: run))
 
     monkeypatch.setattr(export, "export_program", lambda model, guidance: None)
     monkeypatch.setattr(export, "SIZES", SIZES[2:4])
