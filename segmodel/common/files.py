@@ -142,18 +142,15 @@ def write_atomically(path: Path, text: str) -> None:
 
 def append_line(path: Path, text: str) -> None:
     """Adds a line to a file: all of it or, where it raises, nothing; what stands there is ended first."""
-    with path.open("ab+") as file:
+    with path.open("ab+", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 1))
         line = b"\n" * (file.read(1) not in (b"", b"\n")) + text.encode() + b"\n"
         try:
-            file.write(line)
-            file.flush()
+            while line:
+                line = line[file.write(line) :]
         except OSError:
-            with suppress(OSError):
-                os.ftruncate(file.fileno(), size)
-            with suppress(OSError):
-                file.close()  # which tries to write once more
+            file.truncate(size)
             raise
 
 
