@@ -38,15 +38,16 @@ def destination(path: Path) -> tuple[Path, bool]:
     Raises:
         OSError: a folder, a block device or a socket; links in a circle; a folder on the way that may not be read.
     """
+    real = Path(os.path.realpath(path)) if path.is_symlink() else path  # another name may lead where nobody may look
     try:
         found = os.stat(path)
     except FileNotFoundError:
-        return Path(os.path.realpath(path)), False
+        return real, False
     if stat.S_ISCHR(found.st_mode) or stat.S_ISFIFO(found.st_mode) or _standard(found) is not None:
         return path, True
     if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EINVAL, f"it is {KINDS.get(stat.S_IFMT(found.st_mode), 'no file')}", str(path))
-    return Path(os.path.realpath(path)), False
+    return real, False
 
 
 def _standard(found: os.stat_result) -> int | None:
@@ -161,7 +162,7 @@ def replacing_folder(option: str, path: Path) -> Iterator[Path]:
     Raises:
         UserError: it cannot be made where the option names it, or another process is about to.
     """
-    path = Path(os.path.realpath(path))
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     claim_output(option, path)
     unique = f".{short_name(path)}-{secrets.token_hex(4)}"
     partial, old = (path.with_name(f"{unique}{ending}") for ending in (PARTIAL, OLD))

@@ -45,7 +45,7 @@ OWN = {"format", "model", "classes", "palette", "input", "weights", "versions", 
 SHARED, COPY = "model.safetensors", "card.json"
 """Names of the two files in a folder of ``save_pretrained``."""
 CHECKSUM, UNKNOWN = "sha256", 64 * "0"
-"""Name of the checksum in a file's header, and what stands there while it is computed: it is of the whole file."""
+"""Name of the checksum in the card of a file's header, and what stands there while it is computed: it is of the whole file."""
 
 
 def save_checkpoint(
@@ -70,7 +70,7 @@ def save_checkpoint(
     with replacing(path) as partial:
         # not safetensors' own writing of files: killed, it would leave a hidden one of the checkpoint's size
         contiguous = {name: value.contiguous() for name, value in tensors.items()}
-        content = memoryview(save(contiguous, {"segmodel": json_text(full), CHECKSUM: UNKNOWN}))
+        content = memoryview(save(contiguous, {"segmodel": json_text({**full, CHECKSUM: UNKNOWN})}))
         header = bytes(content[: header_length(content)])
         marked = header.replace(_entry(UNKNOWN), _entry(checksum(header, content[len(header) :])))
         with partial.open("wb") as file:
@@ -92,7 +92,8 @@ def checksum(header: bytes, tensors: memoryview) -> str:
 
 
 def _entry(value: str) -> bytes:
-    return f'"{CHECKSUM}":"{value}"'.encode()
+    """The end of the card, which is JSON in a text of the header's JSON."""
+    return rf'\"{CHECKSUM}\": \"{value}\"}}"'.encode()
 
 
 def _check_bits(path: str | Path, content: memoryview, said: object) -> None:
@@ -177,8 +178,9 @@ def read_checkpoint(path: str | Path, *, weights: bool = True) -> tuple[dict[str
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         found = card.get("format") if isinstance(card, dict) else "none"
         raise UserError(f"{path}: expected a segmodel checkpoint of format {FORMAT}, got format {found}")
+    said = card.pop(CHECKSUM, None)
     if weights:
-        _check_bits(path, memoryview(content), metadata.get(CHECKSUM))
+        _check_bits(path, memoryview(content), said)
     check_types(path, card)
     _check_copy(Path(path), card)
     return card, tensors

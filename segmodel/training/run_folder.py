@@ -130,7 +130,7 @@ class RunFolder:
         real = Path(os.path.realpath(path))
         if not limit("SEGMODEL_FOLLOW_LINKS") and not real.is_relative_to(os.path.realpath(self.path)):
             raise UserError(f"{path}: is a link that leads out of the run's folder (SEGMODEL_FOLLOW_LINKS=1 allows it)")
-        if real.exists() and not (real.is_file() or real.is_dir()):
+        if path.exists() and not (path.is_file() or path.is_dir()):
             raise UserError(f"{path}: expected a file or folder, got a device, FIFO or socket")
         return path
 
@@ -154,6 +154,8 @@ class RunFolder:
             UserError: the folder cannot be read.
         """
         own = {self.settings.name, self.metrics.name, self.sessions.name, LOCK}
+        if self.path.exists() and not self.path.is_dir():
+            return True
         try:
             found = {path.name for path in self.path.iterdir() if path.suffix != PARTIAL} if self.path.exists() else ()
             return bool(set(found) - own) or (self.settings.exists() and self.settings.stat().st_size > 0)
