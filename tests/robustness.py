@@ -1,7 +1,7 @@
 """The table of what was tried to break this and what came of it; every number is one that the scripts wrote.
 
-    python tests/robustness.py                                # fuzz, soak, load, contention anew (hours), then the table
-    python tests/robustness.py --from fuzz.json soak.json load.json contention.json   # of the scripts' own --json files
+    python tests/robustness.py                                # the four scripts anew (hours), then the table
+    python tests/robustness.py --from fuzz.json soak.json load.json contention.json   # of their --json files
 
 What bad input the table of test_bad_input.py holds is counted, and its test is run.
 """

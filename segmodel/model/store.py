@@ -45,7 +45,7 @@ OWN = {"format", "model", "classes", "palette", "input", "weights", "versions", 
 SHARED, COPY = "model.safetensors", "card.json"
 """Names of the two files in a folder of ``save_pretrained``."""
 CHECKSUM, UNKNOWN = "sha256", 64 * "0"
-"""Name of the checksum in the card of a file's header, and what stands there while it is computed, of the whole file."""
+"""Name of the checksum in the card of a file's header, and what stands there while it is computed (of it all)."""
 
 
 def save_checkpoint(
