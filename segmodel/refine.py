@@ -153,6 +153,8 @@ def main(arguments: Sequence[str]) -> int:
     large = options.max_memory is not None or Path(given.output).suffix.lower() in GEO
     if large and (kind != "scores" or given.compare or image.is_dir() or options.layout == "HWC"):
         raise UserError("--max-memory: expected one picture and scores (C, h, w), without --compare, got other options")
+    if given.compare and Path(given.compare).resolve() == Path(given.output).resolve():
+        raise UserError(f"--compare: expected another place than that of --output, got {given.compare}")
     if image.is_dir() != scores.is_dir():
         folder, other = (image, scores) if image.is_dir() else (scores, image)
         raise UserError(f"{other}: expected a folder, as {folder} is one")
@@ -164,7 +166,7 @@ def main(arguments: Sequence[str]) -> int:
                 raise UserError(f"{name}: expected a folder of its own, got {path}")
         jobs = find_jobs(image, scores, output, f".{options.format}", compared)
         claim_folder("--output", output)
-        if compared and compared.resolve() != output.resolve():
+        if compared:
             claim_folder("--compare", compared)
         refine_folder(jobs, kind, options, settings)
         return 0

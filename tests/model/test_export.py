@@ -2,6 +2,7 @@
 
 import copy
 import json
+import resource
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -131,6 +132,21 @@ def test_the_command_keeps_only_files_that_equal_the_model(model, run_folder, tm
         assert message in capsys.readouterr().err
         assert target.read_bytes() == content
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_full_disk_ends_with_one_line(short, program, run_folder, tmp_path, capsys, monkeypatch):
+    """PyTorch's own writing of a file would abort the process."""
+    monkeypatch.setattr(export, "export_program", lambda model, guidance: program)
+    given = [str(run_folder), "--format", "pt2", "--output", str(tmp_path / "model.pt2")]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        assert cli.run("export", main, given) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    errors = capsys.readouterr().err
+    assert errors == f"segmodel.export: error: --output: {tmp_path}/model.pt2: cannot be written (File too large)\n"
+    assert [file.name for file in tmp_path.iterdir()] == ["run"]
 
 
 def test_what_is_missing_is_named(run_folder, tmp_path, capsys, monkeypatch):
