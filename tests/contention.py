@@ -24,7 +24,7 @@ from bad_input_tools import furnish
 from distributed_tools import SMALL, start, train
 from PIL import Image
 
-REFUSED = "is being written by process "
+REFUSED = "is being written by "
 TINY = [*SMALL, "--precision", "float32", "--batch-size", "2", "--joint-from", "0", "--batch-norm-epochs", "0"]
 PATIENCE = 120  # seconds for one round
 CONTENT = {name: json.dumps([name] * 50_000) for name in ("one", "two")}

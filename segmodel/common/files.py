@@ -263,11 +263,14 @@ def writing(option: str, path: Path) -> Iterator[None]:
     Raises:
         UserError: it cannot be written.
     """
+    named = f"{option}: " * bool(option)
     try:
         yield
     except OSError as error:
-        named = f"{option}: " * bool(option)
         raise UserError(f"{named}{path}: cannot be written ({error.strerror or error})") from error
+    except UnicodeEncodeError as error:  # a path that is no text, such as that of the data in the settings of a run
+        line = error.object[: error.end].rpartition("\n")[2]
+        raise UserError(f"{named}{path}: cannot be written (expected UTF-8, got {line})") from error
 
 
 def json_text(values: Any, *, indent: int | None = None) -> str:

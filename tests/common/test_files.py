@@ -239,6 +239,12 @@ def test_there_is_one_door_for_what_is_written():
     assert writes(ast.parse("Path('a').write_text('')\nopen('a', 'w')\nx.open('ab')")) != []
 
 
+def test_a_text_that_is_none_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"--output: .*a: cannot be written \(expected UTF-8, got data = own.udcff\)"):
+        write_output("--output", tmp_path / "a", "[train]\ndata = own\udcff\n")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_destinations(tmp_path):
     (tmp_path / "file").write_text("")
     assert destination(tmp_path / "file") == (tmp_path / "file", False)
