@@ -14,7 +14,7 @@ from segmodel.common import distributed
 from segmodel.common.device import choose_device
 from segmodel.common.environment import processor, versions
 from segmodel.common.errors import UserError
-from segmodel.common.files import append_line, json_text
+from segmodel.common.files import append_line, json_text, writing
 from segmodel.model.store import read_checkpoint
 from segmodel.training.run_folder import RunFolder
 from segmodel.training.settings import Config, differences
@@ -43,9 +43,9 @@ def begin(trainer: Trainer, held: ExitStack, *, named: bool, command: str) -> No
     config = trainer.config
     trainer.folder = agreed(lambda: held.enter_context(trainer.folder.claimed(named=named)))
     try:
-        record(trainer, command)
+        agreed(lambda: record(trainer, command))
         agreed(lambda: trainer.folder.write_config(config))  # last: a run that is killed before has not begun
-    except (UserError, OSError):
+    except UserError:
         if distributed.is_writer():
             trainer.folder.give_up()
         raise
@@ -140,18 +140,22 @@ def precision_of(trainer: Trainer) -> str:
 
 
 def record(trainer: Trainer, command: str) -> None:
-    """Opens the journal, which begins with versions and device, and adds this process to sessions.jsonl."""
-    trainer.open_journal()
-    if trainer.journal and not trainer.journal.started:
-        weights = trainer.class_weights
-        weighted = {"class_weights": dict(zip(trainer.data.classes, weights, strict=True))} if weights else {}
-        trainer.log("start", versions=versions(), device=str(trainer.device), threads=torch.get_num_threads(),
-                    processes=distributed.world_size(), precision=precision_of(trainer), **weighted)  # fmt: skip
+    """Opens the journal, which begins with versions and device, and adds this process, the writer, to sessions.jsonl.
+
+    Raises:
+        UserError: they cannot be written.
+    """
     gpu = torch.cuda.get_device_name(trainer.device) if trainer.device.type == "cuda" else None
     machine = {"processor": processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu,
                "processes": distributed.world_size()}  # fmt: skip
     line = {"time": time.strftime("%Y-%m-%d %H:%M:%S"), "step": trainer.progress.step, "command": command, **machine}
-    if distributed.is_writer():
+    with writing("", trainer.folder.path):
+        trainer.open_journal()
+        if trainer.journal and not trainer.journal.started:
+            weights = trainer.class_weights
+            weighted = {"class_weights": dict(zip(trainer.data.classes, weights, strict=True))} if weights else {}
+            trainer.log("start", versions=versions(), device=str(trainer.device), threads=torch.get_num_threads(),
+                        processes=distributed.world_size(), precision=precision_of(trainer), **weighted)  # fmt: skip
         append_line(trainer.folder.sessions, json_text(line))
 
 
@@ -196,7 +200,7 @@ def train(
         if resume:
             if not goes_on(trainer, longer or {}):
                 return 0
-            record(trainer, command)
+            agreed(lambda: record(trainer, command))
         else:
             # only now: what is wrong with the data shows before a folder is made
             begin(trainer, held, named=named, command=command)

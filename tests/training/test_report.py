@@ -192,12 +192,17 @@ def test_the_report_of_a_run_has_its_curves_tables_pictures_and_settings(tmp_pat
     assert "expected a run folder" in capsys.readouterr().err
 
 
-@pytest.fixture
-def finished(tmp_path):
-    """A tiny run that is finished."""
-    folder = tmp_path / "run"
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("template") / "run"
     assert train([*SMALL, "--precision", "float32", "--steps", "2", "--pictures", "1", "--output", str(folder)])[0] == 0
     return folder
+
+
+@pytest.fixture
+def finished(template, tmp_path):
+    """A tiny run that is finished."""
+    return shutil.copytree(template, tmp_path / "run")
 
 
 def disturbed(folder, monkeypatch, change):
