@@ -84,6 +84,19 @@ class Journal:
             self.board.close()
 
 
+def read_lines(path: Path) -> list[Any]:
+    """The JSON values in a file, one a line; a line that was cut short is left out.
+
+    Raises:
+        OSError: it cannot be read. ValueError: it is no text.
+    """
+    values = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        with suppress(ValueError, RecursionError):
+            values.append(json.loads(text))
+    return values
+
+
 def read_metrics(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """The lines of a run's metrics.jsonl by kind: "start", "train", "val", "final".
 
@@ -92,8 +105,7 @@ def read_metrics(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """
     kinds: dict[str, list[dict[str, Any]]] = {"start": [], "train": [], "val": [], "final": []}
     run = RunFolder(folder)
-    for text in run.own(run.metrics).read_text(encoding="utf-8").splitlines():
-        line = json.loads(text)
+    for line in read_lines(run.own(run.metrics)):
         kinds.setdefault(line["kind"], []).append(line)
     return kinds
 

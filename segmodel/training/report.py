@@ -15,7 +15,7 @@ from segmodel.common.html import configuration, curves, folded, heading, heat, p
 from segmodel.common.pictures import reduced
 from segmodel.common.tables import Table
 from segmodel.data.images import read_image
-from segmodel.training.journal import BOUNDARIES, COLUMNS, loss_curve, read_metrics, score_curve
+from segmodel.training.journal import BOUNDARIES, COLUMNS, loss_curve, read_lines, read_metrics, score_curve
 from segmodel.training.run_folder import RunFolder
 
 Lines = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -60,7 +60,7 @@ def _sessions(run: RunFolder, final: Mapping[str, Any]) -> Iterator[str]:
     """How long the run took, on what, and by which commands."""
     if not run.sessions.exists():  # of a former version
         return
-    lines = [json.loads(text) for text in run.own(run.sessions).read_text(encoding="utf-8").splitlines()]
+    lines = read_lines(run.own(run.sessions))
     machines = dict.fromkeys(
         f"{line['gpu'] or line['processor']}, {line['cores']} cores, threads: {line['threads']}"
         + (f" in {line['processes']} processes" if line["processes"] > 1 else "")

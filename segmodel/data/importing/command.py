@@ -34,8 +34,9 @@ import numpy as np
 
 from segmodel.common import cli, options
 from segmodel.common.errors import DataError, UserError, one_line
-from segmodel.common.files import replacing_folder
+from segmodel.common.files import PARTIAL, replacing_folder
 from segmodel.common.labels import IGNORE
+from segmodel.common.locks import LOCK
 from segmodel.common.options import Section, option
 from segmodel.common.tables import Table
 from segmodel.common.terminal import say
@@ -109,6 +110,7 @@ def _check_output(output: Path, sources: Sequence[Path], overwrite: bool) -> Non
     if any(source.resolve().is_relative_to(output.resolve()) for source in sources):
         raise UserError(f"--output: {output}: holds a source; sources are never changed")
     there = {path.name for path in output.iterdir()} if output.is_dir() else set[str]()
+    there = {name for name in there if not name.endswith((LOCK, PARTIAL))}  # left by a command that was killed
     if there and not overwrite:
         raise UserError(f"{output}: exists already (--overwrite replaces it)")
     if strange := sorted(there - OWN):
