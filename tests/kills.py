@@ -71,7 +71,7 @@ def kill_all(kills: int, rng: random.Random) -> dict[str, Any]:
     failed = []
     for name in names:
         (process,), queue = start(1, command, *arguments_of(name))
-        status, text = queue.get(timeout=PATIENCE)[1]
+        status, text = queue.get(timeout=5 * PATIENCE)[1]
         process.join(PATIENCE)
         failed += [f"{name}: {status} {text}"] * (status != 0)
     left = [str(file) for file in Path().rglob("*") if file.name.endswith(LEFT)]
