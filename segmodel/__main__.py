@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from segmodel import __version__
+from segmodel.common.terminal import say
 
 COMMANDS = {
     "train": "Trains a model",
@@ -37,12 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.argv = [f"segmodel {name}", *given[1:]]
         runpy.run_module(f"segmodel.{name}", run_name="__main__", alter_sys=True)
     elif given == ["--version"]:
-        print(f"segmodel {__version__}")
+        say(f"segmodel {__version__}")
     elif name in ("", "--help", "-h"):
-        print(listing())
+        say(*listing().split("\n"))
     else:
         text = " ".join(given)
-        print(f"segmodel: error: expected a command, got {text!r:.60} (--help lists the commands)", file=sys.stderr)
+        say(f"segmodel: error: expected a command, got {text!r:.60} (--help lists the commands)", error=True)
         return 2
     return 0
 

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from segmodel.common import cli
 from segmodel.common.errors import UserError
-from segmodel.common.files import json_text, write_output
+from segmodel.common.files import claim_folder, json_text, write_output
 from segmodel.common.options import add_flags, from_flags
+from segmodel.common.terminal import say
 from segmodel.data import open_data
 from segmodel.evaluation.evaluate import class_numbers
 from segmodel.experiments.runs import AblationOptions, finished_runs, planned_runs, train_all
@@ -47,17 +48,18 @@ def main(arguments: Sequence[str]) -> int:
             (output / "runs").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--output: {output / 'runs'}: cannot be made ({error.strerror})") from error
+        claim_folder("--output", output)
         status = train_all(runs, jobs=options.jobs)
         if status:
             if status > 128:  # a signal: train has said so, and saved its state
-                print(f"segmodel.ablate: the same command continues {output}", file=sys.stderr)
+                say(f"segmodel.ablate: the same command continues {output}", error=True)
             return status
     report = evaluate_runs(runs, notes, data, classes=classes, options=options)
-    print(report.text())
+    say(*report.text().split("\n"))
     page, results = output / "report.html", output / "results.json"
     write_output("--output", page, report.page())
     write_output("--output", results, json_text(report.values(), indent=1) + "\n")
-    print(f"\nreport: {page}\nfigures: {results}")
+    say("", f"report: {page}", f"figures: {results}")
     return 0
 
 

@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from segmodel.common import cli
 from segmodel.common.device import autocast_dtype, choose_device, place
-from segmodel.common.files import output_file
+from segmodel.common.files import output_file, writing
 from segmodel.common.options import Section, add_flags, from_flags, option
+from segmodel.common.terminal import say
 from segmodel.data import AugmentedData, open_data
 from segmodel.evaluation.evaluate import check_classes, evaluate, result_json
 from segmodel.model.network import Network
@@ -62,10 +63,11 @@ def main(arguments: Sequence[str]) -> int:
     bar = tqdm(batches, "batch norm", count, unit="batch", disable=None)
     statistics.recompute(model, (batch.images for batch in bar), dtype)
     after = evaluate(model, validation, dtype=dtype, description="after")["model"]
-    save_checkpoint(output, model, {**card, "scores": result_json(after, data.classes)})
-    print(source)
-    print(f"{train.data}, val: mIoU {100 * before.miou:.2f} before, {100 * after.miou:.2f} after {count} batches")
-    print(f"checkpoint: {output}")
+    with writing("--output", output):
+        save_checkpoint(output, model, {**card, "scores": result_json(after, data.classes)})
+    say(str(source),
+        f"{train.data}, val: mIoU {100 * before.miou:.2f} before, {100 * after.miou:.2f} after {count} batches",
+        f"checkpoint: {output}")  # fmt: skip
     return 0
 
 

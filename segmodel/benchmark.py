@@ -19,7 +19,6 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -32,6 +31,7 @@ from segmodel.common.files import output_file, write_output
 from segmodel.common.html import page
 from segmodel.common.options import Section, add_flags, from_flags, option
 from segmodel.common.tables import Table
+from segmodel.common.terminal import say
 from segmodel.data import open_data
 from segmodel.experiments import gpu, refinement
 from segmodel.experiments.loader import loader_table
@@ -92,7 +92,7 @@ def refinement_part(options: RefinementOptions, data: str) -> dict[str, Any]:
     count = len(next(iter(outcomes.values())).found.names)
     title = f"refinement, {data}, {options.split}, {count} images, {torch.get_num_threads()} threads"
     table = refinement.refinement_table(title, values, [method for method in compared if method.lacks])
-    print(f"\n{table.text()}")
+    say("", table)
     if page_file:
         write_output("--html", page_file, page("Refinement", [table.html(), *refinement.refinement_plots(values)]))
     return values
@@ -132,19 +132,20 @@ def main(arguments: Sequence[str]) -> int:
     options, config = from_flags(given, BenchmarkOptions), resolve(given)
     if "model" in options.only and config.train.precision == "float64":
         raise UserError("--precision: expected auto, float32, bfloat16 or float16 for the model's times, got float64")
+    json_file = output_file("--json", options.json, overwrite=True) if options.json else None
     report: dict[str, Any] = environment()
     if options.threads:
         use_threads(options.threads[-1])
-    print(json.dumps({**report, "threads": torch.get_num_threads()}), flush=True)
+    say(json.dumps({**report, "threads": torch.get_num_threads()}))
     if {"operators", "model"} & set(options.only):
         report["milliseconds"] = {}
         for title, rows in time_tables(options, config.train.precision):
             report["milliseconds"][title] = rows
-            print(f"\n{times_table(title, rows, 'ms').text()}", flush=True)
+            say("", times_table(title, rows, "ms"))
     report["threads"] = torch.get_num_threads()
     if "gpu" in options.only:
         report["gpu"] = gpu.measure()
-        print(f"\nGPU: {gpu.text(report['gpu'])}")
+        say("", *f"GPU: {gpu.text(report['gpu'])}".split("\n"))
     others: dict[str, Callable[[], Table]] = {
         "memory": lambda: memory_table(memory_settings(given), options.classes, options.image),
         "loader": lambda: loader_table(config, options.batches),
@@ -152,11 +153,11 @@ def main(arguments: Sequence[str]) -> int:
     for name in (name for name in others if name in options.only):
         table = others[name]()
         report[name] = table.records()
-        print(f"\n{table.text()}")
+        say("", table)
     if "refinement" in options.only:
         report["refinement"] = refinement_part(from_flags(given, RefinementOptions), vars(given).get("data", ""))
-    if options.json:
-        write_output("--json", Path(options.json), json.dumps(report, indent=1) + "\n")
+    if json_file:
+        write_output("--json", json_file, json.dumps(report, indent=1) + "\n")
     return 0
 
 

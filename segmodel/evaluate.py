@@ -6,6 +6,7 @@ python -m segmodel.evaluate RUN --scales 0.75,1,1.25 --mirror --per-image mirror
 python -m segmodel.evaluate OTHER_RUN --compare mirrored.jsonl --bootstrap 1000
 """
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
@@ -21,6 +22,7 @@ from segmodel.common.environment import versions
 from segmodel.common.errors import UserError
 from segmodel.common.files import json_text, output_file, write_output
 from segmodel.common.options import Section, add_flags, from_flags, option
+from segmodel.common.terminal import say
 from segmodel.data import SegmentationData, open_data
 from segmodel.evaluation.boundary import SHARE
 from segmodel.evaluation.evaluate import Evaluation, check_classes, class_numbers, evaluate_images, result_json
@@ -55,11 +57,14 @@ class Options(Section):
     def check_outputs(self) -> None:
         """Reports files that cannot be written before the work is done."""
         given = {"--json": self.json, "--per-image": self.per_image}
-        paths = [output_file(flag, path, overwrite=True).resolve() for flag, path in given.items() if path]
+        paths = [os.path.realpath(path) for path in given.values() if path]
         if len(set(paths)) < len(paths):
             raise UserError(f"--per-image: expected another file than that of --json, got {self.per_image}")
-        if self.compare and Path(self.compare).resolve() in paths:
+        if self.compare and os.path.realpath(self.compare) in paths:
             raise UserError(f"--compare: expected another file than those that are written, got {self.compare}")
+        for flag, path in given.items():
+            if path:
+                output_file(flag, path, overwrite=True)
 
 
 def make_parser() -> cli.Parser:
@@ -90,8 +95,7 @@ def main(arguments: Sequence[str]) -> int:
     results = evaluate_images(data=data, boundary=boundary, widths=options.trimap, images=options.images, **vars(setup))
     names = next(iter(results.values())).names
     others = [str(find_checkpoint(path)) for path in given.ensemble]
-    print(f"{' + '.join([str(file), *others])}\n{spec}, {options.split}: {len(names)} images")
-    print("".join(f"{note}\n" for note in data.notes))
+    say(" + ".join([str(file), *others]), f"{spec}, {options.split}: {len(names)} images", *data.notes, "")
     counts_before: dict[str, np.ndarray] = {}
     misfit = None
     try:
@@ -136,9 +140,9 @@ def show(
         if len(result.boundary):
             iou = class_iou(result.boundary.sum(0)).tolist()
             report[title]["boundary_iou_by_class"] = dict(zip(data.classes, iou, strict=True))
-    print(table({title: result.scores for title, result in results.items()}, data.classes, more=rows))
+    say(*table({title: result.scores for title, result in results.items()}, data.classes, more=rows).split("\n"))
     if subset:
-        print(f"chosen classes: {', '.join(data.classes[index] for index in subset)}")
+        say(f"chosen classes: {', '.join(data.classes[index] for index in subset)}")
     figures = {"mIoU": mean_iou} | ({"mIoU of chosen classes": partial(mean_iou, classes=subset)} if subset else {})
     first = next(iter(results))
     for title, result in results.items():
@@ -150,7 +154,7 @@ def show(
             for text, interval in found.items():
                 sign = "" if text == name else "+"
                 middle, low, high = (f"{100 * number:{sign}.2f}" for number in astuple(interval))
-                print(f"{title}: {text}: {middle} (95 % interval {low} to {high})")
+                say(f"{title}: {text}: {middle} (95 % interval {low} to {high})")
                 report[title].setdefault("intervals", {})[text] = asdict(interval)
     return report
 

@@ -9,6 +9,7 @@ from 1 on. The file is kept only if its scores equal the model's within 1e-4 on 
 
 import copy
 import importlib.util
+import io
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -25,9 +26,10 @@ from torch.fx.experimental import _config as symbolic_config
 
 from segmodel.common import cli
 from segmodel.common.errors import UserError
-from segmodel.common.files import output_file, replacing
+from segmodel.common.files import output_file, replacing, writing
 from segmodel.common.options import Section, add_flags, from_flags, option
 from segmodel.common.tables import Table
+from segmodel.common.terminal import say
 from segmodel.experiments.timing import picture, timed
 from segmodel.model.network import Network
 from segmodel.model.store import find_checkpoint, load_network, normalisation
@@ -86,9 +88,10 @@ def card(model: Network) -> dict[str, str]:
     return {name: json.dumps(value) for name, value in about.items()} | {"output": output}
 
 
-def save_pt2(program: ExportedProgram, path: Path, about: dict[str, str]) -> None:
-    with path.open("wb") as file:
-        torch.export.save(program, file, extra_files={"card.json": json.dumps(about)})
+def pt2_bytes(program: ExportedProgram, about: dict[str, str]) -> bytes:
+    file = io.BytesIO()  # into memory first: PyTorch's writer aborts the process where a disk is full
+    torch.export.save(program, file, extra_files={"card.json": json.dumps(about)})
+    return file.getvalue()
 
 
 def load_pt2(path: Path) -> Runner:
@@ -97,13 +100,13 @@ def load_pt2(path: Path) -> Runner:
     return lambda image: module(image)
 
 
-def save_onnx(program: ExportedProgram, path: Path, about: dict[str, str]) -> None:
+def onnx_bytes(program: ExportedProgram, about: dict[str, str]) -> bytes:
     # onnxruntime optimises when it loads; folding constants here takes minutes and gains nothing
     converted: Any = torch.onnx.export(
         program, input_names=["image"], output_names=["scores"], external_data=False, verbose=False, optimize=False
     )
     converted.model.metadata_props.update(about)
-    converted.save(str(path), external_data=False)
+    return converted.model_proto.SerializeToString()
 
 
 def load_onnx(path: Path) -> Runner:
@@ -115,9 +118,9 @@ def load_onnx(path: Path) -> Runner:
     return lambda image: torch.from_numpy(session.run(["scores"], {"image": image.numpy()})[0])
 
 
-FORMATS: dict[str, tuple[Callable[[ExportedProgram, Path, dict[str, str]], None], Callable[[Path], Runner]]] = {
-    "onnx": (save_onnx, load_onnx),
-    "pt2": (save_pt2, load_pt2),
+FORMATS: dict[str, tuple[Callable[[ExportedProgram, dict[str, str]], bytes], Callable[[Path], Runner]]] = {
+    "onnx": (onnx_bytes, load_onnx),
+    "pt2": (pt2_bytes, load_pt2),
 }
 
 
@@ -178,18 +181,19 @@ def main(arguments: Sequence[str]) -> int:
         program = export_program(model, guidance=guidance)
     except ValueError as error:
         raise UserError(f"{given.run}: {error}") from error
-    save, load = FORMATS[given.format]
+    serialised, load = FORMATS[given.format]
     sizes = [size for size in SIZES if not options.quick or size[1] * size[2] < 1e6]
-    with replacing(target) as partial:
-        save(program, partial, card(model))
+    content = serialised(program, card(model))
+    with writing("--output", target), replacing(target) as partial:
+        partial.write_bytes(content)
         checks = compare(model, load(partial), sizes, guidance)
         rows = [[" x ".join(map(str, size)), f"{difference:.1e}", *times] for size, difference, *times in checks]
-        print(Table("", ["N x H x W", "difference", "model, ms", f"{given.format}, ms"], rows).text())
+        say(Table("", ["N x H x W", "difference", "model, ms", f"{given.format}, ms"], rows))
         worst = max(check.difference for check in checks)
         if not worst <= TOLERANCE:
             raise RuntimeError(f"the file differs from the model by {worst:.1e}, allowed {TOLERANCE:.0e}: not kept")
-    size = f"{target.stat().st_size / 2**20:.1f} MiB"
-    print(f"{target}: {find_checkpoint(given.run)} in {size}, differs by at most {worst:.1e}")
+    size = f"{len(content) / 2**20:.1f} MiB"
+    say(f"{target}: {find_checkpoint(given.run)} in {size}, differs by at most {worst:.1e}")
     return 0
 
 

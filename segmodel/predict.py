@@ -16,8 +16,10 @@ from tqdm import tqdm
 
 from segmodel.common import cli
 from segmodel.common.errors import DataError, UserError
+from segmodel.common.files import claim_folder, writing
 from segmodel.common.options import Section, add_flags, from_flags, option
 from segmodel.common.pictures import overlay, save_label, save_picture, save_probabilities
+from segmodel.common.terminal import say
 from segmodel.data import PUBLISHED_IDS
 from segmodel.data.images import picture_endings, pictures_below, read_image
 from segmodel.inference.settings import GUIDANCE, add_inference_options, load_for_inference
@@ -93,7 +95,7 @@ def write(
     palette = np.full((int(ids.max()) + 1, 3), 255, np.uint8)
     palette[ids] = model.palette
     for kind, file in targets.items():
-        try:
+        with writing("--output", file):
             file.parent.mkdir(parents=True, exist_ok=True)
             if kind == "labels":
                 save_label(file, ids[labels], palette)
@@ -101,8 +103,6 @@ def write(
                 save_picture(file, overlay(pixels, labels, model.palette, classes=model.classes))
             else:
                 save_probabilities(file, prediction.probabilities()[0], model.classes)
-        except OSError as error:
-            raise UserError(f"--output: {error.filename or file}: cannot be written ({error.strerror})") from error
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -116,6 +116,7 @@ def main(arguments: Sequence[str]) -> int:
     options: Options = from_flags(given, Options)
     images, output = find_images(given.images), Path(given.output)
     targets = find_targets(images, options.write, output)
+    claim_folder("--output", output)
     there = [file for files in targets for file in files.values() if file.exists()]
     if there and not options.overwrite:
         raise UserError(f"{there[0]}: exists already (--overwrite replaces it)")
@@ -146,11 +147,11 @@ def main(arguments: Sequence[str]) -> int:
             for index, (files, picture) in enumerate(batch):
                 write(files, picture, prediction.image(index), ids=ids, model=model)
             progress.update(len(batch))
-    print(f"{find_checkpoint(given.run)}: {len(images) - len(unreadable)} pictures segmented, in {output}")
+    say(f"{find_checkpoint(given.run)}: {len(images) - len(unreadable)} pictures segmented, in {output}")
     if turned:
-        print(f"turned upright, as their EXIF orientation says: {len(turned)}, the first is {turned[0]}")
+        say(f"turned upright, as their EXIF orientation says: {len(turned)}, the first is {turned[0]}")
     for line in unreadable[:-1]:
-        print(f"segmodel.predict: error: {line}", file=sys.stderr)
+        say(f"segmodel.predict: error: {line}", error=True)
     if unreadable:
         raise UserError(unreadable[-1])
     return 0

@@ -19,9 +19,10 @@ from typing import Any, Literal, get_args
 from tqdm import tqdm
 
 from segmodel.common import cli
-from segmodel.common.errors import DataError, UserError, printable
-from segmodel.common.files import output_file
+from segmodel.common.errors import DataError, UserError
+from segmodel.common.files import claim_folder, output_file, writing
 from segmodel.common.options import Section, add_flags, build, flag_values, from_flags, option
+from segmodel.common.terminal import say
 from segmodel.data.images import picture_endings, pictures_below
 from segmodel.inference.refine import HARD
 from segmodel.inference.refine_files import Job, Kind, refine_file
@@ -72,7 +73,7 @@ def find_jobs(images: Path, scores: Path, output: Path, ending: str, compared: P
         raise UserError(f"{images}: expected an image for each file in {scores}, got none for {missing[0]}"
                         + f" and {len(missing) - 1} more" * (len(missing) > 1))  # fmt: skip
     if len(found) < len(pictures):
-        print(f"{len(pictures) - len(found)} of {len(pictures)} images have no file in {scores} and are left out")
+        say(f"{len(pictures) - len(found)} of {len(pictures)} images have no file in {scores} and are left out")
     return [Job(pictures[name], file, output / f"{name}{ending}", compared / f"{name}.png" if compared else None)
             for name, file in found.items()]  # fmt: skip
 
@@ -81,28 +82,25 @@ def refine_folder(jobs: Sequence[Job], kind: Kind, options: Options, settings: d
     """Refines what is not there yet, and says what changed."""
     todo = [job for job in jobs if options.overwrite or not job.output.exists()]
     if len(todo) < len(jobs):
-        print(f"{len(jobs) - len(todo)} of {len(jobs)} outputs are there already and stay (--overwrite replaces them)")
+        say(f"{len(jobs) - len(todo)} of {len(jobs)} outputs are there already and stay (--overwrite replaces them)")
     changed = pixels = 0
     wrong: list[str] = []
     for job in tqdm(todo, unit="image", disable=None):
-        try:
-            job.output.parent.mkdir(parents=True, exist_ok=True)
-            if job.compared:
-                job.compared.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--output: {error.filename}: cannot be made ({error.strerror})") from error
+        for path in filter(None, (job.output, job.compared)):
+            with writing("--output", path):
+                path.parent.mkdir(parents=True, exist_ok=True)
         try:
             moved, size, line = refine_file(job, kind, vars(options), settings)
         except (UserError, DataError) as error:  # the others need not wait for it
             wrong.append(f"{error}")
             continue
         changed, pixels = changed + moved, pixels + size
-        tqdm.write(line)
+        say(line)
     if pixels:
         share = 100 * changed / pixels
-        print(f"{len(todo) - len(wrong)} refined: {changed:,} of {pixels:,} pixels changed ({share:.2f} %)")
+        say(f"{len(todo) - len(wrong)} refined: {changed:,} of {pixels:,} pixels changed ({share:.2f} %)")
     for text in wrong[:-1]:
-        print(f"segmodel.refine: error: {printable(text)}", file=sys.stderr)
+        say(f"segmodel.refine: error: {text}", error=True)
     if wrong:
         raise UserError(wrong[-1])
 
@@ -114,10 +112,13 @@ def refine_large(image: Path, scores: Path, output: Path, own: Refinement, optio
         memory = MEMORY if options.max_memory is None else bytes_of(options.max_memory)
         if output.suffix.lower() == ".png":
             raise ValueError("--output: expected an .npy or .tif file with --max-memory, got a .png")
-        refine_tiles(scores, image, output, own=own, image_range=options.image_range, max_memory=memory, progress=True)
+        with writing("--output", output):
+            refine_tiles(
+                scores, image, output, own=own, image_range=options.image_range, max_memory=memory, progress=True
+            )
     except ValueError as error:
         raise UserError(str(error)) from error
-    print(f"{output}: written in {time.perf_counter() - start:.1f} s with at most {memory / 2**20:.0f} MiB")
+    say(f"{output}: written in {time.perf_counter() - start:.1f} s with at most {memory / 2**20:.0f} MiB")
 
 
 def make_parser() -> cli.Parser:
@@ -147,11 +148,13 @@ def main(arguments: Sequence[str]) -> int:
     kind: Kind = next((name for name in get_args(Kind) if getattr(given, name, None) is True), "scores")
     settings = {**HARD, **settings} if kind == "labels" else settings
     rest = "" if len(settings) == len(fields(Refinement)) else "; what is not named follows from the scores"
-    print("settings: " + ", ".join(f"{name} {value}" for name, value in settings.items()) + rest)
+    say("settings: " + ", ".join(f"{name} {value}" for name, value in settings.items()) + rest)
     image, scores = Path(given.image), Path(given.scores)
     large = options.max_memory is not None or Path(given.output).suffix.lower() in GEO
     if large and (kind != "scores" or given.compare or image.is_dir() or options.layout == "HWC"):
         raise UserError("--max-memory: expected one picture and scores (C, h, w), without --compare, got other options")
+    if given.compare and Path(given.compare).resolve() == Path(given.output).resolve():
+        raise UserError(f"--compare: expected another place than that of --output, got {given.compare}")
     if image.is_dir() != scores.is_dir():
         folder, other = (image, scores) if image.is_dir() else (scores, image)
         raise UserError(f"{other}: expected a folder, as {folder} is one")
@@ -161,7 +164,11 @@ def main(arguments: Sequence[str]) -> int:
         for name, path in (("--output", output), ("--compare", compared)):
             if path and (path.is_file() or path.resolve() in inputs):
                 raise UserError(f"{name}: expected a folder of its own, got {path}")
-        refine_folder(find_jobs(image, scores, output, f".{options.format}", compared), kind, options, settings)
+        jobs = find_jobs(image, scores, output, f".{options.format}", compared)
+        claim_folder("--output", output)
+        if compared:
+            claim_folder("--compare", compared)
+        refine_folder(jobs, kind, options, settings)
         return 0
     endings = (".png", ".npy", ".tif", ".tiff")
     output = output_file("--output", given.output, endings=endings, overwrite=options.overwrite)
@@ -170,7 +177,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     compared = given.compare and output_file("--compare", given.compare, endings=(".png",), overwrite=options.overwrite)
     _, _, line = refine_file(Job(image, scores, output, compared), kind, vars(options), settings)
-    print(line)
+    say(line)
     return 0
 
 

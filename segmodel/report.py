@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segmodel.common import cli
+from segmodel.common.terminal import say
 from segmodel.training.report import write_report
 
 
 def main(arguments: Sequence[str]) -> int:
     parser = cli.Parser("report", __doc__)
     parser.add_argument("run", metavar="RUN", help="run folder")
-    print(write_report(Path(parser.parse_args(arguments).run)))
+    say(str(write_report(Path(parser.parse_args(arguments).run))))
     return 0
 
 

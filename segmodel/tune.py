@@ -17,9 +17,10 @@ from typing import Any
 
 from segmodel.common import cli
 from segmodel.common.environment import versions
-from segmodel.common.files import json_text, output_file, write_output
+from segmodel.common.files import is_stream, json_text, output_file, write_output
 from segmodel.common.options import Section, add_flags, from_flags, option
 from segmodel.common.tables import Table
+from segmodel.common.terminal import say
 from segmodel.data import open_data
 from segmodel.data.base import evenly_spaced
 from segmodel.experiments.scored import labelled, scores_of
@@ -77,12 +78,12 @@ def main(arguments: Sequence[str]) -> int:
     samples = list(labelled(data, options.images, scores, "scores"))
     tuned = tune_refinement(samples, metric=options.metric, start=Refinement(stride=options.stride))
     settings = asdict(tuned.settings)
-    print(", ".join(f"{name} {'from the scores' if value is None else f'{value:g}'}"
+    say(", ".join(f"{name} {'from the scores' if value is None else f'{value:g}'}"
                     for name, value in settings.items()))  # fmt: skip
-    print(f"{given.data}, {options.split}, {len(samples)} images: {options.metric} {100 * tuned.before:.2f}, with the "
-          f"defaults {100 * tuned.started:.2f}, tuned {100 * tuned.after:.2f} ({len(tuned.tried)} settings tried)\n"
-          f"gain {gained(astuple(tuned.gain))}, over the defaults {gained(astuple(tuned.over_start))}, on the images "
-          "it was chosen on")  # fmt: skip
+    say(f"{given.data}, {options.split}, {len(samples)} images: {options.metric} {100 * tuned.before:.2f}, with the "
+        f"defaults {100 * tuned.started:.2f}, tuned {100 * tuned.after:.2f} ({len(tuned.tried)} settings tried)",
+        f"gain {gained(astuple(tuned.gain))}, over the defaults {gained(astuple(tuned.over_start))}, on the images "
+        "it was chosen on")  # fmt: skip
     content = {"settings": settings, "data": given.data, "split": options.split, "images": len(samples),
                "metric": options.metric, "before": tuned.before, "defaults": tuned.started, "after": tuned.after,
                "gain": asdict(tuned.gain), "over_defaults": asdict(tuned.over_start)}  # fmt: skip
@@ -91,12 +92,13 @@ def main(arguments: Sequence[str]) -> int:
         if output:
             write_output("--output", output, json_text({**content, "versions": versions()}, indent=1) + "\n")
 
-    keep()
+    if held_out is None or not (output and is_stream(output)):
+        keep()
     if held_out is not None:
         del samples
         result = report(labelled(held_out, options.report_images, scores, "report"), tuned.settings)
         count = len(evenly_spaced(len(held_out), options.report_images))
-        print("\n" + table(f"{given.data}, {options.report}, {count} images:", result).text())
+        say("", table(f"{given.data}, {options.report}, {count} images:", result))
         content["report"] = {"split": options.report, "images": count, **result}
         keep()
     return 0

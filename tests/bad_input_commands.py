@@ -178,6 +178,11 @@ COMMANDS = [
         locked(*MASK, "own/labels/train/a.png", "--labels", "--output", "new/o.png"),
         "o.png: cannot be written",
     ),
+    Kind(
+        "refine: comparison in the place of the output",
+        command(*MASK, "own/labels/train/a.png", "--labels", "--output", "o.png", "--compare", "./o.png"),
+        "--compare: expected another place than that of --output, got ./o.png",
+    ),
     Kind("refine: another ending", command(*MASK, "own/labels/train/a.png", "--output", "o.jpg"), "expected a .png or"),
     Kind(
         "refine: output is there",

@@ -159,7 +159,9 @@ IMAGES = [
     Kind("name with a zero byte", lambda r: r.predict("a\0.png"), r"a\x00.png: no such file or folder"),
     Kind(
         "unreadable image",
-        lambda r: without_access(r, (p := r.picture("a.png")), lambda: r.predict(p)),
+        lambda r: (
+            [r.new.mkdir(), r.new.chmod(0o777)] and without_access(r, (p := r.picture("a.png")), lambda: r.predict(p))
+        ),
         "cannot be read",
     ),
 ]

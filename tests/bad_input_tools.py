@@ -213,6 +213,7 @@ class Room:
         source = self.run / "last.safetensors"
         with safe_open(source, framework="pt") as file:
             values = json.loads(file.metadata()["segmodel"])
+            del values["sha256"]  # as in a file of a former version
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if card:
             card(values)

@@ -1,77 +1,102 @@
-"""A training and thousands of predictions in one process: memory and open files stay as they are after a warm-up.
+"""A training and thousands of predictions in one process: memory, open files, threads and /dev/shm stay as they are.
 
     python tests/load.py --steps 2000 --predictions 2000    # tox -e load
 
-Warm-up: the first half of each. Growth is that of the largest resident size in the last quarter over the largest in the
-third, in percent; of the open files, the difference.
+Steps are those of the train command, with a loader's worker; predictions are the predict command, one picture each,
+locks, model and files included. Warm-up: the first half of each. Growth is that of the largest value in the last
+quarter over the largest in the third, in percent; of open files, threads and files in /dev/shm, the difference.
 """
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import random
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from bad_input_tools import furnish
+from bad_input_tools import TRAIN, furnish, model_flags
+from PIL import Image
 
-from segmodel.inference.views import label_maps
-from segmodel.segmodel import SegModel
-from segmodel.training.optimisation import make_optimizer, training_step
+from segmodel import predict, train
+from segmodel.common import cli
+from segmodel.training import trainer
 
 LIMIT = 1.0
 """Percent."""
+SHARED = Path("/dev/shm")
+Sample = dict[str, float]
 
 
 def resident_mebibytes() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
 
 
-def trained(folder: Path, count: int) -> Iterator[None]:
-    """Training steps on small batches."""
-    model = SegModel.load(folder / "run").train()
-    optimizer = make_optimizer(model)
-    rng = np.random.default_rng(0)
-    for _ in range(count):
-        images = torch.from_numpy(rng.integers(0, 256, (2, 3, 48, 48))).float()
-        training_step(model, optimizer, images, torch.from_numpy(rng.integers(0, 2, (2, 48, 48))), rate=1e-3)
-        yield
+def sample() -> Sample:
+    """What this process holds now; in /dev/shm, the files of all processes."""
+    return {
+        "mebibytes": resident_mebibytes(),
+        "files": len(os.listdir("/proc/self/fd")),
+        "threads": len(os.listdir("/proc/self/task")),
+        "shared": len(list(SHARED.iterdir())) if SHARED.is_dir() else 0,
+    }
 
 
-def predicted(folder: Path, count: int) -> Iterator[None]:
-    """Predictions of pictures of many sizes, each read from a file, with the model read anew from time to time."""
-    from PIL import Image
+def quietly(name: str, main: Callable[..., int], arguments: list[str]) -> None:
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as errors:
+        status = cli.run(name, main, arguments)
+    assert status == 0, (out.getvalue(), errors.getvalue())
 
-    from segmodel.common.pictures import save_label
-    from segmodel.data.images import read_image
 
+def trained(folder: Path, count: int) -> list[Sample]:
+    """Samples after each step of a training."""
+    original, samples = trainer.training_step, list[Sample]()
+
+    def step(*given: Any, **options: Any) -> Any:
+        loss = original(*given, **options)
+        samples.append(sample())
+        return loss
+
+    trainer.training_step = step
+    try:
+        quietly("train", train.main, ["--data", f"folder:{folder / 'own'}", *model_flags(), *TRAIN, "--workers", "1",
+                                      "--steps", str(count), "--output", str(folder / "new")])  # fmt: skip
+    finally:
+        trainer.training_step = original
+    return samples
+
+
+def predicted(folder: Path, count: int) -> list[Sample]:
+    """Samples after each call of the predict command, with pictures of many sizes."""
     rng = random.Random(0)
     sizes = [(rng.randrange(16, 97), rng.randrange(16, 97)) for _ in range(20)]
-    model = SegModel.load(folder / "run")
+    samples = []
     for index in range(count):
-        if index % 100 == 99:
-            model = SegModel.load(folder / "run")
         height, width = sizes[index % len(sizes)]
         Image.new("RGB", (width, height), (index % 256, 9, 9)).save(folder / "x.png")
-        label = label_maps(model, read_image(folder / "x.png")[0], guidance={"on": True})["on"]
-        save_label(folder / "y.png", label, model.palette)
-        yield
+        quietly("predict", predict.main, [str(folder / "run"), str(folder / "x.png"), "--output", str(folder / "out"),
+                                          "--overwrite", "--device", "cpu"])  # fmt: skip
+        samples.append(sample())
+    return samples
 
 
-def growth(work: Iterator[None], count: int) -> dict[str, float]:
-    """Resident size and open files while the work is done."""
-    sizes, files = [], []
-    for _ in work:
-        sizes.append(resident_mebibytes())
-        files.append(len(os.listdir("/proc/self/fd")))
-    third, last = max(sizes[count // 2 : 3 * count // 4]), max(sizes[3 * count // 4 :])
+def growth(samples: list[Sample]) -> dict[str, float]:
+    """How much more there is in the last quarter than in the third."""
+    count = len(samples)
+    third, last = (
+        {name: max(one[name] for one in part) for name in part[0]}
+        for part in (samples[count // 2 : 3 * count // 4], samples[3 * count // 4 :])
+    )
     return {
-        "count": count, "mebibytes": round(last, 1), "growth_percent": round(100 * (last / third - 1), 2),
-        "files": files[-1], "files_growth": files[-1] - files[count // 2],
+        "count": count, "mebibytes": round(last["mebibytes"], 1),
+        "growth_percent": round(100 * (last["mebibytes"] / third["mebibytes"] - 1), 2),
+        **{name: last[name] for name in ("files", "threads", "shared")},
+        **{f"{name}_growth": last[name] - third[name] for name in ("files", "threads", "shared")},
     }  # fmt: skip
 
 
@@ -81,9 +106,13 @@ def measure(steps: int, predictions: int) -> dict[str, dict[str, float]]:
         folder = Path(name)
         furnish(folder)
         return {
-            "training steps": growth(trained(folder, steps), steps),
-            "predictions": growth(predicted(folder, predictions), predictions),
+            "training steps": growth(trained(folder, steps)),
+            "predictions": growth(predicted(folder, predictions)),
         }
+
+
+def failed(part: dict[str, float]) -> bool:
+    return part["growth_percent"] > LIMIT or any(part[f"{name}_growth"] > 0 for name in ("files", "threads", "shared"))
 
 
 def main() -> int:
@@ -96,7 +125,7 @@ def main() -> int:
     print(json.dumps(result, indent=1))
     if options.json:
         Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
-    return any(part["growth_percent"] > LIMIT or part["files_growth"] for part in result.values())
+    return any(map(failed, result.values()))
 
 
 if __name__ == "__main__":

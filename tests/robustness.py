@@ -1,7 +1,7 @@
 """The table of what was tried to break this and what came of it; every number is one that the scripts wrote.
 
-    python tests/robustness.py                                # fuzz, soak and load anew (an hour), then the table
-    python tests/robustness.py --from fuzz.json soak.json load.json   # of the scripts' own --json files
+    python tests/robustness.py                                # the four scripts anew (hours), then the table
+    python tests/robustness.py --from fuzz.json soak.json load.json contention.json   # of their --json files
 
 What bad input the table of test_bad_input.py holds is counted, and its test is run.
 """
@@ -18,7 +18,7 @@ from typing import Any
 from test_bad_input import KINDS
 
 HERE = Path(__file__).parent
-SCRIPTS = {"fuzz": ["--executions", "1000"], "soak": ["--faults", "30"], "load": []}
+SCRIPTS = {"fuzz": ["--executions", "1000"], "soak": ["--faults", "30"], "load": [], "contention": []}
 
 
 def run_all(folder: Path) -> list[Path]:
@@ -29,12 +29,14 @@ def run_all(folder: Path) -> list[Path]:
 
 
 def read(files: list[Path]) -> dict[str, Any]:
-    """The records of one fuzz, any number of soaks and one load, told apart by what they hold."""
+    """The records of one fuzz, any number of soaks, one load and contention, told apart by what they hold."""
     records: dict[str, Any] = {"soak": []}
     for file in files:
         content = json.loads(file.read_text())
         if "survived" in content:
             records["soak"].append(content)
+        elif "contention" in content:
+            records |= content
         else:
             records["load" if "predictions" in content else "fuzz"] = content
     return records
@@ -72,10 +74,15 @@ def table(records: dict[str, Any]) -> str:
             ("growth over a long training and 2,000 predictions in one process", "not measured", "`tox -e load`")
         )
     for name, part in records.get("load", {}).items():
-        text = f"{part['growth_percent']} % of {part['mebibytes']:.0f} MiB, {part['files_growth']} open files"
+        text = (f"{part['growth_percent']} % of {part['mebibytes']:.0f} MiB, {part['files_growth']} open files, "
+                f"{part['threads_growth']} threads, {part['shared_growth']} files in /dev/shm")  # fmt: skip
         rows.append(
             (f"growth over {part['count']:.0f} {name} in one process, after half of them", text, "`tox -e load`")
         )
+    for name, part in records.get("contention", {}).items():
+        text = (f"{part['written']} writers, {part['refused']} refusals of one line; of {part['reads']} reads "
+                f"{part['broken reads']} broken, {part['lines twice']} lines twice")  # fmt: skip
+        rows.append((f"two processes on one {name}, {part['rounds']} rounds", text, "`tox -e contention`"))
     lines = [f"| {name} | {value} | {command} |" for name, value, command in rows]
     readers = ", ".join(f"{name} {target['executions']}" for name, target in records["fuzz"].items())
     return "\n".join(

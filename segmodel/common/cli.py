@@ -6,10 +6,14 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from segmodel.common.errors import DataError, UserError, printable
+from segmodel.common.errors import DataError, Note, UserError
+from segmodel.common.locks import claims
+from segmodel.common.terminal import say
 
 OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|MemoryError|can't allocate memory")
 """In the name or text of what torch and NumPy raise."""
@@ -62,15 +66,34 @@ class Parser(argparse.ArgumentParser):
 
 def moved(old: str, new: str) -> int:
     """Says that the command of the module ``old`` has become ``new``; the exit status."""
-    print(f"segmodel.{old}: error: this is python -m segmodel.{new} now", file=sys.stderr)
+    say(f"segmodel.{old}: error: this is python -m segmodel.{new} now", error=True)
     return 2
+
+
+@contextmanager
+def notes_printed() -> Iterator[None]:
+    """What the package warns of becomes a line of a command's output."""
+    with warnings.catch_warnings():
+        default, shown = warnings.showwarning, set[str]()
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if not issubclass(category, Note):
+                default(message, category, *where, **more)
+            elif str(message) not in shown and os.environ.get("RANK", "0") == "0":
+                shown.add(str(message))
+                say(f"note: {message}")
+
+        warnings.showwarning = show
+        warnings.simplefilter("always", Note)
+        yield
 
 
 def run(command: str, main: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = None) -> int:
     """Runs a command's main function and turns exceptions into a line on stderr and an exit status."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        return main(given)
+        with claims(), notes_printed():
+            return main(given)
     except KeyboardInterrupt:
         return 130
     except Exception as error:
@@ -83,7 +106,7 @@ def run(command: str, main: Callable[[Sequence[str]], int], arguments: Sequence[
             hint = f"; what takes less memory: {LESS_MEMORY[command]}{hint}"
         own = os.environ.get("RANK") if os.environ.get("WORLD_SIZE", "1") != "1" else None
         process = f"process {own}: " if own else ""
-        print(f"segmodel.{command}: error: {process}{printable(text)}{hint}", file=sys.stderr)
+        say(f"segmodel.{command}: error: {process}{text}{hint}", error=True)
         if isinstance(error, DataError) and error.advice:
-            print(f"\n{error.advice}", file=sys.stderr)
+            say("", *error.advice.split("\n"), error=True)
         return 2 if user else 1

@@ -28,6 +28,13 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+class Note(UserWarning):
+    """Something to know that is no error: a command prints it as a line."""
+
+    def __init__(self, message: str):
+        super().__init__(printable(message))
+
+
 class UserError(ValueError):
     """Something the user gave is wrong; the message is one line that names it (exit status 2)."""
 

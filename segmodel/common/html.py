@@ -30,7 +30,8 @@ def page(title: str, blocks: Iterable[str]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n"
     )
-    return head + "\n".join(blocks) + "\n</body>\n</html>\n"
+    text = head + "\n".join(blocks) + "\n</body>\n</html>\n"
+    return text.encode("utf-8", "backslashreplace").decode()  # a file name may hold what is no text
 
 
 def heading(text: str) -> str:

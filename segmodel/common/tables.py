@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from segmodel.common.errors import printable
 from segmodel.common.html import heading, paragraph
 
 
@@ -31,11 +32,12 @@ class Table:
 
     def text(self) -> str:
         """Columns of equal width: the first one flush left, the others flush right."""
-        cells = [[_text(cell, "-") for cell in row] for row in (self.head, *self.rows)]
+        cells = [[printable(_text(cell, "-")) for cell in row] for row in (self.head, *self.rows)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = ["  ".join([first.ljust(widths[0]), *map(str.rjust, rest, widths[1:])]) for first, *rest in cells]
         lines.insert(1, "-" * len(lines[0]))
-        return "\n".join(([self.title, ""] if self.title else []) + lines + ([self.note] if self.note else []))
+        title, note = printable(self.title), printable(self.note)
+        return "\n".join(([title, ""] if title else []) + lines + ([note] if note else []))
 
     def html(self) -> str:
         """A block of a page, see ``segmodel.common.html``."""

@@ -16,11 +16,13 @@ import numpy as np
 from tqdm import tqdm
 
 from segmodel.common import cli, options
-from segmodel.common.files import output_file
+from segmodel.common.errors import printable
+from segmodel.common.files import output_file, writing
 from segmodel.common.labels import IGNORE, is_background
 from segmodel.common.options import Section, UserError, option
 from segmodel.common.pictures import legend, overlay, reduced, save_picture, sheet
 from segmodel.common.tables import Table
+from segmodel.common.terminal import say
 from segmodel.data import USAGE, Augmentation, AugmentedData, DataError, SegmentationData, index_data, open_data
 from segmodel.data.base import evenly_spaced
 from segmodel.data.content import Content, label_counts
@@ -62,7 +64,7 @@ def check(arguments: Sequence[str]) -> int:
         try:
             data = index_data(given.data, split=split)
         except DataError as error:
-            print(f"{given.data}, {split}: cannot be opened")
+            say(f"{given.data}, {split}: cannot be opened")
             problems.add(*error.args)
             advice[error.advice] = None
             continue
@@ -70,8 +72,9 @@ def check(arguments: Sequence[str]) -> int:
         for source in dict.fromkeys(data.sources()):
             content.join(_check_source(source, split, chosen.workers, problems))
         _check_content(data, split, content, problems, allowed=chosen.allow_absent)
-    print("".join(f"\n{text}\n" for text in advice if text), end="")
-    print(f"\n{problems.count} problem{'s' * (problems.count != 1)}" if problems.count else "\nnothing is wrong")
+    for text in filter(None, advice):
+        say("", *text.split("\n"))
+    say("", f"{problems.count} problem{'s' * (problems.count != 1)}" if problems.count else "nothing is wrong")
     return 2 if problems.count else 0
 
 
@@ -85,9 +88,9 @@ class _Problems:
         for line in lines:
             self.count += 1
             if self.count <= self.most:
-                tqdm.write(f"  wrong: {line}")
+                say(f"  wrong: {line}")
             elif self.count == self.most + 1:
-                tqdm.write(f"  ... more than {self.most} problems: the others are only counted (--problems)")
+                say(f"  ... more than {self.most} problems: the others are only counted (--problems)")
 
 
 def _look(data: SegmentationData, index: int) -> tuple[np.ndarray, tuple[int, ...], str]:
@@ -97,16 +100,16 @@ def _look(data: SegmentationData, index: int) -> tuple[np.ndarray, tuple[int, ..
 
 
 def _check_source(data: SegmentationData, split: str, workers: int, problems: _Problems) -> Content:
-    print(f"\n{data.name}, {split}: {len(data)} samples, {len(data.classes)} classes")
+    say("", f"{data.name}, {split}: {len(data)} samples, {len(data.classes)} classes")
     for note in data.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
     known = data.problems()
     problems.add(*known.values())
     indices = [index for index in range(len(data)) if index not in known]
     content, sizes = Content(), Counter[tuple[int, ...]]()
     special: dict[str, list[int]] = {"empty": [], "single": [], "image": [], "both": []}
     found = loaded(partial(_look, data), indices, workers=workers)
-    bar = tqdm(found, total=len(indices), desc=f"{data.name}, {split}", unit="sample", disable=None)
+    bar = tqdm(found, total=len(indices), desc=printable(f"{data.name}, {split}"), unit="sample", disable=None)
     for index, item in zip(indices, bar, strict=True):
         if isinstance(item, DataError):
             problems.add("; ".join(item.args))
@@ -119,7 +122,7 @@ def _check_source(data: SegmentationData, split: str, workers: int, problems: _P
             if kind:
                 special[kind].append(index)
     if sizes:
-        print(_class_table(data.classes, content.pixels, content.images, note=_size_line(sizes)).text())
+        say(_class_table(data.classes, content.pixels, content.images, note=_size_line(sizes)))
     words = {
         "empty": "nothing but ignored pixels in",
         "single": "one class alone in the label maps of",
@@ -128,7 +131,7 @@ def _check_source(data: SegmentationData, split: str, workers: int, problems: _P
     }
     for kind, indices in special.items():
         if indices:
-            print(f"note: {words[kind]} {len(indices)} samples, the first is number {indices[0]}")
+            say(f"note: {words[kind]} {len(indices)} samples, the first is number {indices[0]}")
     return content
 
 
@@ -137,11 +140,11 @@ def _check_content(data: SegmentationData, split: str, content: Content, problem
     if split == "train" or content.is_ignored_mask():
         for line in content.faults(data.classes) if content.maps else []:
             if allowed:
-                print(f"note: {line}")
+                say(f"note: {line}")
             else:
                 problems.add(f"{data.name}, {split}: {line} (--allow-absent if that is meant)")
     elif absent := content.absent(data.classes):
-        print(f"note: no pixel of {', '.join(absent)}")
+        say(f"note: no pixel of {', '.join(absent)}")
 
 
 def _class_table(classes: Sequence[str], pixels: np.ndarray, images: np.ndarray, note: str) -> Table:
@@ -183,12 +186,10 @@ def show(arguments: Sequence[str]) -> int:
         rows.append([reduced(picture, 4 * chosen.width, widest=chosen.width) for picture in drawn])
     names = [f"{name} (clear)" if is_background(name) else name for name in data.classes]
     key = legend(seen, names, data.palette, width=sum(picture.shape[1] for picture in rows[0]))
-    try:
+    with writing("--output", output):
         save_picture(output, sheet(rows, headings=titles, legend=key))
-    except OSError as error:
-        raise UserError(f"--output: {given.output}: cannot be written ({error.strerror})") from error
     count = f"{len(rows)} of {len(data)} samples, each with {chosen.variants} variants"
-    print(f"{given.data}, {chosen.split}: {count}, in {given.output}")
+    say(f"{given.data}, {chosen.split}: {count}, in {given.output}")
     return 0
 
 

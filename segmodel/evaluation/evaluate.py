@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ from tqdm import tqdm
 
 from segmodel.common import distributed
 from segmodel.common.device import evaluating
-from segmodel.common.errors import UserError
+from segmodel.common.errors import UserError, printable
 from segmodel.common.files import json_text
+from segmodel.common.terminal import say
 from segmodel.data import SegmentationData
 from segmodel.data.base import evenly_spaced
 from segmodel.evaluation.boundary import boundary_counts, trimap_counts
@@ -139,7 +139,7 @@ def evaluate_images(
     counters = {title: Counter(len(data.classes), **options) for title in guidance}
     samples = ((index, data[index]) for index in chosen)
     quiet = None if distributed.is_writer() else True
-    with tqdm(total=len(chosen), desc=description, unit="image", leave=leave, disable=quiet) as progress:
+    with tqdm(total=len(chosen), desc=printable(description), unit="image", leave=leave, disable=quiet) as progress:
         for batch, pixels in same_size_batches(samples, config.batch_size, image=lambda pair: pair[1].image):
             found = predict_images(models, pixels, guidance=guidance, config=config, dtype=dtype)
             for title, prediction in found.items():
@@ -217,7 +217,7 @@ def check_classes(path: str | Path, classes: Sequence[str], data: SegmentationDa
             text = f"{path}: class {number} is {own!r}, in {data.name} {other!r}"
             if set(classes) == set(data.classes):
                 raise UserError(f"{text}: the same names in another order")
-            print(f"warning: {text}; classes are compared by number", file=sys.stderr)
+            say(f"warning: {text}; classes are compared by number", error=True)
             return
 
 

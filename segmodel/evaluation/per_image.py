@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from segmodel.common.errors import UserError
+from segmodel.common.errors import UserError, printable
 from segmodel.common.files import json_text, write_output
 from segmodel.evaluation.evaluate import Evaluation
 from segmodel.evaluation.metrics import mean_iou, pixel_accuracy
@@ -36,7 +36,7 @@ def write_per_image(path: str, results: Mapping[str, Evaluation]) -> None:
         writer = csv.DictWriter(text, [key for key in rows[0] if key not in COUNTS], extrasaction="ignore",
                                 lineterminator="\n")  # fmt: skip
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({**row, "image": printable(row["image"])} for row in rows)
     else:
         text.writelines(json_text(row) + "\n" for row in rows)
     write_output("--per-image", Path(path), text.getvalue())

@@ -5,7 +5,8 @@ import dataclasses
 import multiprocessing
 import os
 import re
-import shutil
+import signal
+import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import torch
 from segmodel.common import cli
 from segmodel.common.errors import UserError
 from segmodel.common.options import Section, option
+from segmodel.common.terminal import say
 from segmodel.model.config import VARIANTS
 from segmodel.model.store import read_checkpoint
 from segmodel.training.run import train
@@ -77,6 +79,8 @@ def check_folder(run: Run) -> None:
         return
     if not (run.folder / "config.toml").is_file():
         raise UserError(f"{run.folder}: expected a run folder or nothing, found no config.toml in it")
+    if not RunFolder(run.folder).has_begun():  # it was killed as it began
+        return
     different = differences(RunFolder(run.folder).config(), run.config)
     if different:
         more = f" (and {len(different) - 1} more)" if len(different) > 1 else ""
@@ -87,14 +91,31 @@ def train_run(run: Run) -> int:
     """Trains a run, or continues it, unless it is finished; returns the exit status."""
     if is_finished(run.folder):
         return 0
-    print(f"\n{run.name}", flush=True)
-    if (run.folder / "last.safetensors").is_file():
-        return cli.run("train", lambda _: train(run.config, run.folder, resume=True), [])
-    if any(run.folder.glob("*.safetensors")):
+    say("", run.name)
+    if any(run.folder.glob("*.safetensors")) and not (run.folder / "last.safetensors").is_file():
         raise UserError(f"{run.folder}: expected last.safetensors beside its other checkpoints")
-    if run.folder.exists():
-        shutil.rmtree(run.folder)  # stopped before its first checkpoint: nothing to resume
-    return cli.run("train", lambda _: train(run.config, run.folder), [])
+    return cli.run("train", lambda _: train(run.config, run.folder, resume=RunFolder(run.folder).has_begun()), [])
+
+
+def _begin_job(threads: int) -> None:
+    """A process that trains, and ends when the one that started it is gone: a pool would wait for work for ever."""
+    torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)  # a training saves its state after the step; what waits for work ends
+
+
+def _train_job(run: Run) -> int:
+    status = train_run(run)
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        os._exit(status)
+    return status
 
 
 def train_all(runs: Sequence[Run], *, jobs: int) -> int:
@@ -103,12 +124,12 @@ def train_all(runs: Sequence[Run], *, jobs: int) -> int:
         return next(filter(None, map(train_run, runs)), 0)
     threads = max(1, torch.get_num_threads() // jobs)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+    with ProcessPoolExecutor(jobs, context, initializer=_begin_job, initargs=(threads,)) as pool:
         waiting, running, status = list(reversed(runs)), set[Future[int]](), 0
         while running or (waiting and not status):
             # no more than can run now: a pool trains whatever it has been given, interrupted or not
             while waiting and not status and len(running) < jobs:
-                running.add(pool.submit(train_run, waiting.pop()))
+                running.add(pool.submit(_train_job, waiting.pop()))
             done, running = wait(running, return_when=FIRST_COMPLETED)
             status = status or max(future.result() for future in done)
         return status

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from segmodel.common.device import autocast, autocast_dtype, choose_device, place, to_batch
 from segmodel.common.errors import UserError
+from segmodel.common.terminal import say
 from segmodel.data import Sample, SegmentationData
 from segmodel.data.base import evenly_spaced
 from segmodel.evaluation.evaluate import check_classes
@@ -33,7 +34,7 @@ def scores_of(source: str, device: str, data: SegmentationData) -> Callable[[Sam
 
         return read
     place_, file = choose_device(device), find_checkpoint(source)
-    print(f"scores of {file}")
+    say(f"scores of {file}")
     model, dtype = place(load_network(file, Network), place_), autocast_dtype("auto", place_)
     check_classes(source, model.classes, data)
 

@@ -15,6 +15,7 @@ import numpy as np
 from segmodel.common import html, pictures
 from segmodel.common.device import autocast_dtype, choose_device
 from segmodel.common.environment import environment
+from segmodel.common.errors import printable
 from segmodel.common.options import to_toml
 from segmodel.common.tables import Table
 from segmodel.data import SegmentationData
@@ -211,7 +212,7 @@ class Ablation:
 
     def text(self) -> str:
         """The tables for a terminal."""
-        return "\n\n".join([self.facts, *self.notes, *(table.text() for table in self.tables)])
+        return "\n\n".join([*map(printable, (self.facts, *self.notes)), *(table.text() for table in self.tables)])
 
     def page(self) -> str:
         """report.html."""

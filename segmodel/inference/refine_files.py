@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from segmodel.common.errors import UserError
-from segmodel.common.files import replacing
+from segmodel.common.files import replacing, writing
 from segmodel.common.labels import voc_palette
 from segmodel.common.pictures import save_image, save_label
 from segmodel.data.images import read_image
@@ -64,12 +64,11 @@ def refine_file(job: Job, kind: Kind, options: Mapping[str, Any], settings: Mapp
         for argument, flag in FLAGS.items():
             text = text.replace(argument, flag)
         raise UserError(text if text.startswith(str(job.scores)) else f"{job.scores}: {text}") from error
-    try:
+    with writing("", job.output):
         _write(job.output, result, kind, picture, options["layout"])
-        if job.compared:
+    if job.compared:
+        with writing("", job.compared):
             save_image(job.compared, compare(image, before, after, palette=picture.table() if picture else None))
-    except OSError as error:
-        raise UserError(f"{error.filename or job.output}: cannot be written ({error.strerror})") from error
     changed, pixels = int((before != after).sum()), before.size
     turned = f" (turned upright, EXIF orientation {orientation})" if orientation > 1 else ""
     size = f"{image.shape[1]}x{image.shape[0]}{turned}"

@@ -1,6 +1,7 @@
 """Pictures, scores and results of any size by windows: arrays, memory-mapped .npy files, and GeoTIFFs."""
 
 import mmap
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,6 +65,9 @@ class ArrayResult(ArrayWindows):
 
     def __init__(self, path: Path, shape: Sequence[int], dtype: np.dtype, picture: Windows) -> None:
         array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=tuple(shape))
+        if hasattr(os, "posix_fallocate"):  # an error now; later a full disk would kill the process
+            with path.open("rb+") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         super().__init__(array, axis=len(shape) - 2)
 
 

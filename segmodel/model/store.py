@@ -6,7 +6,9 @@ file's header, so that one atomic rename replaces a checkpoint as a whole, and a
 it is ever executed.
 """
 
+import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +21,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from segmodel.common.environment import versions
-from segmodel.common.errors import UserError, read_text
+from segmodel.common.errors import Note, UserError, read_text
 from segmodel.common.files import json_text, replacing, write_atomically
 from segmodel.common.options import build, check_values
 from segmodel.model.config import ModelConfig
@@ -42,23 +44,68 @@ OWN = {"format", "model", "classes", "palette", "input", "weights", "versions", 
 """What ``Network.card`` leaves out."""
 SHARED, COPY = "model.safetensors", "card.json"
 """Names of the two files in a folder of ``save_pretrained``."""
+CHECKSUM, UNKNOWN = "sha256", 64 * "0"
+"""Name of the checksum in the card of a file's header, and what stands there while it is computed (of it all)."""
 
 
 def save_checkpoint(
-    path: Path, model: Network, card: Mapping[str, Any], *, momentum: Mapping[str, Tensor] | None = None
+    path: Path,
+    model: Network,
+    card: Mapping[str, Any],
+    *,
+    momentum: Mapping[str, Tensor] | None = None,
+    copy: str | None = None,
 ) -> None:
-    """Writes a checkpoint ``path`` (.safetensors) and its card beside it (.json).
+    """Writes a checkpoint ``path`` (.safetensors) and its card beside it.
 
     Args:
         momentum: by parameter name; a training can be resumed from a file that has it.
+        copy: name of the card's file; None: that of the checkpoint, with .json.
+
+    Raises:
+        OSError: they cannot be written.
     """
     tensors = dict(model.state_dict()) | {MOMENTUM + name: value for name, value in (momentum or {}).items()}
     full = {"format": FORMAT, **card, "versions": versions()}
     with replacing(path) as partial:
         # not safetensors' own writing of files: killed, it would leave a hidden one of the checkpoint's size
         contiguous = {name: value.contiguous() for name, value in tensors.items()}
-        partial.write_bytes(save(contiguous, {"segmodel": json_text(full)}))
-    write_atomically(path.with_suffix(".json"), json_text(full, indent=1) + "\n")
+        content = memoryview(save(contiguous, {"segmodel": json_text({**full, CHECKSUM: UNKNOWN})}))
+        header = bytes(content[: header_length(content)])
+        marked = header.replace(_entry(UNKNOWN), _entry(checksum(header, content[len(header) :])))
+        with partial.open("wb") as file:
+            file.write(marked)
+            file.write(content[len(header) :])
+    write_atomically(path.with_name(copy or f"{path.stem}.json"), json_text(full, indent=1) + "\n")
+
+
+def header_length(content: memoryview) -> int:
+    """Bytes before the tensors of a safetensors file."""
+    return 8 + int.from_bytes(content[:8], "little")
+
+
+def checksum(header: bytes, tensors: memoryview) -> str:
+    """SHA-256 of a checkpoint, in whose header ``UNKNOWN`` stands in the place of the checksum."""
+    digest = hashlib.sha256(header)
+    digest.update(tensors)
+    return digest.hexdigest()
+
+
+def _entry(value: str) -> bytes:
+    """The end of the card, which is JSON in a text of the header's JSON."""
+    return rf'\"{CHECKSUM}\": \"{value}\"}}"'.encode()
+
+
+def _check_bits(path: str | Path, content: memoryview, said: object) -> None:
+    """Every bit of a checkpoint is as it was written; a file without a checksum is only noted."""
+    if said is None:
+        warnings.warn(Note(f"{path}: has no checksum, as a file of a former version: a flipped bit would not be "
+                           "noticed"), stacklevel=2)  # fmt: skip
+        return
+    length = header_length(content)
+    unmarked = bytes(content[:length]).replace(_entry(str(said)), _entry(UNKNOWN))
+    if checksum(unmarked, content[length:]) != said:
+        raise UserError(f"{path}: damaged: expected the checksum {said!s:.16}..., got another (copy the file anew)")
 
 
 def save_pretrained(model: Network, folder: str | Path, **about: Any) -> None:
@@ -82,8 +129,7 @@ def save_pretrained(model: Network, folder: str | Path, **about: Any) -> None:
     check_weights(folder, model.num_classes, model.config, model.state_dict())
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_checkpoint(folder / SHARED, model, card)
-        (folder / SHARED).with_suffix(".json").replace(folder / COPY)
+        save_checkpoint(folder / SHARED, model, card, copy=COPY)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
 
@@ -114,14 +160,14 @@ def read_checkpoint(path: str | Path, *, weights: bool = True) -> tuple[dict[str
     would give the header of one checkpoint and the data of the next.
 
     Raises:
-        UserError: unreadable, truncated, not written by segmodel, a card with values of other types, or another one in
-            the copy beside it.
+        UserError: unreadable, truncated, with another checksum than it says, not written by segmodel, a card with
+            values of other types, or another one in the copy beside it.
     """
     try:
         if weights:
             content = Path(path).read_bytes()
             tensors = load(content)  # checks the header, too
-            metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__")
+            metadata = json.loads(content[8 : header_length(memoryview(content))]).get("__metadata__")
         else:
             with safe_open(path, framework="np") as file:
                 tensors, metadata = {}, file.metadata()
@@ -132,6 +178,9 @@ def read_checkpoint(path: str | Path, *, weights: bool = True) -> tuple[dict[str
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         found = card.get("format") if isinstance(card, dict) else "none"
         raise UserError(f"{path}: expected a segmodel checkpoint of format {FORMAT}, got format {found}")
+    said = card.pop(CHECKSUM, None)
+    if weights:
+        _check_bits(path, memoryview(content), said)
     check_types(path, card)
     _check_copy(Path(path), card)
     return card, tensors

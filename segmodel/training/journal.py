@@ -13,7 +13,7 @@ import torch
 from segmodel.common import pictures
 from segmodel.common.device import evaluating
 from segmodel.common.errors import UserError
-from segmodel.common.files import json_text, write_atomically
+from segmodel.common.files import append_line, json_text, write_atomically
 from segmodel.data import SegmentationData
 from segmodel.inference.views import label_maps
 from segmodel.model.network import Network
@@ -46,26 +46,26 @@ class Journal:
     """Writes metrics.jsonl, a line an object with "kind" and "step", and the same to TensorBoard.
 
     A resumed run is at the step of its last checkpoint: later lines, which will come again, are dropped, and so is one
-    that was cut short.
+    that was cut short. started: it has a line of kind "start".
     """
 
     def __init__(self, folder: RunFolder, progress: Progress, *, tensorboard: bool):
         self.folder = folder
         text = folder.metrics.read_text(encoding="utf-8", errors="replace") if folder.metrics.exists() else ""
         again = set() if progress.finished else {(kind, progress.total_steps) for kind in ("val", "final")}
-        kept = []
+        kept, self.started = [], False
         for line in text.splitlines():
-            with suppress(ValueError, TypeError, KeyError):
+            with suppress(ValueError, TypeError, LookupError, RecursionError):
                 values = json.loads(line)
                 if values["step"] <= progress.step and (values["kind"], values["step"]) not in again:
                     kept.append(line + "\n")
+                    self.started |= values["kind"] == "start"
         write_atomically(folder.metrics, "".join(kept))
         board, first = str(folder.path / "tensorboard"), progress.step + 1
         self.board = summary_writer()(board, purge_step=first) if tensorboard else None
 
     def log(self, kind: str, step: int, **values: Any) -> None:
-        with self.folder.metrics.open("a", encoding="utf-8") as file:
-            file.write(json_text({"kind": kind, "step": step, **values}) + "\n")
+        append_line(self.folder.metrics, json_text({"kind": kind, "step": step, **values}))
         for name, value in values.items():
             if self.board is not None and isinstance(value, float):
                 self.board.add_scalar(f"{kind}/{name}", value, step)
@@ -84,6 +84,19 @@ class Journal:
             self.board.close()
 
 
+def read_lines(path: Path) -> list[Any]:
+    """The JSON values in a file, one a line; a line that was cut short is left out.
+
+    Raises:
+        OSError: it cannot be read. ValueError: it is no text.
+    """
+    values = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        with suppress(ValueError, RecursionError):
+            values.append(json.loads(text))
+    return values
+
+
 def read_metrics(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """The lines of a run's metrics.jsonl by kind: "start", "train", "val", "final".
 
@@ -91,8 +104,8 @@ def read_metrics(folder: Path) -> dict[str, list[dict[str, Any]]]:
         OSError, ValueError, LookupError, TypeError: no such file, or a line that ``Journal`` does not write.
     """
     kinds: dict[str, list[dict[str, Any]]] = {"start": [], "train": [], "val": [], "final": []}
-    for text in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-        line = json.loads(text)
+    run = RunFolder(folder)
+    for line in read_lines(run.own(run.metrics)):
         kinds.setdefault(line["kind"], []).append(line)
     return kinds
 

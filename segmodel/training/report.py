@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from segmodel.common.errors import UserError
+from segmodel.common.errors import DataError, UserError
 from segmodel.common.files import write_output
 from segmodel.common.html import configuration, curves, folded, heading, heat, page, paragraph, picture, swatches
 from segmodel.common.pictures import reduced
 from segmodel.common.tables import Table
-from segmodel.training.journal import BOUNDARIES, COLUMNS, loss_curve, read_metrics, score_curve
+from segmodel.data.images import read_image
+from segmodel.training.journal import BOUNDARIES, COLUMNS, loss_curve, read_lines, read_metrics, score_curve
 from segmodel.training.run_folder import RunFolder
 
 Lines = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -34,15 +34,15 @@ def run_report(folder: Path) -> str:
     """
     run = RunFolder(folder)
     try:
-        configured = run.settings.read_text(encoding="utf-8")
+        configured = run.own(run.settings).read_text(encoding="utf-8")
         kinds = read_metrics(folder)
         final = kinds["final"][-1] if _is_finished(kinds) else {}
         blocks = [paragraph(_summary(kinds)), *_sessions(run, final), heading("Training"), *_training_curves(kinds)]
         if final:
             blocks += [heading("Validation set"), *_result_tables(final), *_confusions(final)]
         start = {key: value for line in kinds["start"][-1:] for key, value in line.items()}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:  # whatever a broken line leads to
-        words = f"{type(error).__name__}: {error}"
+    except Exception as error:  # whatever a broken line leads to
+        words = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         raise UserError(f"{folder}: expected a run folder with config.toml and metrics.jsonl ({words})") from error
     blocks += _pictures(run, final)
     versions = {key: value for key, value in start.items() if key not in ("kind", "step")}
@@ -60,7 +60,7 @@ def _sessions(run: RunFolder, final: Mapping[str, Any]) -> Iterator[str]:
     """How long the run took, on what, and by which commands."""
     if not run.sessions.exists():  # of a former version
         return
-    lines = [json.loads(text) for text in run.sessions.read_text(encoding="utf-8").splitlines()]
+    lines = read_lines(run.own(run.sessions))
     machines = dict.fromkeys(
         f"{line['gpu'] or line['processor']}, {line['cores']} cores, threads: {line['threads']}"
         + (f" in {line['processes']} processes" if line["processes"] > 1 else "")
@@ -133,7 +133,7 @@ def _confusions(final: Mapping[str, Any]) -> Iterator[str]:
 
 def _pictures(run: RunFolder, final: Mapping[str, Any]) -> Iterator[str]:
     """The classes' colours, the worst images, the last sheet of validation images, and three of the earlier ones."""
-    sheets = sorted((run.path / "pictures").glob("step_*.png"))
+    sheets = sorted(path for path in (run.path / "pictures").glob("step_*.png") if path.stem[5:].isdecimal())
     shown = dict.fromkeys([*sheets[:: max(1, len(sheets) // 3)][:3], *sheets[-1:]])
     if shown:
         yield heading("Pictures")
@@ -142,30 +142,29 @@ def _pictures(run: RunFolder, final: Mapping[str, Any]) -> Iterator[str]:
         yield from _legend(run)
     if final.get("worst"):
         images = "; ".join(f"{image['name']} {100 * image['miou']:.1f} %" for image in final["worst"])
-        yield _sheet(run.picture("worst"), f"lowest mIoU at the end, from above: {images}", widest=1600)
+        yield _sheet(run, run.picture("worst"), f"lowest mIoU at the end, from above: {images}", widest=1600)
     for path in reversed(shown):
-        yield _sheet(path, f"step {int(path.stem[5:])}", widest=1600 if path == sheets[-1] else 800)
+        yield _sheet(run, path, f"step {int(path.stem[5:])}", widest=1600 if path == sheets[-1] else 800)
 
 
-def _sheet(path: Path, caption: str, *, widest: int) -> str:
+def _sheet(run: RunFolder, path: Path, caption: str, *, widest: int) -> str:
     try:
-        with Image.open(path) as image:
-            return picture(reduced(np.asarray(image.convert("RGB")), widest=widest), caption)
-    except (OSError, Image.DecompressionBombError) as error:  # the rest is worth as much without it
-        return paragraph(f"{path.name}: cannot be shown ({error})")
+        return picture(reduced(read_image(run.own(path))[0], widest=widest), caption)
+    except (UserError, DataError) as error:  # the rest is worth as much without it
+        return paragraph(f"{path.name}: cannot be shown ({str(error).removeprefix(f'{path}: ')})")
 
 
 def _legend(run: RunFolder) -> Iterator[str]:
     """The classes' colours, of the last checkpoint's card."""
     try:
-        card = json.loads(run.last.with_suffix(".json").read_text(encoding="utf-8"))
+        card = json.loads(run.own(run.last.with_suffix(".json")).read_text(encoding="utf-8"))
         yield swatches(card["classes"], np.array(card["palette"]))
-    except (OSError, ValueError, LookupError, TypeError):  # no checkpoint yet, or one that is no more
+    except Exception:  # no checkpoint yet, or one that is no more; the rest is worth as much without it
         return
 
 
 def write_report(folder: Path) -> Path:
     """Writes report.html into a run folder."""
-    path = folder / "report.html"
+    path = RunFolder(folder).own(folder / "report.html")
     write_output("report", path, run_report(folder))
     return path

@@ -3,7 +3,8 @@
 import dataclasses
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from segmodel.common import distributed
 from segmodel.common.device import choose_device
 from segmodel.common.environment import processor, versions
 from segmodel.common.errors import UserError
-from segmodel.common.files import json_text
+from segmodel.common.files import append_line, json_text, writing
 from segmodel.model.store import read_checkpoint
 from segmodel.training.run_folder import RunFolder
 from segmodel.training.settings import Config, differences
@@ -21,23 +22,34 @@ from segmodel.training.trainer import Trainer
 from segmodel.training.watching import say
 
 
-def begin(trainer: Trainer, *, named: bool) -> None:
+def agreed(work: Callable[[], Any]) -> Any:
+    """What this gives in the process that writes, in all of them.
+
+    Raises:
+        UserError: that of the writer, in all of them.
+    """
+    try:
+        result = work() if distributed.is_writer() else None
+    except UserError as error:
+        result = error
+    result = distributed.from_writer(result)
+    if isinstance(result, UserError):
+        raise result
+    return result
+
+
+def begin(trainer: Trainer, held: ExitStack, *, named: bool, command: str) -> None:
     """Makes the folder of a new run, and prints and records what is trained."""
     config = trainer.config
-    if distributed.is_writer():
-        trainer.folder = trainer.folder.claim(named=named)
-        try:
-            trainer.folder.write_config(config)
-        except UserError:
-            trainer.folder.settings.unlink(missing_ok=True)  # the folder is free again
-            raise
-    trainer.folder = distributed.from_writer(trainer.folder)
-    trainer.open_journal()
-    precision = config.train.precision if config.train.precision == "float64" else trainer.dtype or torch.float32
-    weights = trainer.class_weights
-    weighted = {"class_weights": dict(zip(trainer.data.classes, weights, strict=True))} if weights else {}
-    trainer.log("start", versions=versions(), device=str(trainer.device), threads=torch.get_num_threads(),
-                processes=distributed.world_size(), precision=str(precision), **weighted)  # fmt: skip
+    trainer.folder = agreed(lambda: held.enter_context(trainer.folder.claimed(named=named)))
+    try:
+        agreed(lambda: record(trainer, command))
+        agreed(lambda: trainer.folder.write_config(config))  # last: a run that is killed before has not begun
+    except UserError:
+        if distributed.is_writer():
+            trainer.folder.give_up()
+        raise
+    precision = precision_of(trainer)
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
     say(f"{config.train.data}: {len(trainer.data)} train and {len(trainer.validation)} val images, "
         f"{len(trainer.data.classes)} classes; {parameters / 1e6:.2f} M parameters; "
@@ -121,15 +133,30 @@ def goes_on(trainer: Trainer, longer: Mapping[str, int]) -> bool:
     return True
 
 
-def record_session(trainer: Trainer, command: str) -> None:
-    """Adds this process to sessions.jsonl, for the report."""
+def precision_of(trainer: Trainer) -> str:
+    """What the model computes in."""
+    train = trainer.config.train
+    return train.precision if train.precision == "float64" else str(trainer.dtype or torch.float32)
+
+
+def record(trainer: Trainer, command: str) -> None:
+    """Opens the journal, which begins with versions and device, and adds this process, the writer, to sessions.jsonl.
+
+    Raises:
+        UserError: they cannot be written.
+    """
     gpu = torch.cuda.get_device_name(trainer.device) if trainer.device.type == "cuda" else None
     machine = {"processor": processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu,
                "processes": distributed.world_size()}  # fmt: skip
     line = {"time": time.strftime("%Y-%m-%d %H:%M:%S"), "step": trainer.progress.step, "command": command, **machine}
-    if distributed.is_writer():
-        with trainer.folder.sessions.open("a", encoding="utf-8") as file:
-            file.write(json_text(line) + "\n")
+    with writing("", trainer.folder.path):
+        trainer.open_journal()
+        if trainer.journal and not trainer.journal.started:
+            weights = trainer.class_weights
+            weighted = {"class_weights": dict(zip(trainer.data.classes, weights, strict=True))} if weights else {}
+            trainer.log("start", versions=versions(), device=str(trainer.device), threads=torch.get_num_threads(),
+                        processes=distributed.world_size(), precision=precision_of(trainer), **weighted)  # fmt: skip
+        append_line(trainer.folder.sessions, json_text(line))
 
 
 def be_deterministic() -> None:
@@ -164,16 +191,17 @@ def train(
         changes: dict[str, Any] = {"steps": 0, **longer}
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))
     timeout = config.train.timeout_minutes
-    with distributed.process_group(choose_device(config.train.device), timeout_minutes=timeout) as device:
+    device = choose_device(config.train.device)
+    with ExitStack() as held, distributed.process_group(device, timeout_minutes=timeout) as device:
         if resume:
+            agreed(lambda: held.enter_context(RunFolder(folder).held()))
             say_where(RunFolder(folder))
         trainer = Trainer(config, distributed.from_writer(folder), device, resume=resume)
         if resume:
             if not goes_on(trainer, longer or {}):
                 return 0
-            trainer.open_journal()
+            agreed(lambda: record(trainer, command))
         else:
             # only now: what is wrong with the data shows before a folder is made
-            begin(trainer, named=named)
-        record_session(trainer, command)
+            begin(trainer, held, named=named, command=command)
         return trainer.run()

@@ -1,15 +1,19 @@
 """The folder of a run, and how far the run is."""
 
 import itertools
+import os
 import shlex
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from segmodel.common import distributed
-from segmodel.common.errors import UserError
-from segmodel.common.files import replacing, write_output
+from segmodel.common.errors import UserError, limit
+from segmodel.common.files import PARTIAL, replacing, sweep, sync_folder, write_output, writing
+from segmodel.common.locks import LOCK, Taken, locked
 from segmodel.common.options import read_toml, to_toml
 from segmodel.training.settings import SECTIONS, Config, make_config
 
@@ -57,7 +61,8 @@ class Progress:
 class RunFolder:
     """A folder with config.toml, metrics.jsonl, checkpoints (last, best, step_NUMBER), pictures and report.html.
 
-    sessions.jsonl: a line for each time that a process trained in it: command, machine, time.
+    sessions.jsonl: a line for each time that a process trained in it: command, machine, time. config.toml is empty
+    until the first lines of both are written: a run that is killed before has not begun.
     """
 
     path: Path
@@ -84,7 +89,7 @@ class RunFolder:
     def checkpoint(self, name: str) -> Path:
         return self.path / f"{name}.safetensors"
 
-    def next_commands(self) -> str:
+    def next_commands(self) -> list[str]:
         """What to do with a finished run, a command a line."""
         run = shlex.quote(str(self.path))
         lines = [
@@ -93,7 +98,7 @@ class RunFolder:
             f"export {run} --format onnx --output model.onnx",
             f"report {run}",
         ]
-        return "\n".join(["next:", *(f"  python -m segmodel.{line}" for line in lines)])
+        return ["next:", *(f"  python -m segmodel.{line}" for line in lines)]
 
     def config(self) -> Config:
         """The configuration of the run that is there.
@@ -116,38 +121,98 @@ class RunFolder:
         """
         write_output("--output", self.settings, to_toml({name: getattr(config, name) for name in SECTIONS}))
 
-    def check_free(self) -> None:
-        """Raises a UserError unless the folder is new or empty, or begun by this job before torchrun restarted it."""
-        try:
-            occupied = self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
-        except OSError as error:
-            raise UserError(f"--output: {self.path}: cannot be read ({error.strerror})") from error
-        if occupied and not (distributed.restarts() and self.settings.exists()):
-            raise UserError(f"--output: {self.path}: expected an empty or new folder")
-
-    def claim(self, *, named: bool) -> "RunFolder":
-        """The folder, made for this run alone by an empty config.toml; unless ``named``, the next name that is free.
+    def own(self, path: Path) -> Path:
+        """A path in the folder, checked before it is read or written.
 
         Raises:
-            UserError: it cannot be made, or another run has claimed it.
+            UserError: a link that leads out of the folder (SEGMODEL_FOLLOW_LINKS=1 allows it), or a FIFO or the like.
+        """
+        real = Path(os.path.realpath(path))
+        if not limit("SEGMODEL_FOLLOW_LINKS") and not real.is_relative_to(os.path.realpath(self.path)):
+            raise UserError(f"{path}: is a link that leads out of the run's folder (SEGMODEL_FOLLOW_LINKS=1 allows it)")
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise UserError(f"{path}: expected a file or folder, got a device, FIFO or socket")
+        return path
+
+    @contextmanager
+    def held(self, option: str = "--resume") -> Iterator[None]:
+        """This process alone writes the folder while the block runs; what killed ones left half written is deleted.
+
+        Raises:
+            UserError: another process does, or something in it that is no file of a run, see ``own``.
+        """
+        with locked(self.path / LOCK, f"{option}: {self.path}"):
+            for path in self.path.rglob("*"):
+                self.own(path)
+            sweep(self.path)
+            yield
+
+    def has_begun(self) -> bool:
+        """Whether something is there that a training needs, or that is none of its own.
+
+        Raises:
+            UserError: the folder cannot be read.
+        """
+        own = {self.settings.name, self.metrics.name, self.sessions.name, LOCK}
+        if self.path.exists() and not self.path.is_dir():
+            return True
+        try:
+            found = {path.name for path in self.path.iterdir() if path.suffix != PARTIAL} if self.path.exists() else ()
+            return bool(set(found) - own) or (self.settings.exists() and self.settings.stat().st_size > 0)
+        except OSError as error:
+            raise UserError(f"--output: {self.path}: cannot be read ({error.strerror})") from error
+
+    def is_free(self) -> bool:
+        """Whether no run has begun in the folder, or one of this job before torchrun restarted it."""
+        return not self.has_begun() or (distributed.restarts() > 0 and self.settings.exists())
+
+    def check_free(self) -> None:
+        """Raises a UserError unless the folder ``is_free``."""
+        if not self.is_free():
+            raise UserError(f"--output: {self.path}: expected an empty or new folder")
+
+    @contextmanager
+    def claimed(self, *, named: bool) -> Iterator["RunFolder"]:
+        """The folder, made and held for this new run alone; unless ``named``, the next name that is free.
+
+        Raises:
+            UserError: it cannot be made, or another run is in it.
         """
         numbers, folder = itertools.count(2), self
-        while True:
-            try:
-                folder.path.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UserError(f"--output: {folder.path}: cannot be made ({error.strerror})") from error
-            try:
-                folder.settings.open("x").close()
-                return folder
-            except FileExistsError as error:
-                if distributed.restarts():
-                    return folder
+        with ExitStack() as held:
+            while not folder._claimed(held, named=named):
                 if named:
-                    raise UserError(f"--output: {folder.path}: expected an empty or new folder") from error
-            except OSError as error:
-                raise UserError(f"--output: {folder.path}: cannot be written ({error.strerror})") from error
-            folder = RunFolder(self.path.with_name(f"{self.path.name}-{next(numbers)}"))
+                    raise UserError(f"--output: {self.path}: expected an empty or new folder")
+                folder = RunFolder(self.path.with_name(f"{self.path.name}-{next(numbers)}"))
+            yield folder
+
+    def _claimed(self, held: ExitStack, *, named: bool) -> bool:
+        """Whether the folder has become this run's own."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            sync_folder(self.path.parent)
+        except OSError as error:
+            raise UserError(f"--output: {self.path}: cannot be made ({error.strerror})") from error
+        if not self.is_free():
+            return False
+        try:
+            held.enter_context(self.held("--output"))
+        except Taken:
+            if named:
+                raise
+            return False
+        if not self.is_free():  # who held it has begun a run meanwhile
+            return False
+        if not self.has_begun():
+            self.give_up()  # what a run that was killed as it began has left
+        with writing("--output", self.path):
+            self.settings.touch()
+        return True
+
+    def give_up(self) -> None:
+        """Deletes what a run that has not begun has made in its folder."""
+        for path in (self.metrics, self.sessions, self.settings):
+            path.unlink(missing_ok=True)
 
     def keep_step(self, step: int, count: int) -> None:
         """Copies the last checkpoint to step_NUMBER, and deletes all but the newest ``count`` of these.

@@ -1,8 +1,8 @@
 """One run of training: model, data and optimiser, from the first step to the report."""
 
-import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torch import nn
 
 from segmodel.common import distributed
 from segmodel.common.device import autocast_dtype, place
-from segmodel.common.errors import UserError
+from segmodel.common.errors import UserError, one_line
 from segmodel.common.options import check_values
 from segmodel.common.pictures import save_picture
 from segmodel.data import AugmentedData, DataError, open_data
@@ -93,7 +93,7 @@ class Trainer:
         if train.class_weights != "none":
             weights, table = class_weights(train.class_weights, self.data, workers=train.workers)
             self.class_weights = weights.tolist()
-            say(f"{table.text()}\n")
+            say(table, "")
 
     def _place(self) -> None:
         """Model and optimiser on the device; ``self.trained`` is the model, parallel and compiled where asked for."""
@@ -278,20 +278,30 @@ class Trainer:
             self.save("last", scores=chosen)
         return [found["off"], found["on"]]
 
+    @contextmanager
+    def spared(self, what: str) -> Iterator[None]:
+        """What a run does without: if it fails, that is said, and the run goes on."""
+        try:
+            yield
+        except Exception as error:
+            say(f"note: {what} not written: {type(error).__name__}: {one_line(error)}")
+
     def draw(self) -> None:
         """A sheet of evenly spaced validation images."""
         if self.journal and self.config.train.pictures:
             shown = evenly_spaced(len(self.validation), self.config.train.pictures)
             sheet = journal.validation_sheet(self.model, self.validation, shown, dtype=self.dtype)
-            self.sheet = self.journal.picture(self.progress.step, sheet)
+            with self.spared("picture"):
+                self.sheet = self.journal.picture(self.progress.step, sheet)
 
     def draw_worst(self, result: Whole) -> list[dict[str, Any]]:
         """A sheet of the validation images of lowest mIoU (of the classes in it or in its prediction); who they are."""
         figures = mean_iou(result.counts)
         worst = [index for index in np.argsort(figures) if not np.isnan(figures[index])][: self.config.train.pictures]
         if worst:
-            save_picture(self.folder.picture("worst"),
-                         journal.validation_sheet(self.model, self.validation, worst, dtype=self.dtype))  # fmt: skip
+            sheet = journal.validation_sheet(self.model, self.validation, worst, dtype=self.dtype)
+            with self.spared("picture"):
+                save_picture(self.folder.picture("worst"), sheet)
         return [{"name": self.validation[index].name, "miou": float(figures[index])} for index in worst]
 
     def finish(self) -> None:
@@ -309,18 +319,20 @@ class Trainer:
         self.log("final", guidance_off=result_json(off, classes), guidance_on=result_json(on, classes),
                  confusion=np.asarray(chosen.confusion).tolist(), worst=self.draw_worst(chosen),
                  seconds=round(self.count_seconds(), 1))  # fmt: skip
-        file = report.write_report(self.folder.path)
+        file = None
+        with self.spared("report"):
+            file = report.write_report(self.folder.path)
         self.progress.finished = True
         self.save("last", scores=chosen.scores)
-        print(f"\n{self.config.train.data}, val: {len(self.validation)} images\n")
-        print(table(dict(zip(self.titles, (off, on), strict=True)), classes))
+        say("", f"{self.config.train.data}, val: {len(self.validation)} images", "",
+            *table(dict(zip(self.titles, (off, on), strict=True)), classes).split("\n"))  # fmt: skip
         absent = [name for name, iou in zip(classes, off.iou, strict=True) if np.isnan(iou)]
         if absent:
-            print(f"\nno pixel of {', '.join(absent)}: the mean is over the others")
-        print(f"\ncheckpoint: {self.folder.last}")
+            say("", f"no pixel of {', '.join(absent)}: the mean is over the others")
+        say("", f"checkpoint: {self.folder.last}")
         if self.sheet:
-            print(f"pictures ({', '.join(journal.COLUMNS)}): {self.sheet}")
-        print(f"report: {file}\n\n{self.folder.next_commands()}", flush=True)
+            say(f"pictures ({', '.join(journal.COLUMNS)}): {self.sheet}")
+        say(*[f"report: {file}"] * (file is not None), "", *self.folder.next_commands())
 
     def run(self) -> int:
         """Trains to the end; on SIGINT or SIGTERM the state is saved and 128 + signal returned."""
@@ -332,7 +344,7 @@ class Trainer:
             stop.agreed(self.device)  # the others wait here for the writer; a signal meanwhile shows in the next
             if stop.agreed(self.device)[0]:
                 steps = f"{self.progress.step} of {self.progress.total_steps}"
-                say(f"stopped at step {steps}; to go on: --resume {self.folder.path}", file=sys.stderr)
+                say(f"stopped at step {steps}; to go on: --resume {self.folder.path}", error=True)
                 return 128 + stop.number
         self.finish()
         if self.journal:

@@ -1,6 +1,5 @@
 """What a training says while it runs: once for all of its processes."""
 
-import sys
 import time
 from datetime import timedelta
 from typing import Any
@@ -8,17 +7,17 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from segmodel.common import distributed
+from segmodel.common import distributed, terminal
+from segmodel.common.tables import Table
 
 EVERY = 30.0
 """Seconds from one line to the next, at least, where no terminal shows a bar."""
 
 
-def say(text: str, **options: Any) -> None:
-    """Prints, once for all processes, and at once: a file or a pipe may be watched."""
+def say(*lines: str | Table, error: bool = False) -> None:
+    """Prints lines, once for all processes, and at once: a file or a pipe may be watched."""
     if distributed.is_writer():
-        tqdm.write(text, **options)
-        (options.get("file") or sys.stdout).flush()
+        terminal.say(*lines, error=error)
 
 
 def bar(*arguments: Any, **options: Any) -> tqdm:

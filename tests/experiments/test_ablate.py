@@ -1,10 +1,14 @@
 """The ablate command on tiny scenes: trains, goes on, reports, and names what does not fit."""
 
+import contextlib
 import io
 import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +21,7 @@ from PIL import Image
 
 from segmodel import ablate, train
 from segmodel.common import cli
+from segmodel.common.locks import locked
 from segmodel.common.pictures import busiest_window
 from segmodel.common.tables import Table
 from segmodel.data import open_data
@@ -337,3 +342,70 @@ def test_tables_as_text_and_html() -> None:
 
 def test_mean_curves_keep_shared_steps() -> None:
     assert mean_curve([[(1, 2.0), (2, 4.0)], [(2, 6.0), (3, 1.0)]]) == [(2, 5.0)]
+
+
+def processes_of(session: int) -> set[int]:
+    """The living processes of a session."""
+    found = set()
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state, _, _, own = place.joinpath("stat").read_text().rpartition(")")[2].split()[:4]
+            if int(own) == session and state != "Z":
+                found.add(int(place.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+def test_jobs_whose_parent_is_killed_end_and_leave_nothing(tmp_path: Path) -> None:
+    scratch = Path(tempfile.mkdtemp(dir="/tmp"))  # short: names of sockets are limited
+    output = tmp_path / "out"
+    arguments = [*TINY, "--epochs", "500", "--workers", "1", "--variants", "unary,patch", "--seeds", "0", "--jobs", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "segmodel.ablate", "--output", str(output), *arguments], start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(scratch), "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    journals = [output / "runs" / f"{variant}-seed0" / "metrics.jsonl" for variant in ("unary", "patch")]
+    try:
+        deadline = time.monotonic() + 200
+        while not all(file.exists() and '"train"' in file.read_text() for file in journals):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.kill()
+        process.wait()
+        while processes_of(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not processes_of(process.pid)
+        assert list(scratch.iterdir()) == []
+        for file in journals:
+            lines = [json.loads(line) for line in file.read_text().splitlines()]
+            assert json.loads((file.parent / "last.json").read_text())["step"] == lines[-1]["step"]  # no step is lost
+            assert not (file.parent / ".lock").exists()
+    finally:
+        for left in processes_of(process.pid):
+            os.kill(left, signal.SIGKILL)
+        shutil.rmtree(scratch)
+
+
+def test_a_run_that_was_killed_as_it_began_is_begun_again(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "unary-seed0"
+    folder.mkdir(parents=True)
+    (folder / "config.toml").touch()  # claimed, and no more
+    (folder / "sessions.jsonl").write_text('{"command": "of the one that was killed"}\n')
+    assert run(tmp_path, "--variants", "unary", "--seeds", "0") == 0
+    assert "of the one that was killed" not in (folder / "sessions.jsonl").read_text()
+    for name in ("last", "best"):
+        for ending in ("json", "safetensors"):
+            (folder / f"{name}.{ending}").unlink(missing_ok=True)  # begun, and killed before its first checkpoint
+    before = (folder / "sessions.jsonl").read_text()
+    assert run(tmp_path, "--variants", "unary", "--seeds", "0") == 0
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["kind"] for line in lines].count("start") == 1
+    assert (folder / "sessions.jsonl").read_text().startswith(before)
+
+
+def test_two_ablations_do_not_share_a_folder(tmp_path: Path, capsys) -> None:
+    with locked(tmp_path / ".lock", ""):
+        assert run(tmp_path, "--variants", "unary", "--seeds", "0") == 2
+    assert f"--output: {tmp_path}: is being written by process" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import resource
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -21,8 +22,8 @@ from segmodel.export import (
     export_program,
     load_onnx,
     main,
-    save_onnx,
-    save_pt2,
+    onnx_bytes,
+    pt2_bytes,
 )
 
 # one filter of the smallest window: every part of the graph once
@@ -73,7 +74,7 @@ def test_the_graph_has_standard_operators_only(program):
 
 
 def test_pt2_equals_the_model_in_a_process_without_this_package(short, program, tmp_path):
-    save_pt2(program, tmp_path / "model.pt2", card(short))
+    (tmp_path / "model.pt2").write_bytes(pt2_bytes(program, card(short)))
     inputs = [255 * torch.rand(n, 3, h, w) for n, h, w in SIZES]
     torch.save(inputs, tmp_path / "inputs.pt")
     code = (
@@ -96,7 +97,7 @@ def test_pt2_equals_the_model_in_a_process_without_this_package(short, program, 
 @pytest.mark.skipif(not all(find_spec(name) for name in ONNX_PACKAGES), reason="the extra [onnx] is not installed")
 @pytest.mark.filterwarnings("ignore")  # those of the exporter about itself
 def test_onnx_equals_the_model(short, program, tmp_path):
-    save_onnx(program, tmp_path / "model.onnx", card(short))
+    (tmp_path / "model.onnx").write_bytes(onnx_bytes(program, card(short)))
     checks = compare(short, load_onnx(tmp_path / "model.onnx"), SIZES, None)
     assert max(check.difference for check in checks) <= TOLERANCE
 
@@ -109,8 +110,8 @@ def run_folder(model, tmp_path) -> Path:
 
 def test_the_command_keeps_only_files_that_equal_the_model(model, run_folder, tmp_path, capsys, monkeypatch):
     def exporting(run):
-        save = lambda program, path, about: path.write_text(about["classes"])  # noqa: E731
-        monkeypatch.setitem(export.FORMATS, "pt2", (save, lambda path: run))
+        serialised = lambda program, about: about["classes"].encode()  # noqa: E731
+        monkeypatch.setitem(export.FORMATS, "pt2", (serialised, lambda path: run))
 
     monkeypatch.setattr(export, "export_program", lambda model, guidance: None)
     monkeypatch.setattr(export, "SIZES", SIZES[2:4])
@@ -131,6 +132,21 @@ def test_the_command_keeps_only_files_that_equal_the_model(model, run_folder, tm
         assert message in capsys.readouterr().err
         assert target.read_bytes() == content
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_full_disk_ends_with_one_line(short, program, run_folder, tmp_path, capsys, monkeypatch):
+    """PyTorch's own writing of a file would abort the process."""
+    monkeypatch.setattr(export, "export_program", lambda model, guidance: program)
+    given = [str(run_folder), "--format", "pt2", "--output", str(tmp_path / "model.pt2")]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        assert cli.run("export", main, given) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    errors = capsys.readouterr().err
+    assert errors == f"segmodel.export: error: --output: {tmp_path}/model.pt2: cannot be written (File too large)\n"
+    assert [file.name for file in tmp_path.iterdir()] == ["run"]
 
 
 def test_what_is_missing_is_named(run_folder, tmp_path, capsys, monkeypatch):

@@ -1,15 +1,22 @@
 """Model folders: an exact round trip, a card that people and programs read, and clear errors."""
 
 import json
+import random
+import warnings
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from segmodel import ModelConfig, SegModel
+from segmodel.common.errors import Note, UserError
 from segmodel.model.store import COPY as CARD
 from segmodel.model.store import SHARED as WEIGHTS
+from segmodel.model.store import read_checkpoint, save_checkpoint
 
 SMALL = ModelConfig(depth=18, width=4, stem_width=4, rings=((1, 1),), label_hidden=4, label_pool=3)
 
@@ -115,3 +122,44 @@ def test_what_could_not_be_loaded_again_is_not_written(model, tmp_path):
     with pytest.raises(ValueError, match=r"head\.crf\.weight: expected finite values"):
         model.save_pretrained(tmp_path)
     assert (tmp_path / CARD).read_bytes() == before
+
+
+def damage(file: Path) -> str:
+    """How reading a checkpoint that has one wrong bit ends."""
+    with warnings.catch_warnings(action="error", category=Note):
+        try:
+            read_checkpoint(file)
+        except (UserError, Note) as error:
+            return str(error)
+    return "read"
+
+
+def test_every_flipped_bit_of_a_checkpoint_is_noticed(model, tmp_path):
+    file, rng = tmp_path / "last.safetensors", random.Random(0)
+    save_checkpoint(file, model, {"model": asdict(SMALL), "classes": list(model.classes)})
+    assert damage(file) == "read"
+    content = file.read_bytes()
+    length = 8 + int.from_bytes(content[:8], "little")
+    places = [*rng.sample(range(length), 300), *(rng.randrange(length, len(content)) for _ in range(100))]
+    for place in places:
+        changed = bytearray(content)
+        changed[place] ^= 1 << rng.randrange(8)
+        file.write_bytes(changed)
+        text = damage(file)
+        expected = ["damaged: expected the checksum"]
+        if place < length:  # of the header: it may be none any more, or lack the checksum's name
+            expected += ["not a readable checkpoint", "checkpoint of format", "has no checksum"]
+        assert any(words in text for words in expected), (place, text)
+
+
+def test_a_file_of_a_former_version_is_read_with_a_note(model, tmp_path):
+    file = tmp_path / "last.safetensors"
+    save_checkpoint(file, model, {"model": asdict(SMALL)})
+    with safe_open(file, framework="pt") as opened:
+        card = json.loads(opened.metadata()["segmodel"])
+        weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    assert len(card.pop("sha256")) == 64
+    save_file(weights, file, {"segmodel": json.dumps(card)})
+    with pytest.warns(Note, match=r"last.safetensors: has no checksum, as a file of a former version"):
+        _, tensors = read_checkpoint(file)
+    assert tensors.keys() == weights.keys()

@@ -4,11 +4,13 @@ import base64
 import io
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from distributed_tools import SMALL, train
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
@@ -16,6 +18,8 @@ from PIL import Image
 from segmodel import report
 from segmodel.common import cli, html
 from segmodel.common.tables import Table
+from segmodel.model.store import read_checkpoint
+from segmodel.training import trainer
 
 NASTY = "<script>alert('&\"')</script>"
 
@@ -179,7 +183,109 @@ def test_the_report_of_a_run_has_its_curves_tables_pictures_and_settings(tmp_pat
     assert "Confusion" not in (tmp_path / "report.html").read_text()
     (tmp_path / "pictures" / "step_000001.png").write_bytes(b"broken")
     assert cli.run("report", report.main, [str(tmp_path)]) == 0
-    assert "step_000001.png: cannot be shown (cannot identify" in (tmp_path / "report.html").read_text()
+    assert (
+        "step_000001.png: cannot be shown (cannot be read as an image: cannot identify"
+        in (tmp_path / "report.html").read_text()
+    )
     file.unlink()
     assert cli.run("report", report.main, [str(tmp_path)]) == 2
     assert "expected a run folder" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("template") / "run"
+    assert train([*SMALL, "--precision", "float32", "--steps", "2", "--pictures", "1", "--output", str(folder)])[0] == 0
+    return folder
+
+
+@pytest.fixture
+def finished(template, tmp_path):
+    """A tiny run that is finished."""
+    return shutil.copytree(template, tmp_path / "run")
+
+
+def disturbed(folder, monkeypatch, change):
+    """Trains the run two steps on; ``change`` is made to its folder before the last of them."""
+    original, count = trainer.training_step, 0
+
+    def step(*given, **options):
+        nonlocal count
+        count += 1
+        if count == 2:
+            change(folder)
+        return original(*given, **options)
+
+    monkeypatch.setattr(trainer, "training_step", step)
+    return train(["--resume", str(folder), "--steps", "4"])
+
+
+def strays(folder):
+    for name in ("step_.png", "step_x.png", "step_²³.png", "step_000001.png", "a.txt"):
+        (folder / "pictures" / name).write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n")
+    (folder / "pictures" / "step_000002.png").unlink()
+    (folder / "pictures" / "step_000002.png").mkdir()
+
+
+def no_pictures(folder):
+    shutil.rmtree(folder / "pictures")
+    (folder / "pictures").write_text("a file")
+
+
+def page_is_folder(folder):
+    (folder / "report.html").unlink()
+    (folder / "report.html").mkdir()
+
+
+def journal_has(text):
+    def change(folder):
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.write(f"{text}\n")
+
+    return change
+
+
+def sessions_are_broken(folder):
+    (folder / "sessions.jsonl").write_text('{"time": ')
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        strays, no_pictures, page_is_folder, sessions_are_broken, journal_has("[" * 99999),
+        journal_has('{"kind": "train", "step": 1' + "0" * 400 + ', "loss": 1e999}'),
+        journal_has('{"kind": "train", "step": ' + "1" * 5000 + "}"), journal_has('{"kind": "val", "step": 1}'),
+    ],
+    ids=["strays", "no pictures", "page is a folder", "sessions", "deep", "huge", "too many digits", "incomplete"],
+)  # fmt: skip
+def test_a_report_never_keeps_a_training_from_its_end(finished, monkeypatch, change):
+    assert disturbed(finished, monkeypatch, change) == (0, "")
+    card, _ = read_checkpoint(finished / "last.safetensors", weights=False)
+    assert (card["finished"], card["step"]) == (True, 4)
+    assert train(["--resume", str(finished)]) == (0, "")
+
+
+def test_what_a_link_leads_to_outside_is_not_copied_into_the_page(finished, tmp_path, capsys):
+    (tmp_path / "secret").write_text("[train]\npassword = 1\n")
+    Image.new("RGB", (12345 // 15, 9), "red").save(tmp_path / "secret.png")
+    picture = finished / "pictures" / "step_000002.png"
+    picture.unlink()
+    picture.symlink_to(tmp_path / "secret.png")
+    assert cli.run("report", report.main, [str(finished)]) == 0
+    page = (finished / "report.html").read_text()
+    assert "step_000002.png: cannot be shown (is a link that leads out of the run" in page
+    assert 'width="823"' not in page
+    for name in ("config.toml", "sessions.jsonl", "metrics.jsonl"):
+        (finished / name).rename(tmp_path / name)
+        (finished / name).symlink_to(tmp_path / "secret")
+        capsys.readouterr()
+        assert cli.run("report", report.main, [str(finished)]) == 2
+        assert f"{name}: is a link that leads out of the run's folder" in capsys.readouterr().err
+        assert train(["--resume", str(finished), "--steps", "5"])[0] == 2
+        (finished / name).unlink()
+        (tmp_path / name).rename(finished / name)
+    (tmp_path / "page").write_text("mine")
+    (finished / "report.html").unlink()
+    (finished / "report.html").symlink_to(tmp_path / "page")
+    assert cli.run("report", report.main, [str(finished)]) == 2
+    assert (tmp_path / "page").read_text() == "mine"

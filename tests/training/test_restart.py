@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -101,10 +102,17 @@ def test_what_a_run_went_back_from_goes_first(tmp_path):
 
 def test_of_two_runs_started_in_one_second_each_has_its_folder(tmp_path):
     folder = tmp_path / "runs" / "2026-01-31_120000"
-    claimed = [RunFolder(folder).claim(named=False).path for _ in range(3)]
-    assert [found.name for found in claimed] == [folder.name, f"{folder.name}-2", f"{folder.name}-3"]
-    with pytest.raises(UserError, match=r"--output: .*: expected an empty or new folder"):
-        RunFolder(folder).claim(named=True)
+    with ExitStack() as held:
+        claimed = [held.enter_context(RunFolder(folder).claimed(named=False)).path for _ in range(3)]
+        assert [found.name for found in claimed] == [folder.name, f"{folder.name}-2", f"{folder.name}-3"]
+        with pytest.raises(UserError, match=r"--output: .*120000: is being written by process \d+"):
+            held.enter_context(RunFolder(folder).claimed(named=True))
+    (folder / "config.toml").write_text("[train]\n")
+    with (
+        pytest.raises(UserError, match=r"--output: .*: expected an empty or new folder"),
+        RunFolder(folder).claimed(named=True),
+    ):
+        pass
 
 
 def test_two_runs_without_a_name_in_one_second(tmp_path, monkeypatch):
@@ -118,7 +126,7 @@ def test_two_runs_without_a_name_in_one_second(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "runs").symlink_to(tmp_path / "absent" / "place")
     with pytest.raises(UserError, match=r"^--output: .*runs/now: cannot be made \(File exists\)$"):
-        RunFolder(tmp_path / "runs" / "now").claim(named=False)
+        RunFolder(tmp_path / "runs" / "now").claimed(named=False).__enter__()
 
 
 def test_a_full_disk_leaves_no_empty_settings(tmp_path, monkeypatch):

@@ -31,14 +31,15 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from segmodel.common import cli, options
 from segmodel.common.errors import DataError, UserError, one_line
-from segmodel.common.files import replacing_folder
+from segmodel.common.files import PARTIAL, replacing_folder
 from segmodel.common.labels import IGNORE
+from segmodel.common.locks import LOCK
 from segmodel.common.options import Section, option
 from segmodel.common.tables import Table
+from segmodel.common.terminal import say
 from segmodel.data.folder import SPLITS
 from segmodel.data.importing.classes import Classes, decide, mapped_colours, read_map
 from segmodel.data.importing.formats import FORMATS, open_source
@@ -92,8 +93,8 @@ def main(arguments: Sequence[str], *, show: Callable[[Sequence[str]], int]) -> i
         tree = Tree(roots, suffix=chosen.label_suffix, without=output, scratch=scratch)
         _write(tree, chosen, mapping, folder)
     show([f"folder:{output}", "--output", str(output / "sheet.png"), "--variants", "0", "--images", "8"])
-    print(f"\n{output} is ready; next:\n  python -m segmodel.data check folder:{output}")
-    print(f"  python -m segmodel.train --recipe small --data folder:{output}")
+    say("", f"{output} is ready; next:", f"  python -m segmodel.data check folder:{output}",
+        f"  python -m segmodel.train --recipe small --data folder:{output}")  # fmt: skip
     return 0
 
 
@@ -109,6 +110,7 @@ def _check_output(output: Path, sources: Sequence[Path], overwrite: bool) -> Non
     if any(source.resolve().is_relative_to(output.resolve()) for source in sources):
         raise UserError(f"--output: {output}: holds a source; sources are never changed")
     there = {path.name for path in output.iterdir()} if output.is_dir() else set[str]()
+    there = {name for name in there if not name.endswith((LOCK, PARTIAL))}  # left by a command that was killed
     if there and not overwrite:
         raise UserError(f"{output}: exists already (--overwrite replaces it)")
     if strange := sorted(there - OWN):
@@ -171,10 +173,10 @@ def _write(tree: Tree, chosen: ImportOptions, mapping: dict[str, str], folder: P
         counts[split] = np.concatenate([counts[split], result[None]])
     classes.write(folder / "classes.toml")
     sizes = ", ".join(f"{len(rows)} {split}" for split, rows in counts.items() if len(rows))
-    print(f"{source.format}: {len(work)} samples: {sizes} ({how})")
+    say(f"{source.format}: {len(work)} samples: {sizes} ({how})")
     for note in notes:
-        print(f"note: {note}")
-    print(f"\n{_table(classes, counts).text()}\n")
+        say(f"note: {note}")
+    say("", _table(classes, counts), "")
 
 
 def _looked(source: Source, chosen: ImportOptions) -> tuple[list[Item], list[Looked]]:
@@ -197,7 +199,7 @@ def _stopped(wrong: Sequence[str], what: str) -> DataError:
     if len(wrong) == 1:
         return DataError(wrong[0])
     for line in wrong[:SHOWN]:
-        tqdm.write(f"  wrong: {line}")
+        say(f"  wrong: {line}")
     return DataError(f"{len(wrong)} problems{what}, the first: {wrong[0]}")
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from segmodel.common.errors import DataError, UserError
+from segmodel.common.errors import DataError
+from segmodel.common.files import writing
 from segmodel.common.labels import IGNORE
 from segmodel.common.pictures import save_label
 from segmodel.data.folder import IMAGE_ENDINGS
@@ -80,7 +81,7 @@ def written(source: Source, way: str, classes: Classes, root: Path, work: tuple[
     label = classes.applied(_label(source, way, item, pixels, orientation))
     image, place = root / "images" / split / name, root / "labels" / split / f"{name}.png"
     ending = item.image.suffix.lower()
-    try:
+    with writing("--output", image):
         image.parent.mkdir(parents=True, exist_ok=True)
         place.parent.mkdir(parents=True, exist_ok=True)
         if orientation > 1 or ending not in IMAGE_ENDINGS:
@@ -90,8 +91,6 @@ def written(source: Source, way: str, classes: Classes, root: Path, work: tuple[
         else:
             shutil.copyfile(item.image, f"{image}{ending}")
         save_label(place, label, classes.palette)
-    except OSError as error:
-        raise UserError(f"--output: {image}: cannot be written ({error.strerror})") from error
     return np.bincount(label.ravel(), minlength=IGNORE + 1)
 
 
