@@ -1,6 +1,6 @@
 "use strict";
-// The arithmetic of the live figures: Eq. 6, Eq. 11 and 12, and Algorithm 1, as bilinear_target.py, guided_filter.py and
-// guidance_crf.py have them, and tested against these. Without dependencies and without a page: any JavaScript engine runs it.
+// The arithmetic of the live figures: Eq. 6, Eq. 11 and 12, and Algorithm 1, as bilinear_target.py, guided_filter.py
+// and guidance_crf.py have them, and tested against these. It depends on nothing: any JavaScript engine runs it.
 //
 // A plane is a Float64Array of height * width numbers in reading order; a map is a list of planes, one a channel or
 // label. A score is a negative energy. Sizes are written height, width.
@@ -8,18 +8,17 @@
 /** Return the sums of a plane over the windows of side 2 radius + 1, clipped at the border.
  *  Running sums, of columns and then along the row: a wide window costs what a narrow one costs. */
 function boxSum(x, height, width, radius, out = new Float64Array(height * width)) {
-  const columns = new Float64Array(width), reach = Math.min(radius, width);
-  const inner = Math.max(width - radius, 0); // columns whose window ends inside the plane
-  for (let j = 0, i = 0; j < Math.min(radius, height) * width; j++, i = i + 1 < width ? i + 1 : 0) columns[i] += x[j];
+  const tall = Math.min(radius, height), wide = Math.min(radius, width), first = wide + 1;
+  const columns = new Float64Array(width + 2 * wide + 1); // zeros before and after them
+  for (let row = 0, j = 0; row < tall; row++) for (let i = 0; i < width; i++, j++) columns[first + i] += x[j];
   for (let row = 0, j = 0; row < height; row++) {
-    const enters = (row + radius) * width, leaves = (row - radius - 1) * width;
-    if (row + radius < height) for (let i = 0; i < width; i++) columns[i] += x[enters + i];
-    if (row > radius) for (let i = 0; i < width; i++) columns[i] -= x[leaves + i];
+    const enters = (row + tall) * width, leaves = (row - tall - 1) * width;
+    if (row + tall < height) for (let i = 0; i < width; i++) columns[first + i] += x[enters + i];
+    if (row > tall) for (let i = 0; i < width; i++) columns[first + i] -= x[leaves + i];
     let sum = 0;
-    for (let i = 0; i < reach; i++) sum += columns[i];
+    for (let i = first; i < first + wide; i++) sum += columns[i];
     for (let i = 0; i < width; i++, j++) {
-      if (i < inner) sum += columns[i + radius];
-      if (i > radius) sum -= columns[i - radius - 1];
+      sum += columns[i + 2 * wide + 1] - columns[i];
       out[j] = sum;
     }
   }
@@ -99,7 +98,8 @@ function addProduct(out, factor, x, y) {
   for (let k = 0; k < out.length; k++) out[k] += factor * x[k] * y[k];
 }
 
-/** Return W p for one plane p (Eq. 11): every window fits a line to p over the guide, every pixel sums its windows' lines. */
+/** Return W p for one plane p (Eq. 11): every window fits a line to p over the guide, every pixel sums the lines of its
+ *  windows. */
 function guidedFilter(p, prepared, out = new Float64Array(p.length)) {
   const {guide, mean, factors, share, height, width, radius, plain, spare} = prepared;
   const [total, work, ...slopes] = spare;
@@ -116,8 +116,8 @@ function guidedFilter(p, prepared, out = new Float64Array(p.length)) {
   return multiply(out, share, out);
 }
 
-/** Return row i of W (Eq. 12) as a plane: the weights w_ij of all pixels j. With clipped windows D W is symmetric, D the
- *  windows' counts; with the two others W is. */
+/** Return row i of W (Eq. 12) as a plane: the weights w_ij of all pixels j. With clipped windows D W is symmetric, D
+ *  the windows' counts; with the two others W is. */
 function rowOfW(i, prepared) {
   const here = new Float64Array(prepared.counts.length), {counts, clipped} = prepared;
   here[i] = clipped ? 1 / counts[i] : 1;
@@ -146,7 +146,8 @@ function softmax(scores) {
  *  m = W 1 - g. The last label's g is what the others leave of the row sums. */
 function update(scores, q, prepared, {weight, mu = null}) {
   const ones = rowSums(prepared), last = ones.slice(), size = ones.length;
-  const g = q.slice(0, -1).map((plane) => guidedFilter(plane, prepared));
+  const present = (plane) => plane.some((share) => share > 1e-9); // what no pixel has moves no score by 1e-7
+  const g = q.slice(0, -1).map((plane) => (present(plane) ? guidedFilter(plane, prepared) : new Float64Array(size)));
   for (const plane of g) for (let i = 0; i < size; i++) last[i] -= plane[i];
   g.push(last);
   return scores.map((s, l) => {
@@ -166,8 +167,8 @@ function guidanceCrf(scores, prepared, {weight, iterations, mu = null}) {
   return phi;
 }
 
-/** Return q and the functional F after each iteration, the start included. F goes down where windows are clipped, nothing
- *  is left out, weight >= 0, and mu is symmetric and negative semi-definite on vectors that sum to zero. */
+/** Return q and the functional F after each iteration, the start included. F goes down where windows are clipped,
+ *  nothing is left out, weight >= 0, and mu is symmetric and negative semi-definite on vectors that sum to zero. */
 function guidanceCrfSteps(scores, prepared, {weight, iterations, mu = null}) {
   const steps = [];
   for (let k = 0, phi = scores; k <= iterations; k++) {
@@ -256,25 +257,37 @@ function blockMeans(x, [height, width], side) {
 function refine(coarse, fine, size, guide, {stride, radius, eps, weight, balance, iterations}) {
   const blocks = size.map((side) => Math.ceil(side / stride));
   const prepared = prepareGuide(guide, ...blocks, {radius, epsilon: eps, balance});
-  const best = new Float64Array(size[0] * size[1]).fill(-Infinity), labels = new Uint8Array(best.length);
-  guidanceCrf(coarse, prepared, {weight, iterations}).forEach((phi, l) => {
-    const change = phi.slice();
-    if (fine !== null) for (let i = 0; i < change.length; i++) change[i] -= coarse[l][i];
-    const score = interpolate(change, blocks, size, [1 / stride, 1 / stride]);
-    if (fine !== null) for (let i = 0, own = fine[l]; i < best.length; i++) score[i] += own[i];
-    for (let i = 0; i < best.length; i++) {
-      if (score[i] <= best[i]) continue;
-      best[i] = score[i];
-      labels[i] = l;
+  const phi = guidanceCrf(coarse, prepared, {weight, iterations}), [height, width] = size, w = blocks[1];
+  const change = fine === null ? phi : phi.map((plane, l) => plane.map((value, i) => value - coarse[l][i]));
+  const best = new Float64Array(height * width).fill(-Infinity), labels = new Uint8Array(best.length);
+  const nothing = new Float64Array(fine === null ? best.length : 0), row = new Float64Array(w);
+  const rows = taps(blocks[0], height, 1 / stride), {first, next, part} = taps(w, width, 1 / stride);
+  for (let y = 0; y < height; y++) {
+    const above = rows.first[y] * w, below = rows.next[y] * w, share = rows.part[y];
+    for (let l = 0; l < change.length; l++) {
+      const x = change[l], own = fine === null ? nothing : fine[l], start = y * width;
+      for (let i = 0; i < w; i++) row[i] = x[above + i] + share * (x[below + i] - x[above + i]);
+      for (let i = 0; i < width; i++) {
+        const left = row[first[i]], score = left + part[i] * (row[next[i]] - left) + own[start + i];
+        if (score > best[start + i]) {
+          best[start + i] = score;
+          labels[start + i] = l;
+        }
+      }
     }
-  });
+  }
   return {labels, best};
 }
 
 /** Return where the label differs from the one to the left or above, 1 or 0. */
 function edgesOf(labels, width) {
-  return Float64Array.from(labels, (label, i) =>
-    Number((i % width > 0 && label !== labels[i - 1]) || (i >= width && label !== labels[i - width])));
+  const edges = new Float64Array(labels.length);
+  for (let start = 0; start < labels.length; start += width) {
+    for (let i = start; i < start + width; i++) {
+      if ((i > start && labels[i] !== labels[i - 1]) || (start > 0 && labels[i] !== labels[i - width])) edges[i] = 1;
+    }
+  }
+  return edges;
 }
 
 /** Return Eq. 6 along a line: for a line of labels 0 and 1 and cells of so many pixels, the histogram of label 1 around

@@ -1,7 +1,8 @@
 "use strict";
 // The live figures of the paper's page. Each finds its place by its name and its data beside it.
 
-const INKS = [rgba(226, 226, 220), rgba(214, 110, 60), rgba(50, 90, 150)], BLACK = rgba(0, 0, 0); // told apart by their lightness, too
+// Of the labels; they differ in lightness, too.
+const INKS = [rgba(226, 226, 220), rgba(214, 110, 60), rgba(50, 90, 150)], BLACK = rgba(0, 0, 0);
 const LETTERS = ["a", "b", "c"];
 
 /** Eq. 12: the weights that one pixel gives to all others, read at the border in three ways. */
@@ -38,7 +39,7 @@ function weightsFigure(root, {height, width, pixels}) {
       const strength = Math.sqrt(Math.abs(w[i]) / most), tint = w[i] < 0 ? [178, 74, 24] : [24, 74, 140];
       right.context.fillStyle = `rgb(${tint.map((value) => Math.round(255 + strength * (value - 255)))})`;
       right.context.fillRect(...at);
-      if (w[i] < -most / 1000) {
+      if (w[i] < -1e-12) {
         right.context.fillStyle = "#000";
         right.context.fillRect(at[0] + 3, at[1] + 4.5, 4, 1);
       }
@@ -55,11 +56,12 @@ function weightsFigure(root, {height, width, pixels}) {
         }
       }
     }
-    left.words.textContent = "guide I; pixel i, its window (solid), and the pixels that share a window with it (dashed)";
+    left.words.textContent = "guide I; pixel i, its window (solid), and all that share a window with it (dashed)";
     right.words.textContent = `w_ij, ${border.value}: the darker the larger, \u2212 where negative; `
       + `darkest: ${digits(most)}`;
-    status.textContent = `Pixel i: ${place(chosen)}, colour ${guide.map((plane) => plane[chosen]).join(", ")}; its window`
-      + ` holds ${counts[chosen]} of ${(2 * r + 1) ** 2} pixels.`;
+    const colour = guide.map((plane) => plane[chosen]).join(", ");
+    status.textContent = `Pixel i: ${place(chosen)}, colour ${colour}; its window holds`
+      + ` ${counts[chosen]} of ${(2 * r + 1) ** 2} pixels.`;
     hover();
     const values = Object.values(rows).map((row) => row.w);
     const over = (name, measure) => [name, ...values.map(measure)];
@@ -77,7 +79,8 @@ function weightsFigure(root, {height, width, pixels}) {
   function hover() {
     const {w, counts} = rows[border.value], i = chosen, j = hovered;
     const back = border.value === "clipped" ? w[j] * counts[i] / counts[j] : w[j];
-    other.textContent = `Pixel j (under the pointer): ${place(j)}; w_ij = ${digits(w[j], 6)}, w_ji = ${digits(back, 6)}.`;
+    other.textContent = `Pixel j (under the pointer): ${place(j)}; `
+      + `w_ij = ${digits(w[j], 6)}, w_ji = ${digits(back, 6)}.`;
   }
 
   for (const {canvas} of [left, right]) {
@@ -135,13 +138,15 @@ function algorithmFigure(root, {side, cells, pixels, truth, scores}) {
   });
   controls.append(matrix);
   root.append(pictures);
-  const [shown, given, before, after] = ["guide I", "truth", "", ""].map((title) => panel(pictures, title, 2 * side, 2 * side, 200));
+  const [shown, given, before, after] = ["guide I", "truth", "", ""]
+    .map((title) => panel(pictures, title, 2 * side, 2 * side, 200));
   const chosen = choice(root, "q of label", Object.fromEntries(LETTERS.map((letter, l) => [l, letter])), draw);
   const strip = make("div", {className: "panels"}), status = make("p", {className: "status"});
   root.append(strip, status);
   const chart = make("div", {className: "chart"});
   root.append(chart);
-  const fill = numbers(root, "After each iteration", ["k", "F", "wrong pixels", "wrong within 2 pixels of a true boundary"]);
+  const fill = numbers(root, "After each iteration",
+    ["k", "F", "wrong pixels", "wrong within 2 pixels of a true boundary"]);
   const small = document.createElement("canvas");
   [small.width, small.height] = [side, side];
   const pen = small.getContext("2d");
@@ -187,10 +192,11 @@ function algorithmFigure(root, {side, cells, pixels, truth, scores}) {
     const rises = values.filter((value, k) => k > 0 && value > values[k - 1] + 1e-9 * Math.abs(values[k - 1])).length;
     const sure = mu === null || promised(mu);
     status.textContent = `F rises ${rises} times of ${values.length - 1}. ${sure
-      ? "Here it cannot rise: lambda is not negative, and mu is symmetric and negative semi-definite on zero-sum vectors."
+      ? "Here it cannot rise: mu is symmetric and negative semi-definite on zero-sum vectors, lambda not negative."
       : "Nothing is promised here: mu is not symmetric, or not negative semi-definite on zero-sum vectors."}`;
     chart.innerHTML = lineChart(values, "F after iteration k");
-    fill(steps.map(({functional}, k) => [String(k), grouped(Number(functional.toFixed(2))), measured[k].wrong, measured[k].close]));
+    fill(steps.map(({functional}, k) =>
+      [String(k), grouped(Number(functional.toFixed(2))), measured[k].wrong, measured[k].close]));
   }
   draw();
 }
@@ -205,29 +211,34 @@ function cellsFigure(root) {
   const gap = slider(controls, "pixels of a until the next b", {low: 1, high: length, start: 6}, draw);
   const chart = make("div", {className: "chart"});
   root.append(chart);
-  const fill = numbers(root, "What n x n patch prediction can express at 1/16", ["n", "pixels a cell", "ambiguous cells",
-    "wrong pixels", "histogram of the cells (share of b)", "best scores (probability of b)"]);
+  const fill = numbers(root, "What n x n patch prediction can express at 1/16", ["n", "pixels a cell",
+    "ambiguous cells", "wrong pixels", "histogram of the cells (share of b)", "best scores (probability of b)"]);
 
   function drawNow() {
     const line = Array.from({length}, (_, i) =>
       Number(i >= start.value && (i - start.value) % (extent.value + gap.value) < extent.value));
     const found = [1, 2, 4].map((n) => ({n, cell: 16 / n, ...lineOfCells(line, 16 / n)}));
     const x = (pixel) => 60 + 11.5 * pixel;
-    const words = (left, y, text, anchor = "end") => `<text x="${left}" y="${y}" text-anchor="${anchor}">${text}</text>`;
-    const row = (labels, y) => labels.map((label, i) => `<rect class="${label ? "b" : "a"}" x="${x(i)}" y="${y}" width="11"`
-      + ` height="14"/><text class="small" x="${x(i) + 5.5}" y="${y + 11}" text-anchor="middle">${label ? "b" : "a"}</text>`);
+    const words = (right, y, text) => `<text x="${right}" y="${y}" text-anchor="end">${text}</text>`;
+    const row = (labels, y) => labels.map((label, i) => {
+      const letter = LETTERS[label], middle = `x="${x(i) + 5.5}" y="${y + 11}" text-anchor="middle"`;
+      return `<rect class="${letter}" x="${x(i)}" y="${y}" width="11" height="14"/>`
+        + `<text class="small" ${middle}>${letter}</text>`;
+    });
     let drawn = words(52, 16, "truth") + row(line, 4).join("");
     found.forEach(({n, cell, histogram, said}, k) => {
       const top = 30 + 118 * k, y = (value) => top + 80 - 76 * value;
       drawn += words(52, top + 14, `n = ${n}`) + words(52, y(0), "0") + words(52, y(1) + 26, "1");
       histogram.forEach((value, i) => {
-        drawn += `<rect class="bar" x="${x(i * cell) + 1}" y="${y(value)}" width="${11.5 * cell - 3}" height="${76 * value}"/>`;
+        drawn += `<rect class="bar" x="${x(i * cell) + 1}" y="${y(value)}" width="${11.5 * cell - 3}"`
+          + ` height="${76 * value}"/>`;
       });
       drawn += `<polyline points="${Array.from(said, (value, i) => [x(i) + 5.5, y(value)]).join(" ")}"/>`
         + `<path class="half" d="M${x(0)} ${y(0.5)}H${x(length)}"/>`
         + row(Array.from(said, (value) => Number(value > 0.5)), top + 84).join("") + words(52, top + 95, "said");
     });
-    chart.innerHTML = `<svg viewBox="0 0 620 380" role="img" aria-label="Truth, histograms and what is said">${drawn}</svg>`;
+    const label = "Truth, histograms and what is said";
+    chart.innerHTML = `<svg viewBox="0 0 620 380" role="img" aria-label="${label}">${drawn}</svg>`;
     fill(found.map(({n, cell, histogram, best, wrong}) => [String(n), String(cell),
       `${histogram.filter((p) => p > 1e-12 && p < 1 - 1e-12).length} of ${histogram.length}`, `${wrong} of ${length}`,
       Array.from(histogram, (p) => p.toFixed(3)).join(" "), Array.from(best, (p) => p.toFixed(3)).join(" ")]));

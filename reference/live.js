@@ -25,9 +25,10 @@ function eachFrame(draw) {
   };
 }
 
-/** Add a slider with its value beside it. read makes the value of the slider's position, write the position of a value. */
+/** Add a slider with its value beside it. read makes a value of the slider's position, write a position of a value. */
 function slider(parent, name, {low, high, step = 1, start, read = Number, write = Number, show = String}, changed) {
-  const input = make("input", {type: "range", name, min: low, max: high, step, value: write(start)}), told = make("output");
+  const input = make("input", {type: "range", name, min: low, max: high, step, value: write(start)});
+  const told = make("output");
   const tell = () => {
     told.value = show(read(Number(input.value)));
     input.setAttribute("aria-valuetext", told.value);
@@ -90,7 +91,8 @@ function numbers(parent, caption, heads) {
 /** Add a canvas under its title; width: what it may take at most, in CSS pixels. */
 function panel(parent, title, height, width, most) {
   const canvas = make("canvas", {width, height, role: "img", "aria-label": title});
-  const words = make("figcaption", {}, title), frame = make("figure", {className: most > 200 ? "panel" : "panel small"}, canvas, words);
+  const words = make("figcaption", {}, title), kind = most > 200 ? "panel" : "panel small";
+  const frame = make("figure", {className: kind}, canvas, words);
   frame.style.width = `${most}px`;
   parent.append(frame);
   return {canvas, words, frame, context: canvas.getContext("2d")};
@@ -116,7 +118,7 @@ function planesOf(pixels, channels) {
     Float64Array.from({length: pixels.length / channels}, (_, i) => pixels[channels * i + c]));
 }
 
-/** Write each label's name where a lattice of points meets its inside, so that no colour is needed to tell them apart. */
+/** Write each label's name where a lattice of points meets its inside: no colour is needed to tell them apart. */
 function stamp(context, labels, size, names, {scale = 1, apart = 24, height = 11} = {}) {
   const [rows, columns] = size;
   context.font = `bold ${height}px sans-serif`;

@@ -109,7 +109,7 @@ def test_weights_of_a_pixel(browser: Any, paper: Path, width: int):
             area["x"] + 15.5 / data["width"] * area["width"], area["y"] + 1.5 / data["height"] * area["height"]
         )
         hovered = place.locator(".status").nth(1).inner_text()
-        place.locator("canvas").nth(0).click(position={"x": area["width"] / 2, "y": area["height"] / 2})
+        place.locator("canvas").nth(0).click(position={"x": 20.5 * area["width"] / 40, "y": 15.5 * area["height"] / 30})
         settle(tab)
         assert "row 15, column 20" in place.locator(".status").nth(0).inner_text()
 

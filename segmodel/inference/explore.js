@@ -39,8 +39,9 @@ async function explore(root, data) {
   const scale = view.width / width, changedNow = eachFrame(compute), shownNow = eachFrame(show);
   const display = make("div", {className: "controls"}), controls = make("div", {className: "controls"});
   root.append(display, scroller, controls);
-  const divider = slider(display, "dividing line", {low: 0, high: 100, step: 0.1, start: 50, show: (v) => `${Math.round(v)} %`}, shownNow);
-  const opacity = slider(display, "labels' opacity", {low: 0, high: 100, start: 45, show: (v) => `${v} %`}, shownNow);
+  const share = {low: 0, high: 100, show: (value) => `${Math.round(value)} %`};
+  const divider = slider(display, "dividing line", {...share, step: 0.1, start: 50}, shownNow);
+  const opacity = slider(display, "labels' opacity", {...share, start: 45}, shownNow);
   const sized = () => { // at zoom 1 the picture leaves room for the sliders
     view.style.width = `calc(${zoom.value} * min(100%, 62vh * ${view.width / view.height}))`;
   };
@@ -49,22 +50,27 @@ async function explore(root, data) {
   const near = (value) => Number(Number(value).toPrecision(4)), free = {step: "any", read: near};
   const widest = Math.max(...size), sliders = {
     stride: slider(controls, "stride (pixels a block)", {low: 0, high: strides.length - 1, start: first.stride,
-      read: (k) => strides[k], write: (stride) => strides.indexOf(stride), show: (stride) => String(stride * factor)}, changedNow),
+      read: (k) => strides[k], write: (stride) => strides.indexOf(stride),
+      show: (stride) => String(stride * factor)}, changedNow),
     radius: slider(controls, "radius (blocks)", {low: 0, high: Math.max(first.radius, Math.min(64, widest)),
       start: first.radius}, changedNow),
     eps: slider(controls, "epsilon", {low: -2, high: 5, step: "any", start: first.eps, ...power}, changedNow),
-    weight: slider(controls, "weight lambda", {low: 0, high: Math.max(32, first.weight), start: first.weight, ...free}, changedNow),
+    weight: slider(controls, "weight lambda", {low: 0, high: Math.max(32, first.weight), start: first.weight,
+      ...free}, changedNow),
     balance: slider(controls, "balance", {low: 0, high: 1, start: first.balance, ...free}, changedNow),
-    iterations: slider(controls, "iterations", {low: 0, high: Math.max(10, first.iterations), start: first.iterations}, changedNow),
+    iterations: slider(controls, "iterations", {low: 0, high: Math.max(10, first.iterations),
+      start: first.iterations}, changedNow),
   };
   const status = make("p", {className: "status", role: "status"}), pointed = make("p", {className: "status"}, "\u00a0");
   root.append(status, pointed);
   const fill = numbers(root, "Pixels", ["", "pixels", "share"]);
   const fillClasses = numbers(root, "Classes", ["number", "", "class", "pixels before", "after"]);
   const text = make("pre", {className: "settings"}), copied = make("span", {role: "status"});
-  const button = make("button", {type: "button"}, "Copy settings"), reset = make("button", {type: "button"}, "First settings");
-  root.append(make("p", {}, button, " ", reset, " ", copied), make("p", {className: "status"},
-    "Save them as settings.json: python -m segmodel.refine photo scores.npy --settings settings.json --output labels.png"), text);
+  const button = make("button", {type: "button"}, "Copy settings");
+  const reset = make("button", {type: "button"}, "First settings");
+  const use = "Saved as settings.json: "
+    + "python -m segmodel.refine PHOTO SCORES.npy --settings settings.json --output labels.png";
+  root.append(make("p", {}, button, " ", reset, " ", copied), make("p", {className: "status"}, use), text);
 
   const swatch = (k) => make("i", {className: "swatch", style: `background: rgb(${colours[k]})`});
   const layers = [before, before].map(() => Object.assign(document.createElement("canvas"), {width, height}));
@@ -73,8 +79,8 @@ async function explore(root, data) {
 
   /** Draw a label map once: its colours, and its boundaries in white, on canvases of their own. */
   function layer(canvas, labels, lines) {
-    const share = Math.round(2.55 * opacity.value);
-    const inks = colours.map((colour) => rgba(...colour, share)), white = rgba(255, 255, 255);
+    const inks = colours.map((colour) => rgba(...colour, Math.round(2.55 * opacity.value)));
+    const white = rgba(255, 255, 255);
     paint(canvas.getContext("2d"), (i) => (lines[i] ? white : inks[labels[i]]));
   }
 
@@ -133,13 +139,15 @@ async function explore(root, data) {
     const row = (name, count) => [name, grouped(count), percent(count, total)];
     fill([row("another label", changed), row("boundary before", old), row("boundary after", recent),
       row("boundary before and after", both)]);
-    fillClasses(classes.map((number, k) => [String(number), swatch(k), names[k], ...counts.map((count) => grouped(count[k]))])
+    fillClasses(classes.map((number, k) =>
+      [String(number), swatch(k), names[k], ...counts.map((count) => grouped(count[k]))])
       .filter((_, k) => counts[0][k] + counts[1][k] > 0));
-    status.textContent = `${width} x ${height} pixels, ${size.map((side) => Math.ceil(side / own.stride)).reverse().join(" x ")}`
-      + ` blocks, ${classes.length} classes: computed in ${spent.toFixed(0)} ms.`;
+    const [down, across] = size.map((side) => Math.ceil(side / own.stride));
+    status.textContent = `${width} x ${height} pixels, ${across} x ${down} blocks,`
+      + ` ${classes.length} classes: computed in ${spent.toFixed(0)} ms.`;
     text.textContent = JSON.stringify({settings: {...own, stride: own.stride * factor}});
     copied.textContent = "";
-    view.setAttribute("aria-label", `Labels before and after refinement; ${grouped(changed)} of ${grouped(total)} pixels changed`);
+    view.setAttribute("aria-label", `Labels before and after refinement; ${grouped(changed)} pixels changed`);
     show();
   }
 

@@ -87,10 +87,12 @@ def explored(
     Raises:
         UserError: a file that cannot be read or does not fit.
     """
-    pixels, _ = read_image(image)
+    pixels, orientation = read_image(image)
     given = read_scores(scores)
     given = given[0] if given.ndim == 4 and len(given) == 1 else given
     try:
+        if orientation > 4:
+            _check_upright(given.shape[:2] if layout == "HWC" else given.shape[-2:], pixels, orientation)
         if kind == "probabilities":
             given = _log(given, -1 if layout == "HWC" else 0)
         title = f"{image.name}: labels before and after refinement"

@@ -149,10 +149,11 @@ def test_a_file_that_cannot_be_written_is_one_line(
     assert capsys.readouterr().err.endswith("paper.html: cannot be written (No space left on device)\n")
 
 
-def test_without_docutils_the_error_names_the_extra(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("missing", ["docutils", "pygments"])
+def test_without_what_the_page_needs_the_error_names_the_extra(
+    missing: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "docutils", None)
+    monkeypatch.setitem(sys.modules, missing, None)
     monkeypatch.setattr(sys, "argv", ["reference", "--output", str(tmp_path / "paper.html")])
     assert __main__.main() == 2
     assert "segmodel[page]" in capsys.readouterr().err
