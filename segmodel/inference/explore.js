@@ -79,7 +79,8 @@ async function explore(root, data) {
 
   /** Draw a label map once: its colours, and its boundaries in white, on canvases of their own. */
   function layer(canvas, labels, lines) {
-    const inks = colours.map((colour) => rgba(...colour, Math.round(2.55 * opacity.value)));
+    const inks = colours.map((colour, k) => // nothing is laid over the background
+      rgba(...colour, names[k].toLowerCase() === "background" ? 0 : Math.round(2.55 * opacity.value)));
     const white = rgba(255, 255, 255);
     paint(canvas.getContext("2d"), (i) => (lines[i] ? white : inks[labels[i]]));
   }
@@ -137,8 +138,8 @@ async function explore(root, data) {
       both += edges[i] * afterEdges[i];
     }
     const row = (name, count) => [name, grouped(count), percent(count, total)];
-    fill([row("another label", changed), row("boundary before", old), row("boundary after", recent),
-      row("boundary before and after", both)]);
+    fill([row("with another label", changed), row("at boundaries before", old), row("at boundaries after", recent),
+      row("at both", both)]);
     fillClasses(classes.map((number, k) =>
       [String(number), swatch(k), names[k], ...counts.map((count) => grouped(count[k]))])
       .filter((_, k) => counts[0][k] + counts[1][k] > 0));
