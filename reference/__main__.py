@@ -43,9 +43,10 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True, help="the HTML file to write")
     path = parser.parse_args().output
     try:
-        import_module("docutils")
+        for needed in ("docutils", "pygments"):
+            import_module(needed)
     except ImportError:
-        print("error: the page needs docutils: python -m pip install 'segmodel[page]'", file=sys.stderr)
+        print("error: the page needs docutils and Pygments: python -m pip install 'segmodel[page]'", file=sys.stderr)
         return 2
     if path.is_dir() or not path.parent.is_dir():
         print(f"error: --output: expected a file in an existing folder, got {path}", file=sys.stderr)

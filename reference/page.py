@@ -1,34 +1,40 @@
-"""One self-contained HTML page of the whole reference: text, equations, code, misprints and figures. Needs docutils."""
+"""One HTML page of the whole reference: text, equations, code, misprints and figures. Needs docutils and Pygments."""
 
 import ast
 import html
 import inspect
+import json
 import textwrap
 from collections.abc import Callable, Sequence
-from importlib import import_module
+from importlib import import_module, resources
 from types import ModuleType
+from typing import NamedTuple
 
 from . import CONTENTS, MODULES, figures
 from .errata import ERRATA, Erratum
 
 TITLE = "Semantic Segmentation via Structured Patch Prediction, Context CRF and Guidance CRF"
-FIGURES: dict[str, tuple[tuple[Callable[[], str], str], ...]] = {
+ABSTRACT = r"""
+Falong Shen, Rui Gan, Shuicheng Yan and Gang Zeng, CVPR 2017. A labelling x of an image I is the more probable, the
+less its energy (Eq. 1), and the energy has three parts:
+
+.. math:: E(x, I; \theta) = E_{local}(x, I; \theta) + E_{context}(x, I; \theta) + E_{edge}(x, I; \theta) \qquad (2)
+
+- *Structured patch prediction* gives :math:`E_{local}`: each cell of a coarse map predicts n x n vectors of scores, not
+  one, so that fewer cells are asked for a mixture of labels (Sec. 3).
+- The *context CRF* gives :math:`E_{context}`: messages from features and labels around a cell, pooled over areas that
+  grow with the distance (Sec. 4).
+- The *guidance CRF* gives :math:`E_{edge}`: a mean field whose pairwise weights are those of a guided filter, so that
+  labels follow the edges of the image (Sec. 5).
+
+This page states every equation, with code that runs and four figures that move. The paper's misprints and open points
+are listed at its end.
+"""
+STILL: dict[str, tuple[tuple[Callable[[], str], str], ...]] = {
     "bilinear_target": (
-        (
-            figures.belief_and_frequency,
-            "Fig. 1 and 2 in numbers: twelve pixels, three cells. The histogram of Eq. 6 and the prediction that is "
-            "best for the up-sampled loss: probability of the blue label.",
-        ),
         (figures.ambiguous_targets, "Points (d) and (e): a smaller cell is asked fewer ambiguous questions."),
     ),
-    "context_crf": (
-        (figures.rings_and_areas, "Fig. 3: the further from the cell (black), the larger the area of one mean."),
-    ),
-    "guided_filter": (
-        (figures.rows_of_w, "Rows of W for one pixel (dark): it listens on its own side of the edge only."),
-    ),
     "guidance_crf": (
-        (figures.coarse_and_refined, "What Algorithm 1 does to a coarse map."),
         (
             figures.functional_per_iteration,
             "The functional F: it never rises for Potts; nothing is promised otherwise.",
@@ -36,37 +42,59 @@ FIGURES: dict[str, tuple[tuple[Callable[[], str], str], ...]] = {
     ),
 }
 
-STYLE = """
-:root{--ink:#222;--soft:#667;--line:#dde;--code:#f6f7f9;--link:#245a9c}
-*{box-sizing:border-box}html{scroll-behavior:smooth}
-body{margin:0;color:var(--ink);background:#fff;font:16px/1.55 Charter,Georgia,"DejaVu Serif",serif}
-main,header,nav{max-width:84rem;margin:0 auto;padding:0 1.2rem}
-h1{font-size:1.9rem;line-height:1.2;margin:2.2rem 0 .4rem}h2{margin:3rem 0 .6rem;border-bottom:2px solid var(--line)}
-h3{font-size:1.05rem;margin:0 0 .4rem}h3 small{color:var(--soft);font-weight:normal}
-a{color:var(--link);text-decoration:none}a:hover{text-decoration:underline}
-nav ul{columns:17rem;list-style:none;padding:0;font-size:.92rem}nav li{break-inside:avoid}
-article{display:grid;grid-template-columns:minmax(0,5fr) minmax(0,7fr);gap:1.8rem;align-items:start;padding:1.3rem 0;
-border-top:1px solid var(--line)}article>*{min-width:0}
-.loweralpha{list-style:lower-alpha}
-pre,code,.literal{font:.78rem/1.45 ui-monospace,"DejaVu Sans Mono",Menlo,Consolas,monospace}
-h3 code{font-size:1rem}.rooms{margin:.1rem 0;color:var(--soft);overflow-wrap:anywhere}
-.contents td,.contents th{padding:.15rem .55rem}
-pre{background:var(--code);padding:.7rem .9rem;overflow-x:auto;border-radius:4px;margin:.6rem 0}
-.literal{background:var(--code);padding:0 .2em;overflow-wrap:anywhere}
-math{font-size:1.06em}math[display=block]{overflow-x:auto;max-width:100%;margin:.7rem 0}
-figure{margin:1.5rem 0}figcaption{color:var(--soft);font-size:.92rem}svg{width:100%;height:auto;font-family:sans-serif}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem;margin:1rem 0}
-td,th{border:1px solid var(--line);padding:.35rem .55rem;text-align:left;vertical-align:top}th{background:var(--code)}
-td p,th p{margin:0}.errata td{overflow-wrap:anywhere}.errata td:first-child{white-space:nowrap}dl dt{font-weight:bold}
-@media screen and (max-width:56rem){article{grid-template-columns:minmax(0,1fr);gap:.4rem}
-body{font-size:15px}h1{font-size:1.45rem}h2{font-size:1.25rem}.wide svg{min-width:33rem}
-.errata,.errata tbody{display:block}.errata thead{display:none}
-.errata tr{display:block;border:1px solid var(--line);margin:.7rem 0}
-.errata td{display:block;border:0;padding:.2rem .6rem}.errata td::before{content:attr(data-name)": ";color:var(--soft)}}
-@media print{body{font-size:9.5pt}article{display:block}pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:7.5pt}
-figure,tr,h3{break-inside:avoid}h2,h3{break-after:avoid}a{color:inherit}nav ul{columns:3}
-math[display=block]{overflow:visible}.errata{font-size:7.5pt}}
-"""
+
+class Live(NamedTuple):
+    """A figure that JavaScript draws: its name there, what it shows, the equations that it is of, and its data."""
+
+    name: str
+    title: str
+    entries: tuple[str, ...]
+    caption: str
+    data: Callable[[], object] = dict
+
+
+LIVE = {
+    "bilinear_target": Live(
+        "cells", "What a cell is asked, and what it can say", ("Eq. 6",),
+        "A line of 48 pixels with labels a and b, seen by cells of 16, 8 and 4 pixels. Bars: the histogram of Eq. 6, "
+        "the share of b around each cell. Curve: the probability of b at each pixel, interpolated from the cells' best "
+        "scores (least cross-entropy; 500 steps of fit_scores); below it what it says, b above one half.",
+    ),
+    "context_crf": Live(
+        "rings", "Fig. 3: the further, the larger", ("Sec. 4.1",),
+        "Each ring is nine boxes of side 2 radius + 1 around the cell (dark), their centres the distance apart; each "
+        "box is averaged before the convolution reads it. Near ring: solid lines; far ring: dashed. Counts hold away "
+        "from the border; the middle boxes are included.",
+    ),
+    "guided_filter": Live(
+        "weights", "Eq. 12: the weights of one pixel", ("Eq. 12",),
+        "Click a pixel, or move it with the arrow keys. The map shows the row of W that belongs to it, shaded by the "
+        "square root of |w_ij|. At a large epsilon edges no longer matter; near the border the three readings differ.",
+        figures.weights_data,
+    ),
+    "guidance_crf": Live(
+        "algorithm", "Algorithm 1, step by step", ("Algorithm 1",),
+        "Scores of cells of 4 pixels, interpolated, are refined with the picture. Labels: a ground (light), "
+        "b ring (middle), c bars (dark); wrong pixels are black. F is what Algorithm 1 makes smaller.",
+        figures.algorithm_data,
+    ),
+}  # fmt: skip
+APPENDIX = "arrays"
+"""The module that comes last on the page: the vocabulary of the others, not the paper."""
+
+
+def _file(name: str) -> str:
+    return (resources.files(__package__ or "") / name).read_text(encoding="utf-8")
+
+
+def highlighted(code: str) -> str:
+    """Return Python as HTML, a span a line: a long line is broken and goes on further to the right."""
+    lexers, formatters = import_module("pygments.lexers"), import_module("pygments.formatters")
+    marked = import_module("pygments").highlight(code, lexers.PythonLexer(), formatters.HtmlFormatter(nowrap=True))
+    lines = zip(code.splitlines(), marked.splitlines(), strict=True)
+    return "".join(
+        f'<span class="line" style="--indent:{len(plain) - len(plain.lstrip())}">{line}</span>' for plain, line in lines
+    )
 
 
 def typeset(docstring: str) -> str:
@@ -127,8 +155,8 @@ def article(module: str, name: str, thing: object) -> str:
     found = {entry: where for entry, where in CONTENTS.items() if where.oracle == place}
     label = f" <small>{', '.join(found)}</small>" if found else ""
     elsewhere = dict.fromkeys(other for where in found.values() for other in where[1:] if other)
-    rooms = "".join(f'<p class="rooms">{in_its_file(other)}</p>' for other in elsewhere)
-    code = html.escape(code_without_docstring(thing))
+    rooms = "".join(f'<p class="rooms" id="{place}:{other}">{in_its_file(other)}</p>' for other in elsewhere)
+    code = highlighted(code_without_docstring(thing))
     heading = f"<h3><code>{name}</code>{label}</h3>{rooms}"
     words = typeset(thing.__doc__ or "")
     return f'<article id="{place}"><div>{heading}{words}</div><pre><code>{code}</code></pre></article>'
@@ -136,7 +164,24 @@ def article(module: str, name: str, thing: object) -> str:
 
 def drawing(figure: str, caption: str) -> str:
     """Return a figure with its caption."""
-    return f'<figure><div class="wide">{figure}</div><figcaption>{html.escape(caption)}</figcaption></figure>'
+    return f'<figure><div class="wide still">{figure}</div><figcaption>{html.escape(caption)}</figcaption></figure>'
+
+
+def live(figure: Live) -> str:
+    """Return the place of a live figure, with its data and with links to oracle, operator and module."""
+    links = []
+    for entry in figure.entries:
+        oracle, *others = CONTENTS[entry]
+        named = [f'<a href="#{oracle}"><code>{oracle}</code></a>']
+        named += [f'<a href="#{oracle}:{other}"><code>{other}</code></a>' for other in others if other]
+        links.append(f"{entry}: {', '.join(named)}")
+    data = json.dumps(figure.data()).replace("</", "<\\/")
+    return (
+        f'<figure class="live" id="live-{figure.name}" data-figure="{figure.name}">'
+        f"<figcaption><h3>{html.escape(figure.title)}</h3>{html.escape(figure.caption)}<br>{'; '.join(links)}"
+        f'</figcaption><p class="waiting">This figure needs JavaScript.</p>'
+        f'<script type="application/json">{data}</script></figure>'
+    )
 
 
 def errata_table() -> str:
@@ -156,7 +201,8 @@ def section(module_name: str, stages: Sequence[tuple[str, str, str]]) -> str:
     module = import_module(f".{module_name}", __package__)
     title, _, rest = inspect.cleandoc(module.__doc__ or "").partition("\n")
     parts = [f'<section id="{module_name}"><h2>{html.escape(title.rstrip("."))}</h2>', typeset(rest)]
-    parts += [drawing(draw(), caption) for draw, caption in FIGURES.get(module_name, ())]
+    parts += [live(LIVE[module_name])] if module_name in LIVE else []
+    parts += [drawing(draw(), caption) for draw, caption in STILL.get(module_name, ())]
     if module_name == "head" and stages:
         caption = "Fig. 4, drawn from the live model: the shapes are those of one forward pass."
         parts.append(drawing(figures.architecture(stages), caption))
@@ -169,14 +215,21 @@ def section(module_name: str, stages: Sequence[tuple[str, str, str]]) -> str:
 
 def render(stages: Sequence[tuple[str, str, str]] = ()) -> str:
     """Return the page; ``stages`` of a live model give Fig. 4, see :func:`figures.architecture`."""
-    chapters = "".join(f'<li><a href="#{name}">{name}</a></li>' for name in MODULES)
+    order = [name for name in MODULES if name != APPENDIX] + [APPENDIX]
+    chapters = "".join(f'<li><a href="#{name}">{name}</a></li>' for name in order)
+    moving = "".join(
+        f'<li><a href="#live-{figure.name}">{html.escape(figure.title)}</a></li>' for figure in LIVE.values()
+    )
     package = import_module(__package__ or "")
-    introduction = typeset((package.__doc__ or "").split("\n>>>")[0])
-    body = "".join(section(name, stages) for name in MODULES)
+    conventions = typeset((package.__doc__ or "").split("\n>>>")[0])
+    body = "".join(section(name, stages) for name in order)
+    script = "".join(_file(name) for name in ("arithmetic.js", "live.js", "figures.js"))
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1"><title>The paper in NumPy</title>'
-        f"<style>{STYLE}</style></head><body><header><h1>{TITLE}</h1>{introduction}</header>"
-        f"<nav><h2>Equations</h2>{contents_table()}<h2>Modules</h2><ul>{chapters}</ul></nav>"
-        f"<main>{body}</main></body></html>"
+        f"<style>{_file('page.css')}{_file('live.css')}</style></head><body>"
+        f'<header id="top"><h1>{TITLE}</h1>{typeset(ABSTRACT)}</header>'
+        f"<nav><h2>Figures that move</h2><ul>{moving}</ul><h2>Equations</h2>{contents_table()}"
+        f"<h2>Modules</h2>{conventions}<ul>{chapters}</ul></nav>"
+        f'<main>{body}</main><a class="top" href="#top">\u2191 top</a><script>{script}</script></body></html>'
     )

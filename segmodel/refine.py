@@ -4,11 +4,13 @@
     python -m segmodel.refine photo.jpg mask.png --output refined.png      # a mask of 0 and 1, or of 0 and 255
     python -m segmodel.refine photo.jpg labels.png --labels --output refined.png --compare compared.png
     python -m segmodel.refine PHOTOS SCORES --output refined               # folders: files of the same names
+    python -m segmodel.refine photo.jpg scores.npy --page explore.html     # sliders for the settings, in a browser
     python -m segmodel.refine scene.tif scores.npy --max-memory 2GB --output labels.tif   # of any size, tile by tile
 
 The settings that suit a model's scores are found by `python -m segmodel.tune`; --settings reads its file.
 """
 
+import argparse
 import sys
 import time
 from collections.abc import Sequence
@@ -20,12 +22,12 @@ from tqdm import tqdm
 
 from segmodel.common import cli
 from segmodel.common.errors import DataError, UserError
-from segmodel.common.files import claim_folder, output_file, writing
+from segmodel.common.files import claim_folder, output_file, write_output, writing
 from segmodel.common.options import Section, add_flags, build, flag_values, from_flags, option
 from segmodel.common.terminal import say
 from segmodel.data.images import picture_endings, pictures_below
 from segmodel.inference.refine import HARD
-from segmodel.inference.refine_files import Job, Kind, refine_file
+from segmodel.inference.refine_files import Job, Kind, explored, refine_file
 from segmodel.inference.refinement import Refinement, read_settings
 from segmodel.inference.tiles import MEMORY, bytes_of, refine_tiles
 from segmodel.inference.windows import GEO
@@ -121,13 +123,28 @@ def refine_large(image: Path, scores: Path, output: Path, own: Refinement, optio
     say(f"{output}: written in {time.perf_counter() - start:.1f} s with at most {memory / 2**20:.0f} MiB")
 
 
+def write_page(
+    image: Path, scores: Path, given: argparse.Namespace, kind: Kind, options: Options, settings: dict[str, Any]
+) -> None:
+    """Writes the page on which the settings are tried by hand."""
+    if kind not in ("scores", "probabilities") or image.is_dir() or options.max_memory is not None:
+        raise UserError("--page: expected one picture and its scores (C, h, w), got other options")
+    page = output_file("--page", given.page, endings=(".html",), overwrite=options.overwrite)
+    names = given.names.split(",") if given.names else ()
+    text = explored(image, scores, kind, names=names, layout=options.layout, settings=settings)
+    write_output("--page", page, text)
+    say(f"{page}: {len(text.encode()) / 1024:.0f} KiB")
+
+
 def make_parser() -> cli.Parser:
     parser = cli.Parser("refine", __doc__ or "")
     parser.add_argument("image", metavar="IMAGE|FOLDER", help="the picture, or a folder of pictures")
     parser.add_argument("scores", metavar="SCORES.npy|MASK.png|FOLDER",
                         help="logits (C, h, w), a mask, or labels; or a folder of such files")  # fmt: skip
-    parser.add_argument("--output", required=True, metavar="FILE|FOLDER",
+    parser.add_argument("--output", metavar="FILE|FOLDER",
                         help=".png: labels or mask; .npy: logits, labels or mask")  # fmt: skip
+    parser.add_argument("--page", metavar="FILE.html", help="of scores: a page to try the settings by hand, offline")
+    parser.add_argument("--names", metavar="NAME,NAME", help="of the classes, for the page")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--labels", action="store_true", help="the file is a label map: numbers, or a colour a class")
     what.add_argument("--probabilities", action="store_true",
@@ -150,6 +167,12 @@ def main(arguments: Sequence[str]) -> int:
     rest = "" if len(settings) == len(fields(Refinement)) else "; what is not named follows from the scores"
     say("settings: " + ", ".join(f"{name} {value}" for name, value in settings.items()) + rest)
     image, scores = Path(given.image), Path(given.scores)
+    if given.page:
+        write_page(image, scores, given, kind, options, settings)
+    if not given.output:
+        if given.page:
+            return 0
+        raise UserError("--output: expected a file or a folder, or --page, got neither")
     large = options.max_memory is not None or Path(given.output).suffix.lower() in GEO
     if large and (kind != "scores" or given.compare or image.is_dir() or options.layout == "HWC"):
         raise UserError("--max-memory: expected one picture and scores (C, h, w), without --compare, got other options")

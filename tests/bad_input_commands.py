@@ -189,6 +189,13 @@ COMMANDS = [
         command(*MASK, "own/labels/train/a.png", "--output", "own/labels/val/a.png"),
         "exists already",
     ),
+    Kind("refine: no result wanted", command(*MASK, "own/labels/train/a.png"), "or --page, got neither"),
+    Kind(
+        "refine: page of labels",
+        command(*MASK, "own/labels/train/a.png", "--labels", "--page", "p.html"),
+        "--page: expected one picture and its scores",
+    ),
+    Kind("refine: page of a mask", command(*MASK, "own/labels/train/a.png", "--page", "p.html"), "as an .npy file"),
     Kind("export: unknown format", command("export", "run", "--format", "caffe", "--output", "x"), "choice: 'caffe'"),
     Kind(
         "export: into no folder",

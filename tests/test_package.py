@@ -64,3 +64,5 @@ def test_the_wheel_holds_segmodel_alone_and_its_recipes():
     names = {str(file) for file in installed}
     assert {"segmodel/kernels/guidance_crf.py", "segmodel/reference/guidance_crf.py"} <= names
     assert {"segmodel/training/recipes/scenes.toml", "segmodel/common/report.css", "segmodel/py.typed"} <= names
+    assert {"segmodel/reference/arithmetic.js", "segmodel/reference/live.css"} <= names
+    assert "segmodel/inference/explore.js" in names

@@ -1,4 +1,4 @@
-"""HTML pages in one file: pictures and curves inside, no scripts, light or dark.
+"""HTML pages in one file: pictures and curves inside, light or dark.
 
 A page is ``page(title, blocks)``; a block is made by one of the functions below or by ``Table.html``. All escape their
 text.
@@ -23,12 +23,12 @@ COLOURS = ("#3b76c4", "#d0632b", "#3f9a55", "#b0478f", "#8a7a22", "#7a5fc7", "#2
 STYLE = (resources.files("segmodel.common") / "report.css").read_text(encoding="utf-8")
 
 
-def page(title: str, blocks: Iterable[str]) -> str:
-    """The whole HTML document."""
+def page(title: str, blocks: Iterable[str], *, style: str = "") -> str:
+    """The whole HTML document; ``style``: rules beside those of all pages."""
     head = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n"
+        f"<title>{escape(title)}</title>\n<style>\n{STYLE}{style}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n"
     )
     text = head + "\n".join(blocks) + "\n</body>\n</html>\n"
     return text.encode("utf-8", "backslashreplace").decode()  # a file name may hold what is no text

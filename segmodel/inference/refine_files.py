@@ -14,7 +14,8 @@ from segmodel.common.labels import voc_palette
 from segmodel.common.pictures import save_image, save_label
 from segmodel.data.images import read_image
 from segmodel.inference.comparison import compare, labels_of
-from segmodel.inference.inputs import read_scores
+from segmodel.inference.explore import explorer
+from segmodel.inference.inputs import Layout, read_scores
 from segmodel.inference.label_pictures import LabelPicture
 from segmodel.inference.refine import refine, refine_mask
 from segmodel.inference.refine_labels import refine_labels
@@ -60,9 +61,7 @@ def refine_file(job: Job, kind: Kind, options: Mapping[str, Any], settings: Mapp
         result = _refined(given, image, kind, options, settings, colours=picture is not None and picture.colours)
         before, after = (labels_of(kind, values, image.shape[:2], options["layout"]) for values in (given, result))
     except ValueError as error:
-        text = str(error)
-        for argument, flag in FLAGS.items():
-            text = text.replace(argument, flag)
+        text = _on_the_command_line(error)
         raise UserError(text if text.startswith(str(job.scores)) else f"{job.scores}: {text}") from error
     with writing("", job.output):
         _write(job.output, result, kind, picture, options["layout"])
@@ -77,6 +76,36 @@ def refine_file(job: Job, kind: Kind, options: Mapping[str, Any], settings: Mapp
         pixels,
         f"{job.output}: {size}, {changed:,} of {pixels:,} pixels changed ({100 * changed / pixels:.2f} %)",
     )
+
+
+def explored(
+    image: Path, scores: Path, kind: Kind, *, names: Sequence[str], layout: Layout | None, settings: Mapping[str, Any]
+) -> str:
+    """The page of ``explore.explorer`` for files of a picture and of scores or probabilities.
+
+    Raises:
+        UserError: a file that cannot be read or does not fit.
+    """
+    pixels, orientation = read_image(image)
+    given = read_scores(scores)
+    given = given[0] if given.ndim == 4 and len(given) == 1 else given
+    try:
+        if orientation > 4:
+            _check_upright(given.shape[:2] if layout == "HWC" else given.shape[-2:], pixels, orientation)
+        if kind == "probabilities":
+            given = _log(given, -1 if layout == "HWC" else 0)
+        title = f"{image.name}: labels before and after refinement"
+        return explorer(given, pixels, title=title, names=names, layout=layout, **settings)
+    except ValueError as error:
+        raise UserError(f"{scores}: {_on_the_command_line(error)}") from error
+
+
+def _on_the_command_line(error: ValueError) -> str:
+    """An error's text with flags for arguments."""
+    text = str(error)
+    for argument, flag in FLAGS.items():
+        text = text.replace(argument, flag)
+    return text
 
 
 def _check_upright(size: Sequence[int], image: np.ndarray, orientation: int) -> None:

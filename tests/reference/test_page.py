@@ -1,5 +1,8 @@
 """The page: complete, self-contained, its equations typeset; and the command that writes it."""
 
+import base64
+import html
+import json
 import re
 import subprocess
 import sys
@@ -46,13 +49,45 @@ def test_nothing_is_fetched(text: str) -> None:
     assert "url(" not in text
 
 
+def test_every_link_leads_somewhere(text: str) -> None:
+    places = re.findall(r'id="([^"]+)"', text)
+    assert len(places) == len(set(places))
+    assert set(re.findall(r'href="#([^"]+)"', text)) <= set(places)
+
+
 def test_all_figures_and_misprints_are_there(text: str) -> None:
-    count = sum(len(drawn) for drawn in page.FIGURES.values())
+    count = sum(len(drawn) for drawn in page.STILL.values())
     assert text.count("<figure>") == count + 1  # and Fig. 4
     assert text.count("<tr>") > len(ERRATA)
     assert "1 x 21 x 8 x 8" in text
     assert all(row.test in text for row in ERRATA)
     assert "nan" not in "".join(re.findall(r"<svg.*?</svg>", text, flags=re.S)).lower().split('"')
+
+
+@pytest.mark.parametrize("figure", page.LIVE.values())
+def test_a_live_figure_has_its_code_its_data_and_links(text: str, figure: page.Live) -> None:
+    (place,) = re.findall(rf'<figure class="live" id="live-{figure.name}".*?</figure>', text, flags=re.S)
+    assert re.search(rf"FIGURES = .*\b{figure.name}: ", text)
+    assert json.loads(re.search('json">(.*)</script>', place)[1]) == figure.data()
+    for oracle, *others in (CONTENTS[entry] for entry in figure.entries):
+        assert f'href="#{oracle}"' in place
+        assert all(f'href="#{oracle}:{other}"' in place for other in others if other)
+
+
+def test_the_page_begins_with_the_paper_and_ends_with_the_vocabulary(text: str) -> None:
+    places = [text.index(part) for part in ("<h1>", "CVPR 2017", "<math", "<nav>", "<main>")]
+    assert places == sorted(places)
+    assert re.findall(r'<section id="(\w+)"', text) == [*(name for name in MODULES if name != "arrays"), "arrays"]
+
+
+def test_highlighting_keeps_the_code_and_marks_how_far_a_line_is_indented() -> None:
+    code = page.code_without_docstring(page.highlighted)
+    marked = page.highlighted(code)
+    lines = re.findall(r'<span class="line" style="--indent:(\d+)">(.*?)</span>(?=<span class="line"|$)', marked)
+    plain = [html.unescape(re.sub("<[^>]+>", "", line)) for _, line in lines]
+    assert plain == code.splitlines()
+    assert [int(indent) for indent, _ in lines] == [len(line) - len(line.lstrip()) for line in plain]
+    assert '<span class="k">def</span>' in marked
 
 
 def test_without_a_live_model_fig_4_is_left_out() -> None:
@@ -69,15 +104,14 @@ def test_the_code_beside_the_text_is_without_docstring() -> None:
     assert '"""' not in page.code_without_docstring(figures.curve)
 
 
-def test_the_embedded_png_is_one() -> None:
-    import base64
-    import io
-
-    from PIL import Image
-
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 5, 3))
-    data = figures.picture(pixels.astype(float), 0, 0, 5, 3).split("base64,")[1].split('"')[0]
-    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))), pixels)
+def test_the_data_of_algorithm_1_are_the_scene() -> None:
+    data = figures.algorithm_data(32)
+    image, labels = figures.scene(32)
+    pixels, truth, scores = (base64.b64decode(data[name]) for name in ("pixels", "truth", "scores"))
+    np.testing.assert_allclose(np.frombuffer(pixels, np.uint8), image.ravel().clip(0, 255), rtol=0, atol=0.5)
+    np.testing.assert_array_equal(np.frombuffer(truth, np.uint8), labels.ravel())
+    coarse = np.frombuffer(scores, "<f4").reshape(3, 8, 8)
+    np.testing.assert_array_equal(coarse[:, 0, 0].argmax(), labels[0, 0])
 
 
 def test_the_command_writes_the_page_with_the_live_model(tmp_path: Path) -> None:
@@ -115,10 +149,11 @@ def test_a_file_that_cannot_be_written_is_one_line(
     assert capsys.readouterr().err.endswith("paper.html: cannot be written (No space left on device)\n")
 
 
-def test_without_docutils_the_error_names_the_extra(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("missing", ["docutils", "pygments"])
+def test_without_what_the_page_needs_the_error_names_the_extra(
+    missing: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "docutils", None)
+    monkeypatch.setitem(sys.modules, missing, None)
     monkeypatch.setattr(sys, "argv", ["reference", "--output", str(tmp_path / "paper.html")])
     assert __main__.main() == 2
     assert "segmodel[page]" in capsys.readouterr().err
