@@ -114,6 +114,25 @@ def test_a_resample_is_the_figure_of_its_images_drawn_one_by_one():
     assert got != bootstrap(counts, resamples=200, seed=4, level=0.9)
 
 
+@pytest.mark.parametrize("paired", [False, True])
+def test_intervals_are_those_of_scipy(paired):
+    """With 10,000 resamples the ends of 95 % intervals scatter by under 1 % of their length."""
+    stats = pytest.importorskip("scipy.stats", reason="compares with scipy")
+    rng = np.random.default_rng(6)
+    one, two = (random_counts(rng, 25, accuracy=share) for share in (0.5, 0.6))
+
+    def figure(images, axis):
+        value = mean_iou(one[images].sum(-3))
+        return value - mean_iou(two[images].sum(-3)) if paired else value
+
+    expected = stats.bootstrap((np.arange(25),), figure, method="percentile", n_resamples=10_000, rng=rng,
+                               vectorized=True, batch=1000).confidence_interval  # fmt: skip
+    got = bootstrap(one, minus=two if paired else None, resamples=10_000)
+    length = expected.high - expected.low
+    assert got.low == pytest.approx(expected.low, abs=0.04 * length)
+    assert got.high == pytest.approx(expected.high, abs=0.04 * length)
+
+
 def test_a_difference_is_paired_and_seeds_are_averaged():
     rng = np.random.default_rng(2)
     one, two, other = (random_counts(rng, 20) for _ in range(3))
