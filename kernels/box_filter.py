@@ -11,11 +11,28 @@ from .registration import register
 
 def box_sum(x: Tensor, radius: int) -> Tensor:
     """Sum over the part of every window that lies inside the image, in standard differentiable operators."""
+    if torch.compiler.is_exporting():
+        return _difference_of_sums(_difference_of_sums(x, radius).mT, radius).mT
     down = across = radius
     if not torch.compiler.is_compiling():  # a program for maps of any size cannot ask for theirs
         down, across = min(radius, x.shape[-2] - 1), min(radius, x.shape[-1] - 1)
     x = F.pad(x, (across, across, down, down))
     return window_sum(window_sum(x, 2 * down + 1, dim=-2), 2 * across + 1, dim=-1)
+
+
+def _difference_of_sums(x: Tensor, radius: int) -> Tensor:
+    """Window sums along the last dimension in four nodes of a graph; of float64, because it subtracts."""
+    total, side = F.pad(x, (radius + 1, radius)).cumsum(-1), 2 * radius + 1
+    return total[..., side:] - total[..., :-side]
+
+
+def box_mean(x: Tensor, radius: int, border: str) -> Tensor:
+    """Windowed mean of every channel in standard differentiable operators."""
+    if torch.compiler.is_exporting():  # two nodes of a graph, not sixty
+        whole, side = border == "constant", 2 * radius + 1
+        x = F.avg_pool2d(x, (side, 1), 1, (radius, 0), count_include_pad=whole)
+        return F.avg_pool2d(x, (1, side), 1, (0, radius), count_include_pad=whole)
+    return box_sum(x, radius) / window_counts(x, radius, border)
 
 
 def box_filter(x: Tensor, *, radius: int, border: str = "clipped", backend: str = "auto") -> Tensor:
@@ -43,7 +60,7 @@ def box_filter(x: Tensor, *, radius: int, border: str = "clipped", backend: str 
         raise ValueError(f"backend: box_filter has no {backend.capitalize()} form; use 'torch' or 'auto'")
     if torch.compiler.is_exporting():
         wide = x.to(_backend.statistics_dtype(x.dtype))
-        return (box_sum(wide, radius) / window_counts(wide, radius, border)).to(x.dtype)
+        return box_mean(wide, radius, border).to(x.dtype)
     return torch.ops.segmodel.box_filter(x, radius, border, False).to(x.dtype)
 
 

@@ -5,7 +5,7 @@ hundred roundings of colours up to 255 and their squares, through at most three 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
