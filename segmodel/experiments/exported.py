@@ -16,10 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as symbolic_config
+from torch.nn import functional
 
 from segmodel.experiments.timing import picture, timed
 from segmodel.inference.refinement import Resolved, refined_with, refining_crf
 from segmodel.inference.refinement_module import RefinementModule
+from segmodel.kernels.box_filter import pooled_means
 from segmodel.model.network import Network
 from segmodel.model.store import normalisation
 
@@ -53,26 +55,31 @@ class Source:
     about: dict[str, str]
 
 
-class _Graph(nn.Module):
-    """The options of a call set: a graph has none. With ``labels`` it ends in labels (N, H, W), uint8."""
+class _OfImage(nn.Module):
+    """A model with its guidance switch set, as a graph has no options; with ``labels`` it ends in labels."""
 
-    def __init__(self, module: nn.Module, labels: bool, **options: Any):
+    def __init__(self, model: Network, guidance: bool | None, labels: bool):
         super().__init__()
-        self.module, self.labels, self.options = module, labels, options
+        self.model, self.guidance, self.labels = model, guidance, labels
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        scores = self.module(*inputs, **self.options)
-        return scores.argmax(1).to(torch.uint8) if self.labels else scores
-
-
-class _OfImage(_Graph):
     def forward(self, image: Tensor) -> Tensor:
-        return super().forward(image)
+        return _result(self.model(image, guidance=self.guidance), self.labels)
 
 
-class _OfScores(_Graph):
+class _OfScores(nn.Module):
+    """A refinement; with ``labels`` it ends in labels."""
+
+    def __init__(self, own: Resolved, labels: bool):
+        super().__init__()
+        self.refine, self.labels = RefinementModule(own), labels
+
     def forward(self, scores: Tensor, image: Tensor) -> Tensor:
-        return super().forward(scores, image)
+        return _result(self.refine(scores, image), self.labels)
+
+
+def _result(scores: Tensor, labels: bool) -> Tensor:
+    """The scores ``(N, C, H, W)``, or the labels ``(N, H, W)``, uint8."""
+    return scores.argmax(1).to(torch.uint8) if labels else scores
 
 
 def of_model(model: Network, *, guidance: bool | None = None, labels: bool = False) -> Source:
@@ -87,7 +94,7 @@ def of_model(model: Network, *, guidance: bool | None = None, labels: bool = Fal
     model = copy.deepcopy(model).eval().float().to("cpu")
     about = {"classes": model.classes, "palette": model.palette.tolist(), "input": normalisation(model)}
     return Source(
-        graph=_OfImage(model, labels, guidance=guidance),
+        graph=_OfImage(model, guidance, labels),
         source=partial(model, guidance=guidance),
         example={"image": torch.zeros(2, 3, 70, 93)},
         free={"image": IMAGE},
@@ -105,11 +112,12 @@ def of_refinement(own: Resolved, *, labels: bool = False) -> Source:
         images, height, width = size
         grids = [tuple(-(-side // cell) for side in (height, width)) for cell in (8, own.stride, 1)]
         grids.append((height + 3, 2 * width))
-        h, w = grids[SIZES.index(size) % 4] if height < 1080 else grids[0]
-        return 4 * torch.randn(images, 5, h, w, generator=generator), picture(*size, generator)
+        grid = grids[SIZES.index(size) % 4] if height < 1080 else grids[0]
+        spots = 4 * torch.randn(images, 5, -(-height // 16), -(-width // 16), generator=generator)
+        return functional.interpolate(spots, grid, mode="bilinear"), picture(*size, generator)
 
     return Source(
-        graph=_OfScores(RefinementModule(own), labels),
+        graph=_OfScores(own, labels),
         source=lambda scores, image: refined_with(scores, image, own.stride, refining_crf(own, None, (0, 255))),
         example={"scores": torch.zeros(2, 5, 31, 24), "image": torch.zeros(2, 3, 70, 93)},
         free={"scores": {0: "batch", 1: "classes", 2: "rows", 3: "columns"}, "image": IMAGE},
@@ -159,11 +167,14 @@ def load_pt2(path: Path) -> Runner:
 
 
 def save_onnx(source: Source, path: Path) -> None:
+    with pooled_means():
+        program = export_program(source)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # that torchvision, which nothing needs, is missing
     with warnings.catch_warnings(action="ignore"):  # the exporter's about itself
         converted: Any = torch.onnx.export(
-            export_program(source), input_names=list(source.example), output_names=[source.output],
+            program, input_names=list(source.example), output_names=[source.output],
             dynamic_shapes=tuple(source.free.values()), external_data=False, verbose=False,
+            opset_version=18,  # from 19 on pooling may be dilated, and onnxruntime's takes ten times as long
         )  # fmt: skip
     converted.model.metadata_props.update(source.about)
     converted.save(str(path), external_data=False)
