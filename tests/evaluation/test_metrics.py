@@ -119,7 +119,8 @@ def test_intervals_are_those_of_scipy(paired):
     """With 10,000 resamples the ends of 95 % intervals scatter by under 1 % of their length."""
     stats = pytest.importorskip("scipy.stats", reason="compares with scipy")
     rng = np.random.default_rng(6)
-    one, two = (random_counts(rng, 25, accuracy=share) for share in (0.5, 0.6))
+    one = random_counts(rng, 25, accuracy=0.6)
+    two = one - np.array([[1], [0], [0]]) * (one // 8)  # the same images, a little worse: it matters that they pair
 
     def figure(images, axis):
         value = mean_iou(one[images].sum(-3))
