@@ -109,7 +109,7 @@ def sizes_of(path: Path) -> dict[str, list[int | str]]:
     import onnx
 
     graph = onnx.load(path).graph
-    assert len(graph.node) < 300  # of one iteration; there were ten times as many
+    assert len(graph.node) < 600  # there were thousands, of unrolled windows
     return {item.name: [size.dim_param or size.dim_value for size in item.type.tensor_type.shape.dim]
             for item in (*graph.input, *graph.output)}  # fmt: skip
 
