@@ -1,5 +1,9 @@
 """Windowed means in linear time (Sec. 4.1): the context rings are made of them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -8,14 +12,46 @@ from . import backend as _backend
 from .flat_planes import FlatPlanes, window_counts, window_sum
 from .registration import register
 
+_pooled = ContextVar("pooled", default=False)
+
+
+@contextmanager
+def pooled_means() -> Iterator[None]:
+    """Within, box means are exported as average pooling: two nodes in place of sixty, and as fast in onnxruntime.
+
+    In torch pooling takes four times as long as sums.
+    """
+    token = _pooled.set(True)
+    try:
+        yield
+    finally:
+        _pooled.reset(token)
+
 
 def box_sum(x: Tensor, radius: int) -> Tensor:
     """Sum over the part of every window that lies inside the image, in standard differentiable operators."""
+    if torch.compiler.is_exporting() and x.dtype == torch.float64:  # with digits enough to subtract
+        return _difference_of_sums(_difference_of_sums(x, radius).mT, radius).mT
     down = across = radius
     if not torch.compiler.is_compiling():  # a program for maps of any size cannot ask for theirs
         down, across = min(radius, x.shape[-2] - 1), min(radius, x.shape[-1] - 1)
     x = F.pad(x, (across, across, down, down))
     return window_sum(window_sum(x, 2 * down + 1, dim=-2), 2 * across + 1, dim=-1)
+
+
+def _difference_of_sums(x: Tensor, radius: int) -> Tensor:
+    """Window sums along the last dimension in four nodes of a graph."""
+    total, side = F.pad(x, (radius + 1, radius)).cumsum(-1), 2 * radius + 1
+    return total[..., side:] - total[..., :-side]
+
+
+def box_mean(x: Tensor, radius: int, border: str) -> Tensor:
+    """Windowed mean of every channel in standard differentiable operators."""
+    if _pooled.get():
+        whole, side = border == "constant", 2 * radius + 1
+        x = F.avg_pool2d(x, (side, 1), 1, (radius, 0), count_include_pad=whole)
+        return F.avg_pool2d(x, (1, side), 1, (0, radius), count_include_pad=whole)
+    return box_sum(x, radius) / window_counts(x, radius, border)
 
 
 def box_filter(x: Tensor, *, radius: int, border: str = "clipped", backend: str = "auto") -> Tensor:
@@ -43,7 +79,7 @@ def box_filter(x: Tensor, *, radius: int, border: str = "clipped", backend: str 
         raise ValueError(f"backend: box_filter has no {backend.capitalize()} form; use 'torch' or 'auto'")
     if torch.compiler.is_exporting():
         wide = x.to(_backend.statistics_dtype(x.dtype))
-        return (box_sum(wide, radius) / window_counts(wide, radius, border)).to(x.dtype)
+        return box_mean(wide, radius, border).to(x.dtype)
     return torch.ops.segmodel.box_filter(x, radius, border, False).to(x.dtype)
 
 

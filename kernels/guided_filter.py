@@ -14,14 +14,14 @@ digits. The inverse is applied as L D L^T: products with an explicit inverse can
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from . import backend as _backend
 from .blocked_filter import blocked_filter
-from .box_filter import box_sum
-from .flat_planes import window_counts
+from .box_filter import box_mean
 from .guide_moments import blocked_moments, standard_moments
 from .guide_planes import MOST_CHANNELS, planes_of, split
 from .registration import register
@@ -86,11 +86,11 @@ def composite(guide: Tensor, backend: str) -> bool:
 def composite_filter(p: Tensor, guide: PreparedGuide) -> Tensor:
     """W p in standard operators, differentiable in p and in the planes of the guide."""
     colour, mean, lower, inverse = split(guide.planes.unsqueeze(2).transpose(0, 1))  # each [N, 1, H, W]
-    counts = window_counts(p, guide.radius, guide.border)
-    box_p = box_sum(p, guide.radius) / counts
+    box = partial(box_mean, radius=guide.radius, border=guide.border)
+    box_p = box(p)
     forward: list[Tensor] = []
     for i in range(len(colour)):
-        value = box_sum(colour[i] * p, guide.radius) / counts - mean[i] * box_p
+        value = box(colour[i] * p) - mean[i] * box_p
         for j in range(i):
             value = value - lower[i, j] * forward[j]
         forward.append(value)
@@ -100,8 +100,8 @@ def composite_filter(p: Tensor, guide: PreparedGuide) -> Tensor:
         for j in range(i + 1, len(colour)):
             slope[i] = slope[i] - lower[j, i] * slope[j]
         offset = offset - slope[i] * mean[i]
-        result = result + colour[i] * box_sum(slope[i], guide.radius)
-    return (result + box_sum(offset, guide.radius)) / counts
+        result = result + colour[i] * box(slope[i])
+    return result + box(offset)
 
 
 def guide_for(

@@ -90,7 +90,7 @@ its power is not given
 0.9, as in the works cited | poly_rate(power=0.9) | test_the_power_of_the_schedule_matters
 
 Sec. 7.1.2 | half of all pixels in each batch with larger loss
-the code decides on a stride-4 grid and keeps 4 x 4 blocks
+the code decides on a stride-4 grid, keeps 4 x 4 blocks and those whose point is ignored, and drops ties
 both are offered | mined_loss(mining="pixel") | test_block_mining_keeps_other_pixels
 
 code | epsilon
@@ -99,7 +99,7 @@ a bug, not copied | one epsilon | test_an_accumulating_epsilon_changes_the_resul
 
 code | batches
 softmax and label product mix images and classes for more than one image
-a bug, not copied | one image at a time | test_a_softmax_across_images_changes_the_result
+a bug, not copied | one image at a time | test_a_batch_of_two_images_mixes_them
 
 code | mu is learnable (initialised by Potts)
 it gets no gradient
@@ -108,6 +108,18 @@ the gradient is -lambda sum_i G_i g_i^T | guidance_crf_gradients | test_the_comp
 code | aspect ratio in [4/5, 5/4]
 scales both sides alike, so the aspect never changes
 a bug, not copied | one side times sqrt(a), the other divided by it | test_scaling_both_sides_keeps_the_aspect
+
+code | aspect ratio in [4/5, 5/4]
+drawn from 0.80, 0.81, ..., 1.19: neither up to 5/4 nor centred
+both ends, by the law of the scale | Augmentation.aspect = (4/5, 5/4) | test_the_code_draws_the_aspect_from_080_to_119
+
+code | labels take the nearest pixel
+pixel floor(x / scale), while the image is resized by pixel centres: labels lie half a pixel to the right and below
+floor((x + 1/2) / scale), centres for both | Augmentation | test_the_authors_nearest_labels_lie_half_a_pixel_off
+
+code | v = momentum v + rate gradient
+the velocity holds the rates of earlier steps: under a falling rate another, lagging schedule
+the rate outside v, as PyTorch has it | sgd_step | test_a_rate_inside_the_momentum_lags_behind_the_schedule
 
 code | mIoU
 sums over classes in truth or prediction, divides by classes in the truth

@@ -59,12 +59,25 @@ def hard_pixels(truth: Array, valid: Mask, *, fraction: float = 0.5) -> Mask:
 
 
 def hard_blocks(truth: Array, valid: Mask, *, fraction: float = 0.5, block: int = 4) -> Mask:
-    """Return the pixels that the authors' code keeps: the decision falls on a stride-4 grid, in 4 x 4 blocks.
+    r"""Return the pixels that the authors' code keeps: the decision falls on a stride-4 grid, in 4 x 4 blocks.
 
-    ``truth`` and ``valid``: (N, H, W). Grid points are rows and columns 0, 4, 8, ...; one whose label is ignored does
-    not count, and its block is dropped. A kept point keeps the valid pixels of its block.
+    ``truth`` and ``valid``: (N, H, W), as for :func:`hard_pixels`. Grid points are rows and columns 0, 4, 8, ...; a
+    kept point keeps the valid pixels of its block. The threshold is the probability that follows the k smallest of the
+    valid points, :math:`k = \lfloor fraction \cdot valid \rfloor`, and points *under* it are kept: ties with it are
+    not, and of equal points alone none is. An ignored point decides nothing: the valid pixels of its block are kept.
+
+    >>> truth, valid = np.array([[[0.9, 0.2, 0.4, 0.4]]]), np.array([[[True, True, True, False]]])
+    >>> hard_blocks(truth, valid, block=1), hard_blocks(truth, valid, fraction=0.7, block=1)
+    (array([[[False,  True, False, False]]]), array([[[False,  True,  True, False]]]))
+    >>> hard_blocks(truth, np.array([[[False, True, True, True]]]), block=2)
+    array([[[False,  True, False, False]]])
     """
-    kept = hard_pixels(truth[:, ::block, ::block], valid[:, ::block, ::block], fraction=fraction)
+    require(0 < fraction <= 1, "fraction", "a number in (0, 1]", fraction)
+    point, decides = truth[:, ::block, ::block], valid[:, ::block, ::block]
+    candidates = np.sort(point[decides])
+    k = int(np.floor(fraction * candidates.size))
+    threshold = candidates[k] if k < candidates.size else np.inf
+    kept = ~decides | (point < threshold)
     spread = kept.repeat(block, axis=1).repeat(block, axis=2)[:, : truth.shape[1], : truth.shape[2]]
     return spread & valid
 
@@ -173,7 +186,8 @@ def sgd_step(
     .. math:: v \leftarrow momentum \cdot v + (\nabla L + decay \cdot \theta), \qquad
               \theta \leftarrow \theta - rate \cdot v
 
-    Start with all velocities zero. (Caffe keeps the rate inside v; for a constant rate the two agree.)
+    Start with all velocities zero. The authors' code keeps the rate inside v, as Caffe does: for a constant rate the
+    two agree, under the poly schedule they do not (see the errata).
     """
     new_parameters, new_velocities = {}, {}
     for name, theta in parameters.items():

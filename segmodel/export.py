@@ -2,156 +2,44 @@
 
     python -m segmodel.export RUN --format onnx --output model.onnx   # needs the extra [onnx]; runs in onnxruntime
     python -m segmodel.export RUN --format pt2 --output model.pt2     # torch.export.load(FILE).module()(image)
+    python -m segmodel.export RUN --format onnx --labels --output labels.onnx        # ends in labels, uint8
+    python -m segmodel.export --refine --settings tuned.json --format onnx --output refine.onnx   # for any model
 
-The input "image" is float32 (N, 3, H, W), RGB in 0..255; the output "scores" float32 (N, C, H, W). N, H and W are free,
-from 1 on. The file is kept only if its scores equal the model's within 1e-4 on ten sizes.
+The input "image" is float32 (batch, 3, height, width), RGB in 0..255; the output "scores" float32 (batch, C, height,
+width), or with --labels "labels" uint8 (batch, height, width). batch, height and width are free, from 1 on.
+
+--refine exports what segmodel.refine does alone: "scores" (batch, classes, rows, columns), logits of any model and any
+size, and "image" give "refined" at the image's size. Its settings are fixed in the file, so all of them have to be
+given: by --settings, a file of segmodel.tune, or by flags (segmodel.refine prints those that it takes).
+
+The file is kept only if its scores equal the source's on ten sizes.
 """
 
-import copy
-import importlib.util
-import io
-import json
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
-from operator import itemgetter
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
-
-import torch
-from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
-from torch.fx.experimental import _config as symbolic_config
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from segmodel.common import cli
 from segmodel.common.errors import UserError
 from segmodel.common.files import output_file, replacing, writing
-from segmodel.common.options import Section, add_flags, from_flags, option
+from segmodel.common.options import Section, add_flags, build, flag_values, from_flags, option
 from segmodel.common.tables import Table
 from segmodel.common.terminal import say
-from segmodel.experiments.timing import picture, timed
+from segmodel.experiments.exported import (
+    FORMATS,
+    SIZES,
+    TOLERANCE,
+    Runner,
+    Source,
+    compare,
+    missing_packages,
+    of_model,
+    of_refinement,
+)
+from segmodel.inference.refinement import Refinement, Resolved, read_settings
 from segmodel.model.network import Network
-from segmodel.model.store import find_checkpoint, load_network, normalisation
-
-SIZES = ((1, 1, 1), (2, 1, 50), (3, 17, 33), (1, 64, 64), (2, 65, 97), (1, 127, 250), (1, 240, 320), (1, 375, 500),
-         (1, 481, 353), (1, 1080, 1920))  # fmt: skip
-"""(N, H, W) of the images on which a file is compared with the model."""
-TOLERANCE = 1e-4
-"""Largest difference of a score: ten or so float32 roundings of scores up to 50, summed in another order."""
-ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-Runner = Callable[[Tensor], Tensor]
-
-
-class _Scores(nn.Module):
-    """The model with its guidance switch set: a graph has no options."""
-
-    def __init__(self, model: Network, guidance: bool | None):
-        super().__init__()
-        self.model, self.guidance = model, guidance
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.model(image, guidance=self.guidance)
-
-
-def export_program(model: Network, *, guidance: bool | None = None) -> ExportedProgram:
-    """The model as a graph of standard operators with free batch, height and width (from 1 on), float32, on the CPU.
-
-    Raises:
-        ValueError: a head that is not ``exportable``.
-    """
-    if not model.head.feature_context.exportable:
-        raise ValueError(f"head: {model.config.head!r} has operators that depend on the image's size: it "
-                         "cannot be exported")  # fmt: skip
-    model = copy.deepcopy(model).eval().float().to("cpu")
-    sizes = {0: Dim("batch", min=1), 2: Dim("height", min=1), 3: Dim("width", min=1)}
-    # Sizes of 1 are sizes like any other (the default makes two graphs of them), and what the solver cannot prove, that
-    # the scores have as many cells as the guide, is left to the check below.
-    with torch.no_grad(), symbolic_config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
-        program = torch.export.export(
-            _Scores(model, guidance), (torch.zeros(2, 3, 70, 93),), dynamic_shapes={"image": sizes}, strict=False,
-            prefer_deferred_runtime_asserts_over_guards=True,
-        )  # fmt: skip
-    for node in list(program.graph.nodes):
-        # checks at run time: some demand more than one cell an image, which nothing relies on
-        if node.target is torch.ops.aten._assert_scalar.default:
-            program.graph.erase_node(node)
-    program.graph.eliminate_dead_code()
-    program.graph_module.recompile()
-    return program
-
-
-def card(model: Network) -> dict[str, str]:
-    """What a file says about its model: JSON texts by name."""
-    about = {"classes": model.classes, "palette": model.palette.tolist(), "input": normalisation(model)}
-    output = "scores N, C, H, W: softmax over C gives probabilities, argmax labels"
-    return {name: json.dumps(value) for name, value in about.items()} | {"output": output}
-
-
-def pt2_bytes(program: ExportedProgram, about: dict[str, str]) -> bytes:
-    file = io.BytesIO()  # into memory first: PyTorch's writer aborts the process where a disk is full
-    torch.export.save(program, file, extra_files={"card.json": json.dumps(about)})
-    return file.getvalue()
-
-
-def load_pt2(path: Path) -> Runner:
-    with path.open("rb") as file:
-        module = torch.export.load(file).module()
-    return lambda image: module(image)
-
-
-def onnx_bytes(program: ExportedProgram, about: dict[str, str]) -> bytes:
-    # onnxruntime optimises when it loads; folding constants here takes minutes and gains nothing
-    converted: Any = torch.onnx.export(
-        program, input_names=["image"], output_names=["scores"], external_data=False, verbose=False, optimize=False
-    )
-    converted.model.metadata_props.update(about)
-    return converted.model_proto.SerializeToString()
-
-
-def load_onnx(path: Path) -> Runner:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
-    return lambda image: torch.from_numpy(session.run(["scores"], {"image": image.numpy()})[0])
-
-
-FORMATS: dict[str, tuple[Callable[[ExportedProgram, dict[str, str]], bytes], Callable[[Path], Runner]]] = {
-    "onnx": (onnx_bytes, load_onnx),
-    "pt2": (pt2_bytes, load_pt2),
-}
-
-
-class Check(NamedTuple):
-    """Of one size: the largest difference of a score, and the milliseconds of the model and of the file."""
-
-    size: tuple[int, int, int]
-    difference: float
-    model_ms: float
-    file_ms: float
-
-
-def compare(model: Network, run: Runner, sizes: Sequence[tuple[int, int, int]], guidance: bool | None) -> list[Check]:
-    """Compares an exported model with its source on images of each size (N, H, W); the faster of two calls is timed.
-
-    Raises:
-        ValueError: scores of another shape.
-    """
-    checks = []
-    generator = torch.Generator().manual_seed(0)
-    with torch.inference_mode():
-        for size in sizes:
-            image = picture(*size, generator)
-            calls: tuple[Runner, Runner] = (lambda x: model(x, guidance=guidance), run)
-            (expected, own), (got, other) = (
-                min((timed(partial(call, image)) for _ in range(2)), key=itemgetter(1)) for call in calls
-            )
-            if expected.shape != got.shape:
-                raise ValueError(f"{size}: expected scores {tuple(expected.shape)}, got {tuple(got.shape)}")
-            checks.append(Check(size, float((expected - got).abs().max()), own, other))
-    return checks
+from segmodel.model.store import find_checkpoint, load_network
 
 
 @dataclass(frozen=True)
@@ -159,41 +47,85 @@ class ExportOptions(Section):
     """How to export."""
 
     guidance: Literal["configured", "on", "off"] = option("configured", "guidance CRF; configured: as in the run")
+    labels: bool = option(False, "the file ends in labels (batch, height, width), uint8, in place of scores")
+    tolerance: float = option(
+        TOLERANCE, "largest difference of a score in the check, as a share of the image's largest score", above=0
+    )
     overwrite: bool = option(False, "replace the file if it is there already")
     quick: bool = option(False, "check the sizes below 1 megapixel only")
 
 
-def main(arguments: Sequence[str]) -> int:
+def make_parser() -> cli.Parser:
     parser = cli.Parser("export", __doc__ or "")
-    parser.add_argument("run", metavar="RUN", help="run folder, model folder or checkpoint file")
+    parser.add_argument("run", nargs="?", metavar="RUN", help="run folder, model folder or checkpoint file")
+    parser.add_argument("--refine", action="store_true", help="export the refinement alone, in place of a RUN")
     parser.add_argument("--format", choices=list(FORMATS), required=True, help="onnx, or pt2 (torch.export)")
     parser.add_argument("--output", required=True, metavar="FILE", help="the file to write")
-    add_flags(parser, {"export": ExportOptions})
-    given = parser.parse_args(arguments)
-    options = from_flags(given, ExportOptions)
-    target = output_file("--output", given.output, endings=(f".{given.format}",), overwrite=options.overwrite)
-    missing = [name for name in ONNX_PACKAGES if given.format == "onnx" and importlib.util.find_spec(name) is None]
+    parser.add_argument("--settings", metavar="FILE", help="with --refine: settings that segmodel.tune wrote; flags "
+                        "override them")  # fmt: skip
+    add_flags(parser, {"export": ExportOptions, "settings, with --refine": Refinement})
+    return parser
+
+
+def fixed_settings(kept: dict[str, Any], flags: dict[str, Any]) -> Resolved:
+    """All settings of a refinement; UserError for one that is not given."""
+    settings = asdict(build(Refinement, kept, flags))
+    missing = ", ".join("--" + name for name, value in settings.items() if value is None)
     if missing:
-        raise UserError(f"--format onnx: needs {', '.join(missing)}: python -m pip install 'segmodel[onnx]'")
-    guidance = {"configured": None, "on": True, "off": False}[options.guidance]
-    model = load_network(given.run, Network).float()
-    try:
-        program = export_program(model, guidance=guidance)
-    except ValueError as error:
-        raise UserError(f"{given.run}: {error}") from error
-    serialised, load = FORMATS[given.format]
+        raise UserError(f"--refine: settings are fixed in a file: expected {missing} too, or --settings FILE with them")
+    return Resolved(**settings)
+
+
+def check(source: Source, run: Runner, options: ExportOptions, kind: str) -> float:
+    """Prints the comparison of a file with its source, a row a size, and returns the largest share.
+
+    Raises:
+        RuntimeError: a difference beyond the tolerance.
+    """
     sizes = [size for size in SIZES if not options.quick or size[1] * size[2] < 1e6]
-    content = serialised(program, card(model))
+    checks = compare(source, run, sizes)
+    head = ["N x H x W", "difference", "of the largest", "other labels", "torch, ms", f"{kind}, ms"]
+    rows = [[" x ".join(map(str, size)), f"{difference:.1e}", f"{share:.1e}", changed, *times]
+            for size, difference, share, changed, *times in checks]  # fmt: skip
+    say(Table("", head, rows))
+    worst = max(item.share for item in checks)
+    # a label is decided by two scores
+    if not worst <= (2 if options.labels else 1) * options.tolerance:
+        raise RuntimeError(f"the file's scores differ by {worst:.1e} of the largest, allowed {options.tolerance:.0e} "
+                           "(--tolerance): not kept")  # fmt: skip
+    return worst
+
+
+def main(arguments: Sequence[str]) -> int:
+    given = make_parser().parse_args(arguments)
+    options: ExportOptions = from_flags(given, ExportOptions)
+    flags = flag_values(given, {"": Refinement}).get("", {})
+    if given.refine == (given.run is not None):
+        raise UserError("expected RUN, or --refine in its place")
+    if not given.refine and (flags or given.settings):
+        raise UserError(f"--{'settings' if given.settings else next(iter(flags))}: expected with --refine only")
+    target = output_file("--output", given.output, endings=(f".{given.format}",), overwrite=options.overwrite)
+    if missing := missing_packages(given.format):
+        raise UserError(f"--format onnx: needs {', '.join(missing)}: python -m pip install 'segmodel[onnx]'")
+    if given.refine:
+        if options.guidance != "configured":
+            raise UserError("--guidance: expected with a RUN only")
+        own = fixed_settings(read_settings(given.settings) if given.settings else {}, flags)
+        name = "the refinement with " + ", ".join(f"{name} {value}" for name, value in asdict(own).items())
+        source = of_refinement(own, labels=options.labels)
+    else:
+        guidance = {"configured": None, "on": True, "off": False}[options.guidance]
+        model, name = load_network(given.run, Network), str(find_checkpoint(given.run))
+        try:
+            source = of_model(model, guidance=guidance, labels=options.labels)
+        except ValueError as error:
+            raise UserError(f"{given.run}: {error}") from error
+    serialised, load = FORMATS[given.format]
+    content = serialised(source)
     with writing("--output", target), replacing(target) as partial:
         partial.write_bytes(content)
-        checks = compare(model, load(partial), sizes, guidance)
-        rows = [[" x ".join(map(str, size)), f"{difference:.1e}", *times] for size, difference, *times in checks]
-        say(Table("", ["N x H x W", "difference", "model, ms", f"{given.format}, ms"], rows))
-        worst = max(check.difference for check in checks)
-        if not worst <= TOLERANCE:
-            raise RuntimeError(f"the file differs from the model by {worst:.1e}, allowed {TOLERANCE:.0e}: not kept")
-    size = f"{len(content) / 2**20:.1f} MiB"
-    say(f"{target}: {find_checkpoint(given.run)} in {size}, differs by at most {worst:.1e}")
+        worst = check(source, load(partial), options, given.format)
+    say(f"{target}: {name}; {len(content) / 2**20:.1f} MiB, differs by at most {worst:.1e} of the largest score")
     return 0
 
 

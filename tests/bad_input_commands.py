@@ -11,8 +11,8 @@ from bad_input_files import without_access
 from bad_input_tools import CLASSES, MODEL, PALETTE, Kind, Outcome, Room, environment, pixels
 
 from segmodel import ModelConfig, SegModel
+from segmodel.experiments.exported import of_model
 from segmodel.experiments.tuning import tune_refinement
-from segmodel.export import export_program
 from segmodel.predict import find_images
 
 Attempt = Callable[[Room], Any]
@@ -207,9 +207,18 @@ COMMANDS = [
     Kind("export: somebody else's folder", command("export", "own", *EXPORT[2:], "x.pt2"), "found none in it"),
     Kind(
         "export: head that cannot be",
-        lambda r: export_program(model(head="ppm", patch_size=1, label_context="none")),
+        lambda r: of_model(model(head="ppm", patch_size=1, label_context="none")),
         "head: 'ppm' has operators that depend on the image's size",
     ),
+    Kind("export: nothing", command("export", *EXPORT[2:], "x.pt2"), "expected RUN, or --refine in its place"),
+    Kind("export: a run and the refinement", command(*EXPORT, "x.pt2", "--refine"), "expected RUN, or --refine in"),
+    Kind("export: settings of a run", command(*EXPORT, "x.pt2", "--radius", "3"), "--radius: expected with --refine"),
+    Kind(
+        "export: settings that are missing",
+        command("export", "--refine", *EXPORT[2:], "x.pt2", "--stride", "4"),
+        "expected --radius, --weight, --balance, --iterations too",
+    ),
+    Kind("export: no tolerance", command(*EXPORT, "x.pt2", "--tolerance", "0"), "tolerance: expected more than 0"),
     Kind("ablate: nothing to report", command("ablate", "--output", "new", "--report-only"), "runs: expected finished"),
     Kind("ablate: unknown variant", ablated("--variants", "unary,soup"), "--variants: expected one of"),
     Kind("ablate: seeds that are none", ablated("--seeds", "0,-1"), "--seeds: expected at least 0"),

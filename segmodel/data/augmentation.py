@@ -92,8 +92,11 @@ def _axis(size: int, resized: int, crop: int, draw: float) -> _Axis:
 
 
 def _resized(image: np.ndarray, rows: _Axis, columns: _Axis) -> Image.Image:
-    """The box of the image, cubic. Pillow reads beyond the box where the kernel reaches, so this equals a crop of the
-    whole resized image."""
+    """The box of the image, cubic: a crop of the whole resized image, as Pillow reads beyond the box where the kernel
+    reaches. Within a level, that is, if both take the same axis first: Pillow begins with the cheaper one, of the box
+    or of the whole, and rounds and clips in between. Where one side grows and the other shrinks up to 13 levels were
+    seen in photographs, in one value of a thousand.
+    """
     box = (columns.box[0], rows.box[0], columns.box[1], rows.box[1])
     size = len(columns.nearest), len(rows.nearest)
     return Image.fromarray(image).resize(size, Image.Resampling.BICUBIC, box=box)

@@ -138,7 +138,7 @@ def balanced_crf(scores: Tensor, guide: Tensor, own: Resolved) -> Tensor:
 
     B is the plain mean over the same windows, twice as the guided filter's: W for a picture without edges.
     """
-    prepared = _prepared(guide, own.radius, own.eps, len(scores))
+    prepared = _prepared(guide, own.radius, own.eps, scores.shape[0])
     if 0 in (own.balance, own.weight, own.iterations):
         return guidance_crf(scores, prepared, weight=own.weight, iterations=own.iterations)
     phi = scores
@@ -159,7 +159,7 @@ def crf_from_scores(scores: Tensor, guide: Tensor) -> Tensor:
 def _prepared(guide: Tensor, radius: int, eps: float, count: int) -> PreparedGuide:
     """A guide of ``count`` pictures, or of one for all of them: its moments are computed once."""
     prepared = prepare_guide(guide, radius=radius, eps=eps)
-    if len(guide) == count:
+    if guide.shape[0] == count:  # not len(): a graph's batch has no length yet
         return prepared
     planes = prepared.planes.expand(count, -1, -1, -1)
     return replace(prepared, planes=planes.contiguous() if planes.is_cuda else planes)

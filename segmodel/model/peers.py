@@ -66,7 +66,8 @@ class ASPP(ContextHead):
 class PPM(ContextHead):
     """Pyramid pooling module (Zhao et al., Pyramid Scene Parsing Network, CVPR 2017, Sec. 3.2).
 
-    Means over grids of 1, 2, 3 and 6 bins a side, enlarged and joined to the features, then 3x3 and a classifier.
+    Means over grids of 1, 2, 3 and 6 bins a side, enlarged and joined to the features, then 3x3 and a classifier. They
+    are interpolated between the bins' centres; the published code does it with aligned corners.
     """
 
     exportable = False  # the cells of its grids depend on the image's size

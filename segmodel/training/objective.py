@@ -23,9 +23,11 @@ def hard_pixel_loss(
     Args:
         scores: ``(N, C, H, W)``, float32 or float64.
         labels: ``(N, H, W)`` int64, 0..C-1 or 255 (ignored).
-        keep: share of the valid pixels to keep, those with the larger loss; ties at the threshold are kept.
-        mining: "pixel" decides for each pixel (the paper); "block" on the grid of every 4th row and column, each grid
-            point for its 4 x 4 block (the authors' code).
+        keep: share of the valid pixels to keep, those with the larger loss.
+        mining: "pixel" decides for each pixel (the paper), and keeps at least one and ties at the threshold; "block" on
+            the grid of every 4th row and column, each grid point for its 4 x 4 block, as the authors' code does: ties
+            with the first loss that is not kept are dropped, and so is all where all losses are equal; the valid pixels
+            of a block whose grid point is ignored are kept.
         across: the batch is that of all processes together: one threshold and one normaliser.
         class_weights: ``(C,)``, above 0: the mean is weighted, a pixel by its true class, and divided by the sum of the
             kept pixels' weights (as in ``torch.nn.CrossEntropyLoss``: only their ratios matter). Which pixels are kept
@@ -64,8 +66,8 @@ def hard_pixel_loss(
     return loss / (weight + (weight == 0))
 
 
-def _threshold(losses: Tensor, valid: Tensor, keep: float, across: bool) -> Tensor | float:
-    """The k-th largest loss of the valid pixels, k = floor(keep * count), at least 1."""
+def _threshold(losses: Tensor, valid: Tensor, keep: float, across: bool, *, beyond: bool = False) -> Tensor | float:
+    """The k-th largest loss of the valid pixels, k = floor(keep * count), at least 1; with ``beyond`` the next one."""
     if across:
         losses, valid = (
             distributed.gathered(losses.contiguous()),
@@ -75,11 +77,12 @@ def _threshold(losses: Tensor, valid: Tensor, keep: float, across: bool) -> Tens
     count = losses.numel()
     if count == 0:
         return float("inf")
-    return losses.kthvalue(count - max(1, int(keep * count)) + 1).values
+    rank = int(keep * count) + 1 if beyond else max(1, int(keep * count))
+    return losses.kthvalue(count - rank + 1).values
 
 
 def _hard_blocks(losses: Tensor, valid: Tensor, keep: float, across: bool) -> Tensor:
-    grid_losses, grid_valid = losses[:, ::4, ::4], valid[:, ::4, ::4]
-    hard = grid_valid & (grid_losses >= _threshold(grid_losses, grid_valid, keep, across))
-    height, width = losses.shape[1:]
-    return hard.repeat_interleave(4, 1).repeat_interleave(4, 2)[:, :height, :width]
+    losses, decides = losses[:, ::4, ::4], valid[:, ::4, ::4]
+    kept = ~decides | (losses > _threshold(losses, decides, keep, across, beyond=True))
+    height, width = valid.shape[1:]
+    return kept.repeat_interleave(4, 1).repeat_interleave(4, 2)[:, :height, :width]

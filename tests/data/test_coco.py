@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data_tools import SIZE, fails, save_image
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -205,6 +205,37 @@ def test_polygons():
     assert np.array_equal(mask, box(1, 1, 2, 3) | box(4, 6, 2, 2))
     outside = decode_mask([[-3, -2, 20, -2, 20, 9, -3, 9]], height=HEIGHT, width=10, where="here")
     assert outside.all()
+
+
+polygons = st.lists(
+    st.lists(st.tuples(st.floats(-2, WIDTH + 2), st.floats(-2, HEIGHT + 2)), min_size=3, max_size=6),
+    min_size=1,
+    max_size=3,
+)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(shapes=st.lists(polygons, min_size=1, max_size=4), seed=st.integers(0, 99))
+def test_drawn_polygons_and_crowds_equal_pycocotools(tmp_path, shapes, seed):
+    """Masks by COCO's own tools from the same file; of two instances the smaller lies in front, crowds behind all."""
+    api = pytest.importorskip("pycocotools.coco", reason="needs pycocotools (extra coco)")
+    rng = np.random.default_rng(seed)
+    categories = [2 * number for number in range(1, 21)]
+    given = [annotation(30, int(rng.choice(categories)), [[x for point in part for x in point] for part in parts])
+             for parts in shapes]  # fmt: skip
+    given += [annotation(30, 6, rle(rng.random(SIZE) < 0.4, text=bool(seed % 2)), crowd=1)]
+    for number, item in enumerate(given):
+        item["id"] = number + 1
+    file = write(tmp_path, "val", given, images=1)
+    with contextlib.redirect_stdout(None):
+        tools = api.COCO(file)
+    masks = [(tools.annToMask(item).astype(bool), item) for item in tools.loadAnns(tools.getAnnIds(imgIds=30))]
+    expected = np.zeros(SIZE, np.uint8)
+    expected[next(mask for mask, item in masks if item["iscrowd"])] = 255
+    classes = [category["id"] for category in sorted(CATEGORIES, key=lambda category: category["id"])]
+    for mask, item in sorted(masks[:-1], key=lambda pair: -pair[0].sum()):
+        expected[mask] = 1 + classes.index(item["category_id"])
+    assert np.array_equal(open_data(f"coco:{tmp_path}", split="val")[0].label, expected)
 
 
 masks = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(

@@ -91,6 +91,39 @@ def test_the_distance_is_two_percent_of_the_diagonal_and_never_less_than_a_pixel
 
 @settings(max_examples=40, deadline=None)
 @given(**maps)
+def test_distances_equal_those_of_scipy(seed, height, width, cell, limit):
+    ndimage = pytest.importorskip("scipy.ndimage", reason="compares with scipy")
+    label = random_map(np.random.default_rng(seed), 3 * height, 4 * width, cell, [0, 1, 2, 255])
+    expected = np.full(label.shape, np.inf)
+    if label.min() < label.max():
+        for value in np.unique(label):  # to the nearest pixel outside this label
+            inside = label == value
+            expected[inside] = ndimage.distance_transform_edt(inside)[inside]
+    expected[expected > limit] = np.inf
+    np.testing.assert_allclose(boundary_distance(label, limit=limit), expected, rtol=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(**maps)
+def test_boundary_iou_equals_erosion_by_opencv(seed, height, width, cell, limit):
+    """As the metric's authors have it: a mask less its erosion by a 3 x 3 square, as often as the distance has pixels,
+    zeros around the picture."""
+    cv2 = pytest.importorskip("cv2", reason="compares with opencv-contrib-python-headless")
+    rng = np.random.default_rng(seed)
+    label, prediction = (random_map(rng, 5 * height, 6 * width, cell, [0, 1, 2]) for _ in range(2))
+
+    def outline(mask):
+        framed = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+        return mask & ~cv2.erode(framed, np.ones((3, 3), np.uint8), iterations=limit)[1:-1, 1:-1].astype(bool)
+
+    counts = boundary_counts(prediction, label, 3, ratio=limit / np.hypot(*label.shape))
+    for index in range(3):
+        truth, predicted = outline(label == index), outline(prediction == index)
+        assert counts[:, index].tolist() == [(truth & predicted).sum(), truth.sum(), predicted.sum()]
+
+
+@settings(max_examples=40, deadline=None)
+@given(**maps)
 def test_trimaps_agree_with_the_definition(seed, height, width, cell, limit):
     rng = np.random.default_rng(seed)
     label = random_map(rng, height, width, cell, [0, 1, 2, 255])

@@ -114,6 +114,26 @@ def test_a_resample_is_the_figure_of_its_images_drawn_one_by_one():
     assert got != bootstrap(counts, resamples=200, seed=4, level=0.9)
 
 
+@pytest.mark.parametrize("paired", [False, True])
+def test_intervals_are_those_of_scipy(paired):
+    """With 10,000 resamples the ends of 95 % intervals scatter by under 1 % of their length."""
+    stats = pytest.importorskip("scipy.stats", reason="compares with scipy")
+    rng = np.random.default_rng(6)
+    one = random_counts(rng, 25, accuracy=0.6)
+    two = one - np.array([[1], [0], [0]]) * (one // 8)  # the same images, a little worse: it matters that they pair
+
+    def figure(images, axis):
+        value = mean_iou(one[images].sum(-3))
+        return value - mean_iou(two[images].sum(-3)) if paired else value
+
+    expected = stats.bootstrap((np.arange(25),), figure, method="percentile", n_resamples=10_000, rng=rng,
+                               vectorized=True, batch=1000).confidence_interval  # fmt: skip
+    got = bootstrap(one, minus=two if paired else None, resamples=10_000)
+    length = expected.high - expected.low
+    assert got.low == pytest.approx(expected.low, abs=0.04 * length)
+    assert got.high == pytest.approx(expected.high, abs=0.04 * length)
+
+
 def test_a_difference_is_paired_and_seeds_are_averaged():
     rng = np.random.default_rng(2)
     one, two, other = (random_counts(rng, 20) for _ in range(3))

@@ -42,6 +42,25 @@ def test_dilated_features_hold_those_of_the_strided_network(depth, variant, heig
         torch.testing.assert_close(features[:, :, ::step, ::step], expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("output_stride", [32, 16, 8])
+@pytest.mark.parametrize("depth", [18, 50])
+def test_equals_timms_resnet_with_the_same_weights(depth, output_stride):
+    timm = pytest.importorskip("timm", reason="compares with timm")
+    torch.manual_seed(depth)
+    options = {"features_only": True, "out_indices": (4,), "output_stride": output_stride}
+    theirs = timm.create_model(f"resnet{depth}", pretrained=False, **options).double().eval()
+    for module in theirs.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+            torch.nn.init.uniform_(module.weight, 0.5, 1)  # timm starts the last of a block at zero
+    ours = ResNet(depth, output_stride=output_stride).double().eval()
+    ours.load_state_dict(theirs.state_dict())
+    image = torch.randn(1, 3, 65, 90, dtype=torch.float64)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(image), theirs(image)[0], rtol=1e-9, atol=1e-9)
+
+
 class Published:
     """The network of He et al. at stride 32, from its tensors alone."""
 

@@ -5,7 +5,7 @@ hundred roundings of colours up to 255 and their squares, through at most three 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -394,11 +394,16 @@ def put(target: object, name: str, value: object) -> Plant:
     return lambda patch: patch.setattr(target, name, value)
 
 
-def strict_threshold(losses: Tensor, valid: Tensor, keep: float, across: bool) -> Tensor:
+def strict_threshold(losses: Tensor, valid: Tensor, keep: float, across: bool, **_: bool) -> Tensor:
     threshold = torch.as_tensor(threshold_with_ties(losses, valid, keep, across))
     values = losses[valid]
     above = values[values > threshold]
     return above.min() if above.numel() else threshold
+
+
+def blocks_of_valid_points(losses: Tensor, valid: Tensor, *options: Any) -> Tensor:
+    spread = valid[:, ::4, ::4].repeat_interleave(4, 1).repeat_interleave(4, 2)
+    return hard_blocks(losses, valid, *options) & spread[:, : valid.shape[1], : valid.shape[2]]
 
 
 def image_by_image(scores: Tensor, labels: Tensor, **options: Any) -> Tensor:
@@ -408,6 +413,7 @@ def image_by_image(scores: Tensor, labels: Tensor, **options: Any) -> Tensor:
 
 torch_sgd = torch.optim.SGD
 threshold_with_ties = objective._threshold
+hard_blocks = objective._hard_blocks
 hard_pixel_loss = objective.hard_pixel_loss
 optimisation_groups = optimisation.parameter_groups
 upsampling_forward = upsampling.LearnableUpsampling.forward
@@ -483,6 +489,16 @@ FAULTS: list[tuple[str, Check, Plant]] = [
         "ties at the mining threshold dropped",
         lambda: check_loss_and_gradients(TWINS),
         put(objective, "_threshold", strict_threshold),
+    ),
+    (
+        "ties at the mining threshold of blocks kept",
+        lambda: check_loss_and_gradients(replace(TWINS, mining="block")),
+        put(objective, "_threshold", lambda *arguments, **_: threshold_with_ties(*arguments)),
+    ),
+    (
+        "blocks dropped whose grid point is ignored",
+        lambda: check_loss_and_gradients(replace(RICH, mining="block", ignored=0.4)),
+        put(objective, "_hard_blocks", blocks_of_valid_points),
     ),
     ("mining image by image", training_agrees, put(optimisation, "hard_pixel_loss", image_by_image)),
     ("decay on biases", training_agrees, put(optimisation, "parameter_groups", groups_with_decayed_biases)),

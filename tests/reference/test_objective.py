@@ -50,18 +50,21 @@ def test_eq_17(images, height, width, classes, ignored, seed) -> None:
 
 
 def kept_by_definition(truth: np.ndarray, labels: np.ndarray, fraction: float, mining: str) -> list[tuple[int, ...]]:
-    """Sort the candidates, count k of them, keep ties, and spread blocks: all in plain Python."""
+    """Sort the candidates, count k of them, and keep ties (pixels), or spread what is kept over blocks: plain Python.
+
+    Blocks: the authors' code has one list of all points of the grid, the ignored ones with probability 1.
+    """
     valid = [index for index in np.ndindex(labels.shape) if labels[index] != 255]
     if fraction >= 1 or not valid:
         return valid
-    step = 4 if mining == "block" else 1
-    grid = [index for index in valid if index[1] % step == 0 and index[2] % step == 0]
-    if not grid:
-        return []
-    ordered = sorted(truth[index] for index in grid)
-    threshold = ordered[max(1, int(fraction * len(grid))) - 1]
-    hard = {index for index in grid if truth[index] <= threshold}
-    return [(i, y, x) for i, y, x in valid if (i, y - y % step, x - x % step) in hard]
+    if mining == "pixel":
+        threshold = sorted(truth[index] for index in valid)[max(1, int(fraction * len(valid))) - 1]
+        return [index for index in valid if truth[index] <= threshold]
+    grid = [index for index in np.ndindex(labels.shape) if index[1] % 4 == 0 and index[2] % 4 == 0]
+    count = sum(index in valid for index in grid)
+    ordered = sorted(truth[index] if index in valid else 0.0 for index in grid)  # logarithms: log 1 = 0
+    hard = {index for index in grid if index not in valid or truth[index] < ordered[int(fraction * count)]}
+    return [(i, y, x) for i, y, x in valid if (i, y - y % 4, x - x % 4) in hard]
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -110,12 +113,22 @@ def test_median_frequency_weights(images, classes, seed) -> None:
         assert weights[c] * frequencies.get(c, middle) == pytest.approx(middle, rel=1e-12)
 
 
-def test_fraction_one_keeps_blocks_whose_grid_point_is_ignored() -> None:
-    scores, labels = draw(1, 4, 4, 2, 0.0, 1)
-    labels[0, 0, 0] = 255
-    whole = objective.mined_loss(scores, labels, fraction=1.0, mining="block")[0]
-    assert whole == objective.mined_loss(scores, labels, fraction=1.0)[0] > 0
-    assert objective.mined_loss(scores, labels, fraction=0.9, mining="block")[0] == 0
+def test_blocks_whose_grid_point_is_ignored_are_kept() -> None:
+    scores, labels = draw(1, 4, 8, 2, 0.0, 1)
+    labels[0, 0, :] = 255
+    whole = objective.mined_loss(scores, labels, fraction=1.0)[0]
+    assert whole == objective.mined_loss(scores, labels, fraction=0.01, mining="block")[0] > 0
+    labels[0, 0, 4] = 0
+    first = objective.mined_loss(scores[:, :, :4], labels[:, :, :4], fraction=1.0)[0]
+    assert objective.mined_loss(scores, labels, fraction=0.5, mining="block")[0] == first > 0
+
+
+def test_blocks_drop_ties_where_pixels_keep_them() -> None:
+    truth, valid = np.array([[[1.0, 2.0, 2.0, 2.0, 3.0, 4.0]]]), np.ones((1, 1, 6), bool)
+    for fraction, pixels, blocks in ((0.2, 1, 1), (0.4, 4, 1), (0.5, 4, 1), (0.7, 4, 4), (0.9, 5, 5)):
+        assert objective.hard_pixels(truth, valid, fraction=fraction).sum() == pixels
+        assert objective.hard_blocks(truth, valid, fraction=fraction, block=1).sum() == blocks
+    assert not objective.hard_blocks(np.ones((1, 1, 6)), valid, block=1).any()
 
 
 def test_each_image_needs_its_labels() -> None:
