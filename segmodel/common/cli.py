@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import errno
 import os
 import re
 import sys
@@ -76,8 +77,10 @@ def run(command: str, main: Callable[[Sequence[str]], int], arguments: Sequence[
     except Exception as error:
         if "--debug" in given:
             traceback.print_exc()
-        user = isinstance(error, UserError | DataError)
-        text = " ".join(str(error).split()) if user else f"{type(error).__name__}: {' '.join(str(error).split())}"
+        too_long = isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG  # wherever the path is first used
+        user = isinstance(error, UserError | DataError) or too_long
+        said = str(error).partition("\nException raised from")[0]  # below it PyTorch adds where in its own code
+        text = " ".join(said.split()) if user else f"{type(error).__name__}: {' '.join(said.split())}"
         hint = "" if user or "--debug" in given else " (--debug shows the trace)"
         if command in LESS_MEMORY and OUT_OF_MEMORY.search(text):
             hint = f"; what takes less memory: {LESS_MEMORY[command]}{hint}"
@@ -86,4 +89,4 @@ def run(command: str, main: Callable[[Sequence[str]], int], arguments: Sequence[
         print(f"segmodel.{command}: error: {process}{printable(text)}{hint}", file=sys.stderr)
         if isinstance(error, DataError) and error.advice:
             print(f"\n{error.advice}", file=sys.stderr)
-        return 2 if user else 1
+        return error.status if isinstance(error, UserError | DataError) else 2 if too_long else 1

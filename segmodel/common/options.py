@@ -9,13 +9,13 @@ import difflib
 import json
 import math
 import operator
-import tomllib
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from segmodel.common.errors import UserError, read_text
+from segmodel.common.errors import UserError
+from segmodel.common.reading import parse_json, parse_toml, read_text
 
 Sections = Mapping[str, type]
 Values = dict[str, dict[str, Any]]
@@ -124,8 +124,8 @@ def parsed(text: str, expected: Any, name: str) -> Any:
         depth = 2 if get_origin(inner) is tuple else 1
         content = text if text.startswith("[" * depth) or text == "[]" else f"[{text}]"
     try:
-        value = json.loads(content)
-    except (ValueError, RecursionError):
+        value = parse_json(content)
+    except ValueError:
         raise UserError(f"{name}: expected {_type_name(expected)}, got {text!r:.200}") from None
     return checked(value, expected, name)
 
@@ -189,10 +189,10 @@ def from_flags(arguments: argparse.Namespace, section: type) -> Any:
 def read_toml(path: str | Path, sections: Sections) -> Values:
     """The fields of a TOML file with one table a section, checked; an unknown key is an error."""
     try:
-        content = tomllib.loads(read_text(path, most="SEGMODEL_MAX_CONFIG_BYTES"))
+        content = parse_toml(read_text(path, most="SEGMODEL_MAX_CONFIG_BYTES"))
     except OSError as error:
         raise UserError(f"{path}: cannot read the configuration ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: not a TOML file ({error})") from error
     return check_values(content, sections, str(path))
 

@@ -4,11 +4,13 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from dataclasses import dataclass
+from traceback import format_exc
+from typing import Any, NoReturn
 
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
-from segmodel.common.errors import DataError, UserError
+from segmodel.common.errors import DataError, UserError, one_line
 
 
 def loaded(
@@ -44,9 +46,24 @@ def loaded(
             return
         except (OSError, EOFError) as error:  # the worker died after it had announced an item
             raise RuntimeError(f"DataLoader worker is lost ({type(error).__name__}: {error})") from error
+        if isinstance(item, _Failure):
+            item.again()
         if isinstance(item, UserError):
             raise item
         yield item
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """An error of a worker that is not one of the data: its kind and line for users, its trace for --debug."""
+
+    text: str
+    trace: str
+
+    def again(self) -> NoReturn:
+        error = RuntimeError(self.text)
+        error.add_note(self.trace)
+        raise error
 
 
 class _Loadable:
@@ -60,6 +77,10 @@ class _Loadable:
             return self.read(key)
         except (DataError, UserError) as error:
             return error
+        except Exception as error:  # as a text: not every exception can be sent to another process
+            if get_worker_info() is None:
+                raise
+            return _Failure(f"{type(error).__name__} in a loader worker: {one_line(error)}", format_exc())
 
 
 def _unchanged(item: Any) -> Any:

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from segmodel.common.errors import UserError
+from segmodel.common.reading import open_file
 from segmodel.inference.guides import Ranges, image_tensor
 from segmodel.inference.tensors import as_array, as_tensor, describe
 
@@ -125,7 +126,8 @@ def like(result: Tensor, given: Array, layout: Layout | None = None) -> Array:
 def read_scores(path: Path) -> np.ndarray:
     """The array of an .npy file; UserError if it cannot be read or holds pickled objects."""
     try:
-        scores = np.load(path, allow_pickle=False)
+        with open_file(path, most="SEGMODEL_MAX_ARRAY_BYTES") as file:
+            scores = np.load(file, allow_pickle=False)
         if not isinstance(scores, np.ndarray):
             raise ValueError(f"it is {type(scores).__name__}")
         return scores

@@ -1,6 +1,5 @@
 """The report of a run: duration, curves, tables, confusions, pictures, configuration and versions on one page."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -8,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from segmodel.common.errors import UserError
 from segmodel.common.files import write_output
 from segmodel.common.html import configuration, curves, folded, heading, heat, page, paragraph, picture, swatches
 from segmodel.common.pictures import reduced
+from segmodel.common.reading import parse_json, read_text
 from segmodel.common.tables import Table
-from segmodel.training.journal import BOUNDARIES, COLUMNS, loss_curve, read_metrics, score_curve
+from segmodel.data.images import open_picture
+from segmodel.training.journal import BOUNDARIES, COLUMNS, JOURNAL, loss_curve, read_metrics, score_curve
 from segmodel.training.run_folder import RunFolder
 
 Lines = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -34,7 +34,7 @@ def run_report(folder: Path) -> str:
     """
     run = RunFolder(folder)
     try:
-        configured = run.settings.read_text(encoding="utf-8")
+        configured = read_text(run.settings, most="SEGMODEL_MAX_CONFIG_BYTES")
         kinds = read_metrics(folder)
         final = kinds["final"][-1] if _is_finished(kinds) else {}
         blocks = [paragraph(_summary(kinds)), *_sessions(run, final), heading("Training"), *_training_curves(kinds)]
@@ -60,7 +60,7 @@ def _sessions(run: RunFolder, final: Mapping[str, Any]) -> Iterator[str]:
     """How long the run took, on what, and by which commands."""
     if not run.sessions.exists():  # of a former version
         return
-    lines = [json.loads(text) for text in run.sessions.read_text(encoding="utf-8").splitlines()]
+    lines = [parse_json(text) for text in read_text(run.sessions, most=JOURNAL).splitlines()]
     machines = dict.fromkeys(
         f"{line['gpu'] or line['processor']}, {line['cores']} cores, threads: {line['threads']}"
         + (f" in {line['processes']} processes" if line["processes"] > 1 else "")
@@ -149,16 +149,16 @@ def _pictures(run: RunFolder, final: Mapping[str, Any]) -> Iterator[str]:
 
 def _sheet(path: Path, caption: str, *, widest: int) -> str:
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             return picture(reduced(np.asarray(image.convert("RGB")), widest=widest), caption)
-    except (OSError, Image.DecompressionBombError) as error:  # the rest is worth as much without it
+    except Exception as error:  # every decoder has its own; the rest is worth as much without it
         return paragraph(f"{path.name}: cannot be shown ({error})")
 
 
 def _legend(run: RunFolder) -> Iterator[str]:
     """The classes' colours, of the last checkpoint's card."""
     try:
-        card = json.loads(run.last.with_suffix(".json").read_text(encoding="utf-8"))
+        card = parse_json(read_text(run.last.with_suffix(".json"), most="SEGMODEL_MAX_CONFIG_BYTES"))
         yield swatches(card["classes"], np.array(card["palette"]))
     except (OSError, ValueError, LookupError, TypeError):  # no checkpoint yet, or one that is no more
         return

@@ -21,6 +21,7 @@ from segmodel.data.base import evenly_spaced
 from segmodel.data.content import require_learnable
 from segmodel.evaluation.evaluate import Whole, evaluate_whole, result_json
 from segmodel.evaluation.metrics import Scores, mean_iou, table
+from segmodel.inference.views import check_predicts
 from segmodel.model.network import Network
 from segmodel.model.store import (
     build_network,
@@ -81,7 +82,7 @@ class Trainer:
             if train.init_model:
                 say(f"{find_checkpoint(train.init_model)}: {load_initial_model(self.model, train.init_model)}")
         except ValueError as error:
-            raise UserError(str(error)) from error
+            raise error if isinstance(error, UserError) else UserError(str(error)) from error
         if not train.allow_absent:
             require_learnable(self.data, name=train.data, workers=train.workers)
         self._weigh_classes()
@@ -143,7 +144,12 @@ class Trainer:
             self.journal.log(kind, self.progress.step, **values)
 
     def save(self, name: str, *, scores: Scores | None = None) -> None:
-        """Writes the checkpoint ``name``; only "last" holds what training needs to continue."""
+        """Writes the checkpoint ``name``; only "last" holds what training needs to continue.
+
+        Raises:
+            NotFiniteError: the model has become one that cannot predict; the checkpoint before is kept.
+        """
+        check_predicts(self.model, self.dtype)  # in every process: all of them end
         if not distributed.is_writer():
             return
         self.count_seconds()
