@@ -4,16 +4,13 @@ import argparse
 import difflib
 import errno
 import os
-import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from segmodel.common.errors import DataError, UserError, printable
+from segmodel.common.errors import OUT_OF_MEMORY, DataError, UserError, printable
 
-OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|MemoryError|can't allocate memory")
-"""In the name or text of what torch and NumPy raise."""
 LESS_MEMORY = {
     "train": "--accumulate, --checkpoint-activations, a smaller --crop or --batch-size",
     "evaluate": "--window, smaller --scales or --batch-size",

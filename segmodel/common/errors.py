@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|MemoryError|can't allocate memory")
+"""In the name or text of what torch and NumPy raise."""
+
 
 def printable(text: str) -> str:
     """Line ends and whatever else a terminal would obey, escaped: a file name may hold anything."""
@@ -43,3 +50,19 @@ class DataError(ValueError):
 
 def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextmanager
+def memory_named(what: str) -> Iterator[None]:
+    """A lack of memory within the block is an error of one line that says what for: PyTorch's may have a trace in it.
+
+    Raises:
+        torch.OutOfMemoryError: of a GPU. MemoryError: of this machine.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not OUT_OF_MEMORY.search(f"{type(error).__name__}: {error}"):
+            raise
+        kind = type(error) if type(error).__name__ == "OutOfMemoryError" else MemoryError
+        raise kind(f"{what}: out of memory ({next(iter(str(error).splitlines()), '')})") from error

@@ -4,10 +4,12 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from traceback import format_exc
 from typing import Any, NoReturn
 
+import torch
 from torch.utils.data import DataLoader, get_worker_info
 
 from segmodel.common.errors import DataError, UserError, one_line
@@ -33,24 +35,64 @@ def loaded(
         worker_init_fn=_quiet_worker,
         pin_memory=pin_memory,
     )
-    # The loss of a worker is reported where the next item is waited for: PyTorch's own handler would raise wherever the
-    # main process is, and the training step it is in would be lost. Windows has neither signal nor handler.
-    before = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
-    items = iter(loader)
-    if before is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, before)
+    with _handler(None):  # not PyTorch's, which would raise wherever the main process is: a training step would be lost
+        items = iter(loader)
     while True:
         try:
-            item = next(items)
+            with _handler(_check_workers):
+                item = next(items)
         except StopIteration:
             return
-        except (OSError, EOFError) as error:  # the worker died after it had announced an item
+        except (OSError, EOFError, RuntimeError) as error:
+            _end(items)
+            if isinstance(error, RuntimeError):
+                raise
+            # the worker died after it had announced an item
             raise RuntimeError(f"DataLoader worker is lost ({type(error).__name__}: {error})") from error
         if isinstance(item, _Failure):
             item.again()
         if isinstance(item, UserError):
             raise item
         yield item
+
+
+@contextmanager
+def _handler(check: Callable[[], None] | None) -> Iterator[None]:
+    """Runs this check now and whenever a child process ends meanwhile; then the handler is that of before.
+
+    A worker that is killed may hold a lock, or have written half an item: without the check both are waited for for
+    ever. Windows has no such signal, and only the main thread may handle it: then PyTorch looks every five seconds.
+    """
+    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD) or signal.SIG_DFL
+    if check:
+        signal.signal(signal.SIGCHLD, lambda *_: check())
+    try:
+        if check:
+            check()
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def _check_workers() -> None:
+    """RuntimeError if a worker of any loader of this process was killed."""
+    torch._C._error_if_any_worker_fails()
+
+
+def _end(items: Any) -> None:
+    """Kills the workers of PyTorch's iterator, whose own way to end them takes locks that a lost one may hold."""
+    if not getattr(items, "_workers", None):
+        return
+    items._shutdown = True
+    for worker in items._workers:
+        worker.kill()
+    for queue in items._index_queues:
+        queue.cancel_join_thread()
+        queue.close()
+    torch._C._remove_worker_pids(id(items))
 
 
 @dataclass(frozen=True)

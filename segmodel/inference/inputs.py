@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from segmodel.common.errors import UserError
+from segmodel.common.errors import UserError, memory_named
 from segmodel.common.reading import open_file
 from segmodel.inference.guides import Ranges, image_tensor
 from segmodel.inference.tensors import as_array, as_tensor, describe
@@ -24,6 +24,7 @@ def in_lists(function: Function) -> Function:
     """``function(values, image, ...)`` that also takes a list of values with a list of images: a list of results."""
 
     @wraps(function)
+    @memory_named(function.__name__)
     def each(values: Any, image: Any, **options: Any) -> Any:
         if not isinstance(values, list | tuple):
             return function(values if isinstance(values, Tensor) else _own(values), image, **options)

@@ -16,7 +16,7 @@ from segmodel.common.errors import UserError
 from segmodel.common.files import json_text
 from segmodel.model.store import read_checkpoint
 from segmodel.training.run_folder import RunFolder
-from segmodel.training.settings import Config, differences
+from segmodel.training.settings import Config, differences, settings_of
 from segmodel.training.trainer import Trainer
 from segmodel.training.watching import say
 
@@ -163,8 +163,9 @@ def train(
     if longer:
         changes: dict[str, Any] = {"steps": 0, **longer}
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))
-    timeout = config.train.timeout_minutes
-    with distributed.process_group(choose_device(config.train.device), timeout_minutes=timeout) as device:
+    timeout, device = config.train.timeout_minutes, choose_device(config.train.device)
+    same = settings_of(config) | {f"version of {name}": text for name, text in versions().items()} | {"resume": resume}
+    with distributed.process_group(device, timeout_minutes=timeout, same=same) as device:
         if resume:
             say_where(RunFolder(folder))
         trainer = Trainer(config, distributed.from_writer(folder), device, resume=resume)
