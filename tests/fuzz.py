@@ -11,13 +11,11 @@ import argparse
 import json
 import os
 import resource
-import signal
 import struct
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from io import BytesIO
@@ -26,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from bad_input_tools import environment, furnish
+from bad_input_tools import environment, furnish, time_limit
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -280,27 +278,10 @@ def make_targets(folder: Path) -> dict[str, Target]:
     return targets
 
 
-class Hang(BaseException):
-    """An execution took longer than ``SECONDS``."""
-
-
-@contextmanager
-def time_limit() -> Iterator[None]:
-    def stop(*_: object) -> None:
-        raise Hang
-
-    signal.signal(signal.SIGALRM, stop)
-    signal.alarm(SECONDS)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-
-
 def execute(target: Target, folder: Path, content: bytes) -> None:
     """One execution: it ends well or with a documented error in one printable line."""
     try:
-        with time_limit():
+        with time_limit(SECONDS):
             target.read(folder, content)
     except target.errors as error:
         first = str(error) if isinstance(error, DataError | UserError) else ""

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from fuzz import Hang, Target, execute, fuzz, make_targets
+from bad_input_tools import Hang
+from fuzz import Target, execute, fuzz, make_targets
 
 from segmodel.common.errors import DataError
 

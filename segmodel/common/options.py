@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from segmodel.common.errors import UserError
-from segmodel.common.reading import parse_json, parse_toml, read_text
+from segmodel.common.reading import parse_toml, read_text
 
 Sections = Mapping[str, type]
 Values = dict[str, dict[str, Any]]
@@ -95,6 +95,8 @@ def checked(value: Any, expected: Any, name: str) -> Any:
         value = float(value)
     if type(value) is not plain:
         raise UserError(f"{name}: expected {_type_name(plain)}, got {value!r:.200}")
+    if plain is int and not -(1 << 63) <= value < 1 << 63:
+        raise UserError(f"{name}: expected at most 64 bits, got {value}")
     if plain is float and not math.isfinite(value):
         raise UserError(f"{name}: expected a finite number, got {value!r:.200}")
     return value
@@ -124,8 +126,8 @@ def parsed(text: str, expected: Any, name: str) -> Any:
         depth = 2 if get_origin(inner) is tuple else 1
         content = text if text.startswith("[" * depth) or text == "[]" else f"[{text}]"
     try:
-        value = parse_json(content)
-    except ValueError:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
         raise UserError(f"{name}: expected {_type_name(expected)}, got {text!r:.200}") from None
     return checked(value, expected, name)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from segmodel.common.errors import DataError, one_line
+from segmodel.common.errors import DataError, UserError, one_line
 from segmodel.common.labels import IGNORE
 from segmodel.common.reading import limit, open_file
 from segmodel.data.intact import check_intact, has_16_bits
@@ -179,6 +179,8 @@ def _decoded(path: Path, modes: tuple[str, ...], expected: str, convert: bool = 
                 check_intact(path, image, [str(warning.message) for warning in warned])
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
+    except UserError:  # a limit that is none
+        raise
     except Exception as error:  # every decoder has its own exceptions; the user needs one line
         raise DataError(f"{path}: cannot be read as an image: {one_line(error)}") from error
     if pixels is None:

@@ -257,7 +257,7 @@ def _view(model: Network, version: np.ndarray, scores: Tensor, way: Guidance, mi
     crf = model.head.guided(way) if way is None or isinstance(way, bool) else way
     if crf is not None:
         coarse, pixels = scores, guide(version, stride, scores.device)
-        part = crf if isinstance(crf, nn.Module) else model
+        part = crf if isinstance(crf, nn.Module) and crf is not model.head.crf else model
         scores = check_scores(crf(coarse, pixels), part, lambda: crf(coarse, pixels))
     return View(scores, size, stride, mirrored)
 
