@@ -126,16 +126,19 @@ class Hang(BaseException):
 
 
 @contextmanager
-def time_limit(seconds: int) -> Iterator[None]:
+def time_limit(seconds: int, *, busy: bool = False) -> Iterator[None]:
+    """Raises ``Hang`` after so many seconds, or seconds of the processor."""
+
     def stop(*_: object) -> None:
         raise Hang
 
-    signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
+    timer, number = (signal.ITIMER_PROF, signal.SIGPROF) if busy else (signal.ITIMER_REAL, signal.SIGALRM)
+    signal.signal(number, stop)
+    signal.setitimer(timer, seconds)
     try:
         yield
     finally:
-        signal.alarm(0)
+        signal.setitimer(timer, 0)
 
 
 class Room:

@@ -103,3 +103,52 @@ def train_with_fault(fault: str, at: int, arguments: Sequence[str]) -> tuple[int
         return train(arguments)
     finally:
         trainer.training_step, trainer.load_batches = original, original_batches
+
+
+DIFFERENCES: dict[str, tuple[list[str], list[str]]] = {
+    "rate": (["--rate", "0.02"], ["--rate", "0.03"]),
+    "seed": (["--seed", "0"], ["--seed", "1"]),
+    "batch": (["--batch-size", "8"], ["--batch-size", "16"]),
+    "data": (["--data", "scenes:train=16,val=3"], ["--data", "scenes:train=24,val=3"]),
+    "files": ([], []),
+    "version": ([], []),
+    "one broken file": ([], []),
+    "one is lost": ([], []),
+}
+"""What two processes differ in -> the flags of the first and of the second."""
+
+
+def train_differently(kind: str, arguments: Sequence[str], folders: Sequence[str]) -> tuple[int, str, float]:
+    """Training in which this process differs from the other in this; status, error output, and when it ended.
+
+    folders: the data of each process where files differ: with one name, as on two machines.
+    """
+    import segmodel
+
+    rank = int(os.environ["RANK"])
+    own = [*arguments, *DIFFERENCES[kind][rank]]
+    if kind == "version" and rank:
+        segmodel.__version__ = "0.0.1"
+    if kind == "files":
+        os.chdir(folders[rank])
+    fault = {"one broken file": "broken", "one is lost": "kill"}.get(kind, "none")
+    status, errors = train_with_fault(fault, 2, own)
+    return status, errors, time.time()
+
+
+def differing(kind: str, arguments: Sequence[str], folders: Sequence[str]) -> tuple[list[tuple[int, str]], float]:
+    """Status and error output of two processes that differ in this, (-9, "") of a killed one; and the seconds from the
+    first's end to the last's."""
+    processes, queue = start(2, train_differently, kind, arguments, folders)
+    lost = 1 if kind == "one is lost" else 0
+    results: dict[int, tuple[int, str]] = {1: (-signal.SIGKILL, "")} if lost else {}
+    ends = []
+    for _ in range(2 - lost):
+        rank, found = queue.get(timeout=300)
+        if isinstance(found, Exception):
+            raise found
+        results[rank] = found[:2]
+        ends.append(found[2])
+    for process in processes:
+        process.join(60)
+    return [results[rank] for rank in range(2)], max(ends) - min(ends)
