@@ -19,6 +19,12 @@ SMALL = [
 """Twenty steps in seconds, batch norm, mining and guidance CRF included."""
 
 
+COMMANDS = ("train", "predict", "evaluate", "tune", "ablate", "export")
+PRELOADED = [*(f"segmodel.{name}" for name in COMMANDS), "segmodel.kernels.numba_guidance_crf", "torch.nn.parallel",
+             "torch._dynamo"]  # fmt: skip
+"""Imported once for all processes: an optimiser alone imports torch._dynamo, more than half of a short training."""
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -28,7 +34,7 @@ def free_port() -> int:
 def start(world: int, target: Callable[..., Any], *arguments: Any) -> tuple[list[Any], Any]:
     """Processes that run ``target(*arguments)`` in one process group, and the queue of their (rank, result)."""
     context = multiprocessing.get_context("forkserver")  # torch is imported once, and no thread is forked
-    context.set_forkserver_preload(["segmodel.train", "torch.nn.parallel"])
+    context.set_forkserver_preload(PRELOADED)
     results = context.Queue()
     port = free_port()
     processes = []
