@@ -75,7 +75,9 @@ def shown(room: Room) -> str:
     """What the report says of the picture that cannot be shown."""
     room.file("run/metrics.jsonl", "")
     page = run_report(room.run)
-    return next(line for line in page.splitlines() if "cannot be shown" in line).partition("shown (")[2][:40]
+    return (
+        next(line for line in page.splitlines() if "cannot be shown" in line).partition("shown (")[2].partition(")<")[0]
+    )
 
 
 PIPE = "expected a regular file, got a pipe"
@@ -125,7 +127,7 @@ PIPES = [
     Kind(
         "pipe as a source of import",
         instead("set", command("data.__main__", "import", "set", "--output", "new")),
-        "set",
+        "found no files",
     ),
     Kind(
         "pipe as an archive",
@@ -140,7 +142,7 @@ PIPES = [
             "n.txt",
             lambda r: (
                 r.picture("set/a.png")
-                and r.picture("set/a_mask.png")
+                and r.picture("set/a_mask.png", np.eye(21, 37, dtype=np.uint8))
                 and r.command(
                     "data.__main__", "import", "set", "--output", "new", "--train-list", "n.txt", "--workers", "0"
                 )
@@ -268,7 +270,9 @@ SIZES = [
         "(SEGMODEL_MAX_ARRAY_BYTES)",
     ),
     Kind(
-        "tail behind weights, .safetensors", tailed("w.safetensors", lambda r: read_weights("w.safetensors")), "header"
+        "tail behind weights, .safetensors",
+        tailed("w.safetensors", lambda r: read_weights("w.safetensors")),
+        "not a readable weight",
     ),
     Kind("tail behind settings", tailed("s.json", lambda r: read_settings("s.json")), "(SEGMODEL_MAX_CONFIG_BYTES)"),
     Kind(
@@ -426,9 +430,9 @@ BOUNDS = [
         command("data.__main__", "import", "own", "--output", "new", "--workers", "1000000"),
         "at most 256",
     ),
-    Kind("a billion iterations", limited(*REFINE, "--iterations", "1000000000"), "--iterations: expected at most 1000"),
-    Kind("stride of a billion", limited(*REFINE, "--stride", "1000000000"), "--stride: expected at most 4096"),
-    Kind("radius of a billion", limited(*REFINE, "--radius", "1000000000"), "--radius: expected at most 10000"),
+    Kind("a billion iterations", limited(*REFINE, "--iterations", "1000000000"), "iterations: expected at most 1000"),
+    Kind("stride of a billion", limited(*REFINE, "--stride", "1000000000"), "stride: expected at most 4096"),
+    Kind("radius of a billion", limited(*REFINE, "--radius", "1000000000"), "radius: expected at most 10000"),
     Kind("tune: stride of a billion", command("tune", "run", "--data", "folder:own", "--stride", "1000000000"), "4096"),
     Kind("window of a billion", command(*PREDICT, "--window", "1000000000,1000000000"), "--window: expected at most"),
     Kind("scale of a billion", command(*PREDICT, "--scales", "1000000000"), "--scales: expected at most 64"),
@@ -542,7 +546,7 @@ PROGRAMS = [
     Kind(
         "EPS as a picture of a run",
         lambda r: r.file("run/pictures/step_1.png", EPS) and shown(r),
-        "cannot identify image file, expected one",
+        "cannot identify image file, expected one of JPEG, PNG, BMP, TIFF, WEBP, PPM, GIF",
     ),
     Kind(
         "EPS as labels of unknown classes",

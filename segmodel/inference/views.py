@@ -282,15 +282,16 @@ def label_maps(
 
 
 def check_predicts(model: Network, dtype: torch.dtype | None = None) -> None:
-    """Takes one small grey picture through a model, in evaluation mode; it and each of its parts stay in their own.
+    """Takes one small picture through a model, in evaluation mode; it and each of its parts stay in their own.
 
     Raises:
         NotFiniteError: a tensor of it, or the scores, are NaN or infinite, or a variance is negative.
     """
     if found := fault(model.state_dict()):
         raise NotFiniteError(f"the model cannot predict: {found}")
+    noise = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
     with evaluating(model):
-        predict_images([model], np.full((1, 32, 32, 3), 128, np.uint8), guidance={"on": True}, dtype=dtype)
+        predict_images([model], noise, guidance={"on": True}, dtype=dtype)
 
 
 def same_size_batches(
