@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 SMALL = [
@@ -158,3 +159,20 @@ def differing(kind: str, arguments: Sequence[str], folders: Sequence[str]) -> tu
     for process in processes:
         process.join(60)
     return [results[rank] for rank in range(2)], max(ends) - min(ends)
+
+
+def different_folders(place: Path) -> list[str]:
+    """Data of one name in two places, of which the second has a picture more."""
+    import numpy as np
+    from PIL import Image
+
+    for count in (2, 3):
+        for split in ("train", "val"):
+            for part in ("images", "labels"):
+                (place / str(count) / "own" / part / split).mkdir(parents=True)
+                for index in range(count):
+                    pixels = np.full((48, 48, 3)[: 3 if part == "images" else 2], index % 2, np.uint8)
+                    pixels[:9] = 1
+                    Image.fromarray(pixels).save(place / str(count) / "own" / part / split / f"{index}.png")
+        (place / str(count) / "own" / "classes.toml").write_text('classes = ["a", "b"]\n')
+    return [str(place / "2"), str(place / "3")]

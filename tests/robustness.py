@@ -1,24 +1,32 @@
 """The table of what was tried to break this and what came of it; every number is one that the scripts wrote.
 
-    python tests/robustness.py                                # fuzz, soak and load anew (an hour), then the table
-    python tests/robustness.py --from fuzz.json soak.json load.json   # of the scripts' own --json files
+    python tests/robustness.py                                # all anew (an hour or two), then the table
+    python tests/robustness.py --from fuzz.json kills.json soak.json load.json   # of the scripts' own --json files
 
-What bad input the table of test_bad_input.py holds is counted, and its test is run.
+What bad input the table of test_bad_input.py holds is counted, its test is run, and two processes are made to disagree.
 """
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from distributed_tools import DIFFERENCES, SMALL, different_folders, differing
 from test_bad_input import KINDS
 
 HERE = Path(__file__).parent
-SCRIPTS = {"fuzz": ["--executions", "1000"], "soak": ["--faults", "30"], "load": []}
+SCRIPTS = {"fuzz": [], "kills": ["--kills", "100"], "soak": ["--faults", "30"], "load": [], "many": []}
+SHORT = ["test_bad_input.py", "test_faults.py", "test_kills.py", "test_fuzz.py", "training/test_disagreement.py",
+         "data/test_loading.py", "common/test_reading.py", "model/test_finite.py"]  # fmt: skip
+"""The short forms, in the suite."""
+Rows = list[Sequence[object]]
 
 
 def run_all(folder: Path) -> list[Path]:
@@ -29,59 +37,88 @@ def run_all(folder: Path) -> list[Path]:
 
 
 def read(files: list[Path]) -> dict[str, Any]:
-    """The records of one fuzz, any number of soaks and one load, told apart by what they hold."""
-    records: dict[str, Any] = {"soak": []}
+    """The records of the scripts, told apart by what they hold; of fuzz, kills and soak there may be several."""
+    records: dict[str, Any] = {"fuzz": {}, "kills": [], "soak": [], "load": {}, "many": {}}
+    marks = {"killed": "kills", "survived": "soak", "many": "many", "predictions": "load"}
     for file in files:
         content = json.loads(file.read_text())
-        if "survived" in content:
-            records["soak"].append(content)
+        kind = next((name for mark, name in marks.items() if mark in content), "fuzz")
+        if kind in ("kills", "soak"):
+            records[kind].append(content)
         else:
-            records["load" if "predictions" in content else "fuzz"] = content
+            records[kind] |= content.get("many", content)
     return records
 
 
-def passed() -> int:
-    """Kinds of bad input whose test passes; all of them, or an error."""
-    command = [sys.executable, "-m", "pytest", "-q", HERE / "test_bad_input.py"]
+def passed() -> tuple[int, float]:
+    """Kinds of bad input whose test passes, all of them or an error; and the seconds that all short forms take."""
+    start = time.monotonic()
+    command = [sys.executable, "-m", "pytest", "-q", *(HERE / name for name in SHORT)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=HERE.parent)
-    return len(KINDS)
+    return len(KINDS), time.monotonic() - start
 
 
-def table(records: dict[str, Any]) -> str:
+def disagreements() -> str:
+    """The table of two processes that differ: status and line of each, and seconds between their ends."""
+    rows: Rows = []
+    for kind in DIFFERENCES:
+        with tempfile.TemporaryDirectory() as place:
+            arguments = [*SMALL, "--precision", "float32", "--output", f"{place}/run"]
+            arguments += ["--data", "folder:own"] if kind == "files" else []
+            start = time.monotonic()
+            results, apart = differing(kind, arguments, different_folders(Path(place)))
+            seconds = time.monotonic() - start
+        said = [text.replace("segmodel.train: error: ", "").strip() or signal.Signals(-status).name
+                for status, text in results]  # fmt: skip
+        if said[0].partition(": ")[2] == said[1].partition(": ")[2]:
+            said = [said[0].replace("process 0: ", "both: ", 1)]
+        lines = "<br>".join(line.replace("|", "\\|").replace(place, "") for line in said)
+        statuses = " and ".join(str(status) for status, _ in results)
+        rows.append((kind, statuses, lines, f"{apart:.1f}", f"{seconds:.0f}"))
+    head = ("two processes that differ in", "statuses", "what they say", "seconds between their ends", "seconds in all")
+    return table(head, rows)
+
+
+def table(head: Sequence[str], rows: Rows) -> str:
+    lines = [f"| {' | '.join(map(str, row))} |" for row in rows]
+    return "\n".join([f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *lines, ""])
+
+
+def growth(part: dict[str, float]) -> str:
+    return f"{part['growth_percent']} % of {part['mebibytes']:.0f} MiB, {part['files_growth']} open files"
+
+
+def tried(records: dict[str, Any]) -> Rows:
+    """What was tried, how often or with what result, and how."""
     survived = sum((Counter(soak["survived"]) for soak in records["soak"]), Counter[str]())
-    lost = [item for soak in records["soak"] for item in soak["lost"]]
+    killed = sum((Counter(kills["killed"]) for kills in records["kills"]), Counter[str]())
+    lost = [item for record in (*records["soak"], *records["kills"]) for item in record["lost"]]
     executions = sum(target["executions"] for target in records["fuzz"].values())
-    rows = [
-        (
-            "kinds of bad input: one line that names it, or the right result",
-            passed(),
-            "`pytest tests/test_bad_input.py`",
-        ),
-        (
-            f"fuzz executions, {len(records['fuzz'])} readers, nothing but documented errors",
-            executions,
-            "`tox -e fuzz`",
-        ),
+    readers = f"fuzz executions, {len(records['fuzz'])} readers, nothing but documented errors"
+    kinds, seconds = passed()
+    bad = "kinds of bad input: one line that names it, or the right result"
+    return [
+        (bad, kinds, "`pytest tests/test_bad_input.py`"),
+        (readers, f"{executions:,}", "`tox -e fuzz`"),
+        ("SIGKILL of a command that writes, survived", killed.total(), "`tox -e kills`"),
+        *((f"  {kind}", count, "") for kind, count in killed.items()),
         ("faults during trainings, survived", survived.total(), "`tox -e soak`"),
         *((f"  {kind}", count, "") for kind, count in sorted(survived.items())),
         ("steps soaked", sum(soak["steps"] for soak in records["soak"]), ""),
         ("lost: weights, momentum, figures, files", ", ".join(lost) or "nothing", ""),
-    ]
-    if "load" not in records:
-        rows.append(
-            ("growth over a long training and 2,000 predictions in one process", "not measured", "`tox -e load`")
-        )
-    for name, part in records.get("load", {}).items():
-        text = f"{part['growth_percent']} % of {part['mebibytes']:.0f} MiB, {part['files_growth']} open files"
-        rows.append(
-            (f"growth over {part['count']:.0f} {name} in one process, after half of them", text, "`tox -e load`")
-        )
-    lines = [f"| {name} | {value} | {command} |" for name, value, command in rows]
+        *((f"growth over {part['count']:.0f} {name} in one process, after half of them", growth(part), "`tox -e load`")
+          for name, part in records["load"].items()),
+        *((name, f"{part['seconds']} s, {part['mebibytes']} MiB at most", "`python tests/many.py`")
+          for name, part in records["many"].items()),
+        ("wall time of the short forms in the suite, one process", f"{seconds:.0f} s", f"`pytest {' '.join(SHORT)}`"),
+    ]  # fmt: skip
+
+
+def page(records: dict[str, Any]) -> str:
     readers = ", ".join(f"{name} {target['executions']}" for name, target in records["fuzz"].items())
-    return "\n".join(
-        ["# What was tried to break it", "", "Written by `python tests/robustness.py`; not by hand.", "",
-         "| tried | number | command |", "|---|---|---|", *lines, "", f"Executions of each reader: {readers}.", ""]
-    )  # fmt: skip
+    title = "# What was tried to break it\n\nWritten by `python tests/robustness.py`; not by hand.\n"
+    what = table(("tried", "number", "command"), tried(records))
+    return "\n".join([title, what, disagreements(), f"Executions of each reader: {readers}.", ""])
 
 
 def main() -> int:
@@ -90,7 +127,7 @@ def main() -> int:
     parser.add_argument("--write", type=Path, default=HERE / "ROBUSTNESS.md", metavar="FILE")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        text = table(read(options.files or run_all(Path(folder))))
+        text = page(read(options.files or run_all(Path(folder))))
     options.write.write_text(text)
     print(text)
     return 0

@@ -1,11 +1,7 @@
 """Two processes of one training that disagree: all end soon, with one line each that names the difference."""
 
-from pathlib import Path
-
-import numpy as np
 import pytest
-from distributed_tools import DIFFERENCES, SMALL, differing
-from PIL import Image
+from distributed_tools import DIFFERENCES, SMALL, different_folders, differing
 
 EXPECTED = {
     "rate": "train.rate: expected the same in all processes, got 0.02 in process 0 and 0.03 in process 1",
@@ -17,25 +13,11 @@ EXPECTED = {
 }
 
 
-def folders(place: Path) -> list[str]:
-    """Data of one name in two places, of which the second has a picture more."""
-    for count in (2, 3):
-        for split in ("train", "val"):
-            for part in ("images", "labels"):
-                (place / str(count) / "own" / part / split).mkdir(parents=True)
-                for index in range(count):
-                    pixels = np.full((48, 48, 3)[: 3 if part == "images" else 2], index % 2, np.uint8)
-                    pixels[:9] = 1
-                    Image.fromarray(pixels).save(place / str(count) / "own" / part / split / f"{index}.png")
-        (place / str(count) / "own" / "classes.toml").write_text('classes = ["a", "b"]\n')
-    return [str(place / "2"), str(place / "3")]
-
-
 @pytest.mark.parametrize("kind", DIFFERENCES)
 def test_processes_that_disagree_end_with_the_difference(kind, tmp_path):
     arguments = [*SMALL, "--precision", "float32", "--output", str(tmp_path / "run")]
     arguments += ["--data", "folder:own"] if kind == "files" else []
-    results, seconds = differing(kind, arguments, folders(tmp_path))
+    results, seconds = differing(kind, arguments, different_folders(tmp_path))
     for rank, (status, text) in enumerate(results):
         if kind in EXPECTED:
             assert status == 2
