@@ -135,7 +135,7 @@ def commands(place: Path) -> list[Command]:
     def same(*given: str, output: str = "--output", more: Sequence[str] = ()) -> tuple[Any, Any]:
         return (lambda path: [*given, output, str(path)]), (lambda path: [*given, output, str(path), *more])
 
-    predict = same(run, str(photos), *device)
+    predict = same(run, str(photos), *device, more=["--overwrite"])
     evaluate = same(run, "--data", data, "--boundary", *device, output="--json")
     tune = same(run, "--data", data, "--images", "6", *device, more=["--overwrite"])
     export = same(run, "--format", "pt2", "--quick", more=["--overwrite"])
