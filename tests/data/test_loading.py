@@ -3,12 +3,21 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
 from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
+from bad_input_tools import time_limit
 
 from segmodel.data.loading import loaded
+
+
+@pytest.fixture(autouse=True)
+def limited() -> Iterator[None]:
+    """Without the check for lost workers half an item is waited for for ever."""
+    with time_limit(60):
+        yield
 
 
 class Strange(Exception):
