@@ -362,7 +362,7 @@ NESTED = [
     Kind("configuration of a huge number of 16", lambda r: r.configured(f"a = 0x{HUGE}"), "at most 64 bits"),
     Kind("classes.toml of endless keys", lambda r: r.classes(DOTTED), "keys of at most 16 dotted parts"),
     Kind("classes.toml of a huge number", lambda r: r.classes(f"ignore = {HUGE}"), "at most 64 bits"),
-    Kind("card nested without end", card_of(DEEP), "not a readable checkpoint (nested too deeply)"),
+    Kind("card in a header nested without end", card_of(DEEP), "not a readable checkpoint (nested too deeply)"),
     Kind("card of a huge number", card_of(f'{{"format": {HUGE}}}'), "whole numbers of at most 64 bits"),
     Kind("card beside nested without end", kept(text=DEEP), "not a readable card (nested too deeply)"),
     Kind("card beside of a huge number", kept(text=HUGE), "whole numbers of at most 64 bits"),
