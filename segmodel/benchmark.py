@@ -52,13 +52,13 @@ class BenchmarkOptions(Section):
 
     only: tuple[Part, ...] = option(("operators", "model", "gpu"), f"some of {', '.join(get_args(Part))}")
     threads: tuple[int, ...] = option(
-        (), "threads of torch and OpenCV (operators: 1, then 2; model: 2; else torch's own)", at_least=1
+        (), "threads of torch and OpenCV (operators: 1, then 2; model: 2; else torch's own)", at_least=1, at_most=1024
     )
-    seconds: float = option(2.0, "time for each contestant of a table", above=0)
+    seconds: float = option(2.0, "time for each contestant of a table", above=0, at_most=10**5)
     json: str = option("", "write the figures to this file as well")
     classes: int = option(21, "memory: classes of the model", at_least=1, at_most=255)
-    image: tuple[int, int] = option((1024, 2048), "memory: HEIGHT,WIDTH at inference", at_least=1)
-    batches: int = option(20, "loader: batches to time", at_least=1)
+    image: tuple[int, int] = option((1024, 2048), "memory: HEIGHT,WIDTH at inference", at_least=1, at_most=99999)
+    batches: int = option(20, "loader: batches to time", at_least=1, at_most=10**6)
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,10 @@ class Options(Section):
         None, "configured, on, off, both or auto: " + GUIDANCE
     )
     classes: tuple[str, ...] = option((), "also the mean IoU over these classes: names, separated by commas")
-    trimap: tuple[int, ...] = option((), "also mIoU within so many pixels of a true boundary: W,W,...", at_least=1)
-    bootstrap: int = option(0, "95 % intervals from so many resamples of the images", at_least=0)
+    trimap: tuple[int, ...] = option(
+        (), "also mIoU within so many pixels of a true boundary: W,W,...", at_least=1, at_most=10**5
+    )
+    bootstrap: int = option(0, "95 % intervals from so many resamples of the images", at_least=0, at_most=10**6)
     compare: str | None = option(
         None, "differences from another evaluation's --per-image FILE.jsonl, with paired intervals (1000 resamples, or "
         "those of --bootstrap)"

@@ -38,6 +38,7 @@ from segmodel.experiments.exported import (
     of_refinement,
 )
 from segmodel.inference.refinement import Refinement, Resolved, read_settings
+from segmodel.inference.views import check_predicts
 from segmodel.model.network import Network
 from segmodel.model.store import find_checkpoint, load_network
 
@@ -115,7 +116,8 @@ def main(arguments: Sequence[str]) -> int:
         source = of_refinement(own, labels=options.labels)
     else:
         guidance = {"configured": None, "on": True, "off": False}[options.guidance]
-        model, name = load_network(given.run, Network), str(find_checkpoint(given.run))
+        model, name = load_network(given.run, Network).float(), str(find_checkpoint(given.run))
+        check_predicts(model)
         try:
             source = of_model(model, guidance=guidance, labels=options.labels)
         except ValueError as error:

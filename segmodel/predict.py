@@ -75,12 +75,19 @@ def find_images(paths: Iterable[str]) -> list[tuple[Path, Path]]:
 
 def find_targets(images: Sequence[tuple[Path, Path]], kinds: Sequence[str], output: Path) -> list[dict[str, Path]]:
     """The files to write for each picture, by kind; UserError if one would be written twice or is a picture itself."""
-    pictures = {file.resolve() for file, _ in images}
+    folders: dict[Path, Path] = {}  # each is looked up once: of 100,000 pictures they are a few
+
+    def resolved(path: Path) -> Path:
+        if path.parent not in folders:
+            folders[path.parent] = path.parent.resolve()
+        return path.resolve() if os.path.islink(path) else folders[path.parent] / path.name
+
+    pictures = {resolved(file) for file, _ in images}
     taken: dict[Path, Path] = {}
     targets = [{kind: output / f"{name}{KINDS[kind]}" for kind in kinds} for _, name in images]
     for (file, _), files in zip(images, targets, strict=True):
         for target in files.values():
-            if target.resolve() in pictures:
+            if resolved(target) in pictures:
                 raise UserError(f"{target}: a result would overwrite this picture; expected another --output")
             if taken.setdefault(target, file) != file:
                 raise UserError(f"{file}: its result would overwrite that of {taken[target]} (both are {target})")

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from segmodel.common.device import autocast_dtype, evaluating
-from segmodel.common.errors import UserError
+from segmodel.common.errors import UserError, memory_named
 from segmodel.data.images import has_picture_name, picture_endings, picture_pixels, read_image
 from segmodel.inference.refinement import crf_from_scores
 from segmodel.inference.views import label_maps
@@ -47,6 +47,10 @@ class SegModel(Network):
         Raises:
             ValueError: not such an image, an unreadable file, or a folder without pictures.
         """
+        with memory_named("segment"):
+            return self._segmented(image, guidance)
+
+    def _segmented(self, image: Any, guidance: bool | Literal["auto"] | None) -> Any:
         if isinstance(image, list | tuple):
             return [self._labels(item, guidance) for item in image]
         if isinstance(image, str | Path) and os.path.isdir(image):

@@ -36,7 +36,7 @@ class Options(Section):
     split: str = option("train", "part of the data to tune on")
     images: int = option(24, "evenly spaced images of it; 0: all", at_least=0)
     metric: Metric = option("miou", "what to maximise")
-    stride: int | None = option(None, "blocks of the CRF; 1: full size", "from the scores", at_least=1)
+    stride: int | None = option(None, "blocks of the CRF; 1: full size", "from the scores", at_least=1, at_most=4096)
     report: str | None = option(None, "then judge the settings on this part of the data")
     report_images: int = option(0, "evenly spaced images of it; 0: all", at_least=0)
     output: str | None = option(None, "write settings and figures to this file, for segmodel.refine")

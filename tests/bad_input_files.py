@@ -360,7 +360,7 @@ LISTS.append(
     Kind(
         "list over the limit",
         lambda r: too_long(r, "SEGMODEL_MAX_LIST_BYTES", lambda r: r.listed(PAIR)),
-        "expected at most 10 bytes (SEGMODEL_MAX_LIST_BYTES), got more",
+        "expected at most 10 bytes (SEGMODEL_MAX_LIST_BYTES), got 37",
     )
 )
 CLASS_FILES = [

@@ -6,6 +6,7 @@ lay in the room before is compared with what lies there afterwards.
 
 import importlib
 import os
+import signal
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -39,11 +40,15 @@ SIZE = (21, 37)  # height, width
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of bad input; ``expected`` is a part of the message, or the right result where there is no error."""
+    """One kind of bad input; ``expected`` is a part of the message, or the right result where there is no error.
+
+    status: of the command, where it is one: 2 the user's input, 1 what the run has come to.
+    """
 
     name: str
     attempt: Callable[["Room"], Any]
     expected: object
+    status: int = 2
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,26 @@ def environment(**values: str) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+class Hang(BaseException):
+    """Something took longer than it may."""
+
+
+@contextmanager
+def time_limit(seconds: int, *, busy: bool = False) -> Iterator[None]:
+    """Raises ``Hang`` after so many seconds, or seconds of the processor."""
+
+    def stop(*_: object) -> None:
+        raise Hang
+
+    timer, number = (signal.ITIMER_PROF, signal.SIGPROF) if busy else (signal.ITIMER_REAL, signal.SIGALRM)
+    signal.signal(number, stop)
+    signal.setitimer(timer, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(timer, 0)
 
 
 class Room:

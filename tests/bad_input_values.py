@@ -144,8 +144,8 @@ def changed(name: str, value: object, expected: str, kind: str) -> Kind:
     return Kind(kind, lambda r: r.evaluate(r.checkpoint(card=put(name, value))), expected)
 
 
-def reweighed(change: Callable[[dict], Any], expected: str, kind: str) -> Kind:
-    return Kind(kind, lambda r: r.evaluate(r.checkpoint(tensors=change)), expected)
+def reweighed(change: Callable[[dict], Any], expected: str, kind: str, status: int = 2) -> Kind:
+    return Kind(kind, lambda r: r.evaluate(r.checkpoint(tensors=change)), expected, status)
 
 
 class Malice:
@@ -203,7 +203,7 @@ CHECKPOINTS = [
     changed("model", {"label_steps": 10**9}, "label_steps: expected at most 100", "card that asks for all time"),
     changed("data", ["x"], "card: data: expected str", "data that is no text"),
     changed("data", "folder:none", "folder: expected a folder, got none (missing)", "data that is elsewhere"),
-    reweighed(lambda t: t[STEM].fill_(math.nan), f"{STEM}: expected finite values, got NaN", "NaN weights"),
+    reweighed(lambda t: t[STEM].fill_(math.nan), f"{STEM}: expected finite values, got NaN", "NaN weights", 1),
     reweighed(put(STEM, torch.ones(4, 3, 3, 3)), f"{STEM}: expected (4, 3, 7, 7), got (4, 3, 3, 3)", "other shapes"),
     reweighed(lambda t: t.pop(STEM), f"{STEM}: expected (4, 3, 7, 7), got nothing", "missing weights"),
     reweighed(put("extra", torch.ones(1)), "extra: expected nothing, got (1,)", "weights too many"),
@@ -246,9 +246,16 @@ CHECKPOINTS = [
     Kind("weight file of a list", weights([1, 2]), "expected a table of tensors, got list"),
     Kind("weight file of other names", weights({"x": torch.ones(1)}), "no tensor fits this model"),
     Kind("weight file of other shapes", weights({"conv1.weight": torch.ones(1)}), "conv1.weight: expected shape"),
-    Kind("weight file of NaN", weights({"conv1.weight": torch.full((4, 3, 7, 7), math.nan)}), "real, finite values"),
     Kind(
-        "weight file of complex numbers", weights({"conv1.weight": torch.ones(4, 3, 7, 7) * 1j}), "real, finite values"
+        "weight file of NaN",
+        weights({"conv1.weight": torch.full((4, 3, 7, 7), math.nan)}),
+        "w.pth: conv1.weight: expected finite values, got NaN",
+        status=1,
+    ),
+    Kind(
+        "weight file of complex numbers",
+        weights({"conv1.weight": torch.ones(4, 3, 7, 7) * 1j}),
+        "expected plain tensors of torch.float32, got torch.complex64",
     ),
 ]
 

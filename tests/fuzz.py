@@ -1,23 +1,24 @@
 """Mutation fuzzing of every reader of bytes from outside: whatever they hold, the documented errors and nothing else.
 
-    python tests/fuzz.py --executions 2000    # of each target; SEGMODEL_FUZZ_EXECUTIONS says the same (tox -e fuzz)
+    python tests/fuzz.py --executions 4000    # of each target; SEGMODEL_FUZZ_EXECUTIONS says the same (tox -e fuzz)
 
-A target is a reader with good files of its kind. Hypothesis mutates these, and shrinks what it finds. An execution
-fails on any other error, on a message of more than one printable line, and after ``SECONDS``; a target, if it took more
-memory than ``MEBIBYTES``.
+A target is a reader with good files of its kind. These are mutated; in the suite by Hypothesis, which makes what it
+finds small. An execution fails on any other error, on a message of more than one printable line, and after ``SECONDS``;
+a target, if it took more memory than ``MEBIBYTES``.
 """
 
 import argparse
 import json
 import os
+import random
 import resource
-import signal
+import shutil
 import struct
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from io import BytesIO
@@ -26,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from bad_input_tools import environment, furnish
+from bad_input_tools import environment, furnish, time_limit
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -38,14 +39,19 @@ from segmodel.common.options import parsed, read_toml
 from segmodel.data import open_data
 from segmodel.data.folder import read_classes
 from segmodel.data.images import index_values, read_image, read_label
+from segmodel.data.importing.command import _unpacked as unpacked_sources
 from segmodel.data.importing.formats import open_source
 from segmodel.data.importing.tree import Tree
 from segmodel.data.importing.write import look
+from segmodel.evaluation.per_image import read_per_image
 from segmodel.inference.inputs import read_scores
 from segmodel.inference.refinement import read_settings
 from segmodel.model.network import Network
 from segmodel.model.resnet import ResNet
 from segmodel.model.store import build_network, read_checkpoint
+from segmodel.segmodel import SegModel
+from segmodel.training.class_weights import read_class_weights
+from segmodel.training.report import run_report
 from segmodel.training.settings import SECTIONS, make_config
 
 SECONDS = 30
@@ -199,6 +205,47 @@ def shapes() -> bytes:
     return json.dumps({"shapes": entries, "imagePath": "a.png", "imageHeight": 9, "imageWidth": 13}).encode()
 
 
+def unpacked(path: Path) -> list[Path]:
+    """What data import finds in an archive."""
+    with unpacked_sources([path], path.parent / "scratch") as roots:
+        return [file for root in roots for file in root.rglob("*")]
+
+
+def archive() -> bytes:
+    file = BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as target:
+        target.writestr("set/a.png", pictures("PNG")[0])
+        target.writestr("set/a_mask.png", pictures("PNG", mode="L")[0])
+    return file.getvalue()
+
+
+def texts(folder: Path) -> dict[str, tuple[str, Callable[[Path], object], tuple[bytes, ...]]]:
+    """Readers of texts that other commands wrote or a user did: title -> file, reader, good files."""
+    row = {"image": "a", "result": "model", "miou": 0.5, "correct": [1, 2], "true": [2, 3], "predicted": [3, 2]}
+    line = {"kind": "train", "step": 1, "loss": 0.7, "rate": 0.1, "images_per_second": 2.0, "data_wait": 0.0}
+    result = {"miou": 0.5, "pixel_accuracy": 0.5, "mean_accuracy": 0.5, "iou": {"a": 0.5, "b": None}}
+    final = {"kind": "final", "step": 1, "guidance_off": result, "guidance_on": result, "confusion": [[1, 2], [3, 4]],
+             "seconds": 3.5, "worst": [{"name": "a", "miou": 0.25}]}  # fmt: skip
+    journal = "\n".join(json.dumps(one) for one in (line, {**line, "step": 2}, final)).encode()
+    session = {"time": "now", "step": 0, "command": "train", "processor": "x", "cores": 2, "threads": 1, "gpu": None,
+               "processes": 1}  # fmt: skip
+    SegModel.load(folder / "run").save_pretrained(folder / "kept")
+    shutil.copytree(folder / "run", folder / "sessions")
+    (folder / "sessions" / "metrics.jsonl").write_bytes(journal)
+    weights = (b"sky = 1\nrest = 2.5\n", b'{"sky": 1, "rest": 2}', b"[1, 2]")
+    card = (folder / "kept" / "card.json").read_bytes()
+    return {
+        "journal": ("run/metrics.jsonl", lambda path: run_report(path.parent), (journal,)),
+        "sessions": ("sessions/sessions.jsonl", lambda path: run_report(path.parent), (json.dumps(session).encode(),)),
+        "figures of images": ("f.jsonl", lambda path: read_per_image(str(path), 2), (json.dumps(row).encode(),)),
+        "class weights, .toml": ("w.toml", lambda path: read_class_weights(str(path), ("sky", "rest")), weights),
+        "class weights, .json": ("w.json", lambda path: read_class_weights(str(path), ("sky", "rest")), weights),
+        "class weights, text": ("w.txt", lambda path: read_class_weights(str(path), ("sky", "rest")), weights),
+        "card beside a model": ("kept/card.json", lambda path: SegModel.load(path.parent), (card,)),
+        "archive, .zip": ("set.zip", unpacked, (archive(),)),
+    }
+
+
 def make_targets(folder: Path) -> dict[str, Target]:
     """All targets; the folder gets what they need around them."""
     furnish(folder)
@@ -266,6 +313,8 @@ def make_targets(folder: Path) -> dict[str, Target]:
         if file == "labelmap.txt":
             (place / "a_mask.png").write_bytes(pictures("PNG")[0])
         targets[name] = Target(written(f"{name}/{file}", labels), seeds)
+    others = texts(folder)
+    targets |= {title: Target(written(name, read), seeds) for title, (name, read, seeds) in others.items()}
     if find_spec("scipy"):
         sbd = folder / "sbd"
         for part in ("img", "cls"):
@@ -283,31 +332,35 @@ def make_targets(folder: Path) -> dict[str, Target]:
     return targets
 
 
-class Hang(BaseException):
-    """An execution took longer than ``SECONDS``."""
-
-
-@contextmanager
-def time_limit() -> Iterator[None]:
-    def stop(*_: object) -> None:
-        raise Hang
-
-    signal.signal(signal.SIGALRM, stop)
-    signal.alarm(SECONDS)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-
-
 def execute(target: Target, folder: Path, content: bytes) -> None:
     """One execution: it ends well or with a documented error in one printable line."""
     try:
-        with time_limit():
+        with time_limit(SECONDS, busy=True):
             target.read(folder, content)
     except target.errors as error:
         first = str(error) if isinstance(error, DataError | UserError) else ""
         assert first.isprintable(), first
+
+
+def drawn(rng: random.Random) -> list[tuple[str, float, int]]:
+    """Edits as ``EDITS`` draws them, some thirty times as fast."""
+    return [(rng.choice(KINDS), rng.random(), rng.randrange(2**16)) for _ in range(rng.randint(1, 8))]
+
+
+def hammer(target: Target, folder: Path, executions: int, rng: random.Random) -> int:
+    """As ``fuzz`` without Hypothesis: what an execution failed on is kept in a file, and not made smaller."""
+    before = peak_mebibytes()
+    with environment(SEGMODEL_MAX_PIXELS=str(PIXELS)):
+        for _ in range(executions):
+            content = mutated(rng.choice(target.seeds), drawn(rng), rng.choice(target.seeds))
+            try:
+                execute(target, folder, content)
+            except BaseException:
+                Path("fuzz_failed.bin").write_bytes(content)
+                raise
+    grown = peak_mebibytes() - before
+    assert grown < MEBIBYTES, f"{grown:.0f} MiB more memory"
+    return executions
 
 
 def fuzz(target: Target, folder: Path, executions: int, *, derandomize: bool) -> int:
@@ -338,8 +391,11 @@ def peak_mebibytes() -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    default = int(os.environ.get("SEGMODEL_FUZZ_EXECUTIONS", "1000"))
+    default = int(os.environ.get("SEGMODEL_FUZZ_EXECUTIONS", "4000"))
     parser.add_argument("--executions", type=int, default=default, help="of each target (default: %(default)s)")
+    parser.add_argument("--shrink", type=int, default=0, help="and so many by Hypothesis, which makes failures small")
+    parser.add_argument("--only", nargs="+", default=[], metavar="TARGET")
+    parser.add_argument("--seed", type=int, default=time.time_ns() % 2**32, help="of the edits (default: the time)")
     parser.add_argument("--json", metavar="FILE", help="write the numbers to this file as well")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -347,7 +403,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         for title, target in make_targets(Path(name)).items():
             start, memory = time.monotonic(), peak_mebibytes()
-            count = fuzz(target, Path(name), options.executions, derandomize=False)
+            if options.only and title not in options.only:
+                continue
+            count = hammer(target, Path(name), options.executions, random.Random(f"{options.seed} {title}"))
+            if options.shrink:
+                count += fuzz(target, Path(name), options.shrink, derandomize=False)
             done[title] = {"executions": count, "seconds": round(time.monotonic() - start),
                            "mebibytes": round(peak_mebibytes() - memory)}  # fmt: skip
             print(title, done[title], flush=True)

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
-from fuzz import Hang, Target, execute, fuzz, make_targets
+from bad_input_tools import Hang
+from fuzz import Target, execute, fuzz, make_targets
 
 from segmodel.common.errors import DataError
 
-EXECUTIONS = 120  # of each target: some 20 seconds in all
+EXECUTIONS = 100  # of each target: some 20 seconds in all
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +26,8 @@ NAMES = (
     "checkpoint", "card of a checkpoint", "weights, .pth", "weights, .safetensors", "scores, .npy",
     "settings of a refinement",
     "SBD labels, .mat", "COCO instances", "labels of labelme", "labels of YOLO", "names of YOLO", "names of CVAT",
+    "journal", "sessions", "figures of images", "class weights, .toml", "class weights, .json", "class weights, text",
+    "card beside a model", "archive, .zip",
 )  # fmt: skip
 
 

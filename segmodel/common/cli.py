@@ -2,8 +2,8 @@
 
 import argparse
 import difflib
+import errno
 import os
-import re
 import sys
 import traceback
 import warnings
@@ -11,12 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from segmodel.common.errors import DataError, Note, UserError
+from segmodel.common.errors import OUT_OF_MEMORY, DataError, Note, UserError
 from segmodel.common.locks import claims
 from segmodel.common.terminal import say
 
-OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|MemoryError|can't allocate memory")
-"""In the name or text of what torch and NumPy raise."""
 LESS_MEMORY = {
     "train": "--accumulate, --checkpoint-activations, a smaller --crop or --batch-size",
     "evaluate": "--window, smaller --scales or --batch-size",
@@ -99,8 +97,10 @@ def run(command: str, main: Callable[[Sequence[str]], int], arguments: Sequence[
     except Exception as error:
         if "--debug" in given:
             traceback.print_exc()
-        user = isinstance(error, UserError | DataError)
-        text = " ".join(str(error).split()) if user else f"{type(error).__name__}: {' '.join(str(error).split())}"
+        too_long = isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG  # wherever the path is first used
+        user = isinstance(error, UserError | DataError) or too_long
+        said = str(error).partition("\nException raised from")[0]  # below it PyTorch adds where in its own code
+        text = " ".join(said.split()) if user else f"{type(error).__name__}: {' '.join(said.split())}"
         hint = "" if user or "--debug" in given else " (--debug shows the trace)"
         if command in LESS_MEMORY and OUT_OF_MEMORY.search(text):
             hint = f"; what takes less memory: {LESS_MEMORY[command]}{hint}"
@@ -109,4 +109,4 @@ def run(command: str, main: Callable[[Sequence[str]], int], arguments: Sequence[
         say(f"segmodel.{command}: error: {process}{text}{hint}", error=True)
         if isinstance(error, DataError) and error.advice:
             say("", *error.advice.split("\n"), error=True)
-        return 2 if user else 1
+        return error.status if isinstance(error, UserError | DataError) else 2 if too_long else 1

@@ -4,9 +4,12 @@ What one process computes from the whole batch is computed from all of its parts
 threshold, normaliser, loss and confusion matrices. Without a process group every function is for one process alone.
 """
 
+import json
 import os
+import re
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -50,12 +53,27 @@ def restarts() -> int:
     return _variable("TORCHELASTIC_RESTART_COUNT", 0)
 
 
+_LOST = re.compile(r"gloo|nccl|connection|timed? ?out|broken pipe|socket|\bstore\b", re.IGNORECASE)
+"""In what PyTorch raises when another process is lost."""
+_store: dist.Store | None = None
+"""Where the processes meet before they share anything else."""
+
+
 @contextmanager
-def process_group(device: torch.device, *, timeout_minutes: float) -> Iterator[torch.device]:
+def process_group(
+    device: torch.device, *, timeout_minutes: float, same: Mapping[str, Any] | None = None
+) -> Iterator[torch.device]:
     """Joins the processes that torchrun started, if it did; gives each its own GPU and yields the device.
 
     A process that waits longer than the timeout for another one fails, as it does at once where a connection closes.
+
+    Args:
+        same: what must be the same in all of them, see ``require_same``; compared before they are joined.
+
+    Raises:
+        UserError: it is not the same, or torchrun's variables are wrong. RuntimeError: another process is lost.
     """
+    global _store
     if _variable("WORLD_SIZE", 1) == 1:
         yield device
         return
@@ -70,14 +88,48 @@ def process_group(device: torch.device, *, timeout_minutes: float) -> Iterator[t
         torch.cuda.set_device(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
     timeout = timedelta(minutes=timeout_minutes)
-    store, own, world = next(dist.rendezvous("env://", timeout=timeout))
-    if world == local_processes():  # torchrun keeps the store: addresses of dead processes would be found in it
-        store = dist.PrefixStore(f"restart {restarts()}", store)  # on several machines the counts may differ
-    dist.init_process_group(backend, store=store, rank=own, world_size=world, timeout=timeout)
     try:
+        _store, own, world = next(dist.rendezvous("env://", timeout=timeout))
+        if world == local_processes():  # torchrun keeps the store: addresses of dead processes would be found in it
+            _store = dist.PrefixStore(f"restart {restarts()}", _store)  # on several machines the counts may differ
+        _compare(_store, own, world, "settings", same or {})
+        dist.init_process_group(backend, store=_store, rank=own, world_size=world, timeout=timeout)
         yield device
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and not _LOST.search(str(error)):
+            raise
+        reason = re.sub(r"^\[[^\]]*\] *", "", " ".join(str(error).split()))  # without the place in gloo's code
+        raise RuntimeError(f"another process is lost (see its error) or has not answered for {timeout_minutes:g} "
+                           f"minutes: {reason:.160}") from error  # fmt: skip
     finally:
-        dist.destroy_process_group()
+        _store = None
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def require_same(what: str, facts: Mapping[str, Any]) -> None:
+    """Compares facts (JSON values by name) of all processes, each time under another name ``what``.
+
+    Raises:
+        UserError: in every process, the first difference. RuntimeError: a process is lost.
+    """
+    if _store is not None:
+        _compare(_store, rank(), world_size(), what, facts)
+
+
+def _compare(store: dist.Store, own: int, world: int, what: str, facts: Mapping[str, Any]) -> None:
+    store.set(f"{what} of {own}", json.dumps(facts))
+    found = [json.loads(store.get(f"{what} of {other}")) for other in range(world)]
+    read, deadline = store.add(f"{what} read", 1), time.monotonic() + 10
+    for other, theirs in enumerate(found):
+        for name in dict.fromkeys([*found[0], *theirs]):
+            first, second = found[0].get(name), theirs.get(name)
+            if first != second:
+                while own == 0 and read < world and time.monotonic() < deadline:  # the store may end with this process
+                    time.sleep(0.01)
+                    read = store.add(f"{what} read", 0)
+                raise UserError(f"{name}: expected the same in all processes, got {first!r:.80} in process 0 and "
+                                f"{second!r:.80} in process {other}")  # fmt: skip
 
 
 def total(x: Tensor) -> Tensor:

@@ -1,26 +1,13 @@
-"""What the user got wrong: errors of one printable line, and limits on what is read from outside.
-
-The limits are environment variables, which loader workers inherit:
-
-    SEGMODEL_MAX_PIXELS        pixels of an image or label file (89,478,485: where Pillow begins to warn)
-    SEGMODEL_MAX_LIST_BYTES    bytes of a list of files (64 MiB)
-    SEGMODEL_MAX_CONFIG_BYTES  bytes of a configuration or a classes.toml (1 MiB)
-    SEGMODEL_MAX_JSON_BYTES    bytes of COCO's file of instances (2 GiB)
-    SEGMODEL_FOLLOW_LINKS      1: an entry of a list may be a link that leads out of the data root (0)
-"""
+"""What the user got wrong: errors of one printable line."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-LIMITS = {
-    "SEGMODEL_MAX_PIXELS": 89_478_485,
-    "SEGMODEL_MAX_LIST_BYTES": 1 << 26,
-    "SEGMODEL_MAX_CONFIG_BYTES": 1 << 20,
-    "SEGMODEL_MAX_JSON_BYTES": 1 << 31,
-    "SEGMODEL_FOLLOW_LINKS": 0,
-}
+OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|MemoryError|can't allocate memory")
+"""In the name or text of what torch and NumPy raise."""
 
 
 def printable(text: str) -> str:
@@ -38,8 +25,16 @@ class Note(UserWarning):
 class UserError(ValueError):
     """Something the user gave is wrong; the message is one line that names it (exit status 2)."""
 
+    status = 2
+
     def __init__(self, message: str):
         super().__init__(printable(message))
+
+
+class NotFiniteError(UserError):
+    """A model whose tensors or scores are NaN or infinite: nothing that it predicts is a result (exit status 1)."""
+
+    status = 1
 
 
 class DataError(ValueError):
@@ -49,6 +44,7 @@ class DataError(ValueError):
     it, such as a file that is missing; "" if there is none.
     """
 
+    status = 2
     advice = ""
 
     def __init__(self, *lines: str):
@@ -59,31 +55,21 @@ class DataError(ValueError):
         return f"{self.args[0]}{more}"
 
 
-def limit(name: str) -> int:
-    """The value of one of the limits above.
-
-    Raises:
-        UserError: the environment variable is not a whole number of at least 0.
-    """
-    text = os.environ.get(name, "")
-    if text and not (text.isascii() and text.isdecimal() and len(text) < 19):
-        raise UserError(f"{name}: expected a whole number of at least 0, got {text!r}")
-    return int(text or LIMITS[name])
-
-
-def read_text(path: str | Path, *, most: str, encoding: str = "utf-8") -> str:
-    """The text of a file that holds no more bytes than the limit ``most`` says.
-
-    Raises:
-        OSError: it cannot be read. ValueError: it is longer, or not of this encoding.
-    """
-    bytes_allowed = limit(most)
-    with open(path, "rb") as file:
-        content = file.read(bytes_allowed + 1)
-    if len(content) > bytes_allowed:
-        raise ValueError(f"expected at most {bytes_allowed} bytes ({most}), got more")
-    return content.decode(encoding)
-
-
 def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextmanager
+def memory_named(what: str) -> Iterator[None]:
+    """A lack of memory within the block is an error of one line that says what for: PyTorch's may have a trace in it.
+
+    Raises:
+        torch.OutOfMemoryError: of a GPU. MemoryError: of this machine.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not OUT_OF_MEMORY.search(f"{type(error).__name__}: {error}"):
+            raise
+        kind = type(error) if type(error).__name__ == "OutOfMemoryError" else MemoryError
+        raise kind(f"{what}: out of memory ({next(iter(str(error).splitlines()), '')})") from error

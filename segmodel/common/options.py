@@ -9,13 +9,13 @@ import difflib
 import json
 import math
 import operator
-import tomllib
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from segmodel.common.errors import UserError, read_text
+from segmodel.common.errors import UserError
+from segmodel.common.reading import parse_toml, read_text
 
 Sections = Mapping[str, type]
 Values = dict[str, dict[str, Any]]
@@ -95,6 +95,8 @@ def checked(value: Any, expected: Any, name: str) -> Any:
         value = float(value)
     if type(value) is not plain:
         raise UserError(f"{name}: expected {_type_name(plain)}, got {value!r:.200}")
+    if plain is int and not -(1 << 63) <= value < 1 << 63:
+        raise UserError(f"{name}: expected at most 64 bits, got {value}")
     if plain is float and not math.isfinite(value):
         raise UserError(f"{name}: expected a finite number, got {value!r:.200}")
     return value
@@ -189,10 +191,10 @@ def from_flags(arguments: argparse.Namespace, section: type) -> Any:
 def read_toml(path: str | Path, sections: Sections) -> Values:
     """The fields of a TOML file with one table a section, checked; an unknown key is an error."""
     try:
-        content = tomllib.loads(read_text(path, most="SEGMODEL_MAX_CONFIG_BYTES"))
+        content = parse_toml(read_text(path, most="SEGMODEL_MAX_CONFIG_BYTES"))
     except OSError as error:
         raise UserError(f"{path}: cannot read the configuration ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: not a TOML file ({error})") from error
     return check_values(content, sections, str(path))
 

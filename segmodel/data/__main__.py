@@ -38,7 +38,7 @@ class CheckOptions(Section):
     split: tuple[str, ...] = option(("train", "val"), "only these parts of the data, such as train,val")
     allow_absent: bool = option(False, "classes without a pixel, or one class a label map, are no problem")
     problems: int = option(50, "print at most so many problems", at_least=0)
-    workers: int = option(-1, "processes that read; -1: one less than processors, at most 8", at_least=-1)
+    workers: int = option(-1, "processes that read; -1: one less than processors, at most 8", at_least=-1, at_most=256)
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ class ShowOptions(Section):
     """Options of `show`."""
 
     split: str = option("train", "part of the data")
-    images: int = option(6, "samples, evenly spaced", at_least=1)
-    variants: int = option(2, "random variants of each", at_least=0)
+    images: int = option(6, "samples, evenly spaced", at_least=1, at_most=10**4)
+    variants: int = option(2, "random variants of each", at_least=0, at_most=100)
     seed: int = option(0, "of the variants", at_least=0)
-    width: int = option(320, "largest width of a picture", at_least=16)
+    width: int = option(320, "largest width of a picture", at_least=16, at_most=10**4)
 
 
 def check(arguments: Sequence[str]) -> int:

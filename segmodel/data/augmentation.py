@@ -30,7 +30,7 @@ class Augmentation(Section):
     with half-pixel centres; only the pixels of the crop are computed.
     """
 
-    crop: tuple[int, int] = option((321, 321), "height and width of a training sample", at_least=1)
+    crop: tuple[int, int] = option((321, 321), "height and width of a training sample", at_least=1, at_most=65536)
     scale: tuple[float, float] = option((0.5, 2.0), "range of the scale jitter", "Sec. 7.1.2", above=0)
     aspect: tuple[float, float] = option((4 / 5, 5 / 4), "range of the width/height jitter", "Sec. 7.1.2", above=0)
     colour_shift: int = option(20, "largest shift of a channel, 0: none", "authors' code", at_least=0, at_most=255)

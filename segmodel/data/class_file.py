@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from segmodel.common.errors import DataError, one_line, printable, read_text
+from segmodel.common.errors import DataError, one_line, printable
 from segmodel.common.labels import IGNORE, is_background, voc_palette
+from segmodel.common.reading import parse_toml, read_text
 from segmodel.data.base import MAX_CLASSES, evenly_spaced
-from segmodel.data.images import INVALID, index_values
+from segmodel.data.images import INVALID, index_values, open_picture
 
 KEYS = {"labels", "ignore", "map", "classes", "val_share", "val_seed"}
 LOOKED_AT = 200  # label files, for a suggestion
@@ -40,12 +39,12 @@ class ClassFile:
 def read_classes(file: Path, find_labels: Callable[[], Sequence[Path]] = tuple) -> ClassFile:
     """What the file says; where it is missing, the error's advice is one that suits the label files that are found."""
     try:
-        table = tomllib.loads(read_text(file, most="SEGMODEL_MAX_CONFIG_BYTES", encoding="utf-8-sig"))
+        table = parse_toml(read_text(file, most="SEGMODEL_MAX_CONFIG_BYTES", encoding="utf-8-sig"))
     except FileNotFoundError as error:
         missing = DataError(f"{file}: no such file (names of the classes, and the label values that stand for them)")
         missing.advice = _advice(file, find_labels())
         raise missing from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"{file}: cannot be read: {one_line(error)}") from error
     try:
         return _class_file(table)
@@ -169,7 +168,7 @@ def _advice(file: Path, labels: Sequence[Path]) -> str:
     found, colours = set[int](), set[tuple[int, ...]]()
     for index in evenly_spaced(len(labels), LOOKED_AT):
         try:
-            with Image.open(labels[index]) as image:
+            with open_picture(labels[index]) as image:
                 pixels = np.asarray(image if image.mode in ("P", "L", "1", "I;16", "I") else image.convert("RGB"))
         except (OSError, ValueError):
             continue

@@ -31,8 +31,9 @@ from typing import Any
 
 import numpy as np
 
-from segmodel.common.errors import DataError, one_line, read_text
+from segmodel.common.errors import DataError, one_line
 from segmodel.common.labels import IGNORE, is_background, voc_palette
+from segmodel.common.reading import open_file, read_text
 from segmodel.data.base import MAX_CLASSES, MixedData, Sample, SegmentationData
 from segmodel.data.images import label_of, read_image
 from segmodel.data.lists import existing_folder, inside, misplaced
@@ -120,7 +121,7 @@ class CocoData(SegmentationData):
     def _annotations(self, spans: np.ndarray, image: int) -> list[dict[str, Any]]:
         found = []
         try:
-            with self.file.open("rb") as file:
+            with open_file(self.file, most="SEGMODEL_MAX_JSON_BYTES") as file:
                 for place, length in spans.tolist():
                     file.seek(place)
                     found.append(json.loads(file.read(length)))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Container
+from collections.abc import Container, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from segmodel.common.errors import DataError, limit, one_line
+from segmodel.common.errors import DataError, UserError, one_line
 from segmodel.common.labels import IGNORE
+from segmodel.common.reading import limit, open_file
 from segmodel.data.intact import check_intact, has_16_bits
 
 INVALID = 254  # marks label values that are not allowed
@@ -23,6 +27,31 @@ _LABEL_MODES = ("P", "L", "1", "I;16", "I")
 LABEL_MODES = (*_LABEL_MODES, "RGB")
 """Modes of PIL images whose pixels can be class numbers, or one colour a class."""
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")  # not EPS: Pillow would start Ghostscript
+
+
+@contextmanager
+def open_picture(source: Path | BytesIO, *, formats: tuple[str, ...] = _FORMATS) -> Iterator[Image.Image]:
+    """A picture's file, or its bytes, opened and not yet decoded: every picture from outside comes through here.
+
+    Raises:
+        OSError, ValueError: no regular file, none of these formats, or more bytes or pixels than `common.reading` says.
+    """
+    most = limit("SEGMODEL_MAX_PIXELS")
+    if most > (Image.MAX_IMAGE_PIXELS or most):  # Pillow's own limit yields to a higher one that the user asked for
+        Image.MAX_IMAGE_PIXELS = most
+    opened: AbstractContextManager[Any] = (
+        nullcontext(source) if isinstance(source, BytesIO) else open_file(source, most="SEGMODEL_MAX_PICTURE_BYTES")
+    )
+    with opened as file:
+        try:
+            image = Image.open(file, formats=formats)
+        except UnidentifiedImageError as error:
+            raise ValueError(f"cannot identify image file, expected one of {', '.join(formats)}") from error
+        with image:
+            if image.width * image.height > most:
+                size = f"{image.width}x{image.height}"
+                raise ValueError(f"expected at most {most} pixels (SEGMODEL_MAX_PIXELS), got {size}")
+            yield image
 
 
 def picture_endings() -> set[str]:
@@ -107,7 +136,7 @@ def read_label_pixels(path: Path) -> np.ndarray:
 
 def label_palette(path: Path) -> dict[int, tuple[int, int, int]]:
     """The palette of a label file that `read_label_pixels` has read, number -> colour; empty if it is of greys."""
-    with Image.open(path, formats=_FORMATS) as image:
+    with open_picture(path) as image:
         colours = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
     if (colours == colours[:, :1]).all():
         return {}
@@ -117,7 +146,7 @@ def label_palette(path: Path) -> dict[int, tuple[int, int, int]]:
 def read_numbers(path: Path) -> tuple[np.ndarray, str, list[int] | None]:
     """The pixels (H, W) or, of colours, (H, W, 3) of a label picture as stored, its mode, and its palette if any."""
     pixels, _ = _decoded(path, LABEL_MODES, "labels as numbers or colours (a palette, grey or RGB picture)")
-    with Image.open(path, formats=_FORMATS) as image:
+    with open_picture(path) as image:
         return pixels, image.mode, image.getpalette()
 
 
@@ -138,15 +167,9 @@ def _decoded(path: Path, modes: tuple[str, ...], expected: str, convert: bool = 
 
     convert: as RGB, upright; else as stored.
     """
-    most = limit("SEGMODEL_MAX_PIXELS")
-    if most > (Image.MAX_IMAGE_PIXELS or most):  # Pillow's own limit yields to a higher one that the user asked for
-        Image.MAX_IMAGE_PIXELS = most
     try:
         caught = warnings.catch_warnings(action="always", record=True)
-        with caught as warned, Image.open(path, formats=_FORMATS) as image:
-            if image.width * image.height > most:
-                size = f"{image.width}x{image.height}"
-                raise ValueError(f"expected at most {most} pixels (SEGMODEL_MAX_PIXELS), got {size}")
+        with caught as warned, open_picture(path) as image:
             mode = f"{image.mode} of 16 bits" if has_16_bits(image) else image.mode
             mode = mode if convert else _changed(image) or mode
             orientation = int(image.getexif().get(_ORIENTATION, 1))
@@ -156,6 +179,8 @@ def _decoded(path: Path, modes: tuple[str, ...], expected: str, convert: bool = 
                 check_intact(path, image, [str(warning.message) for warning in warned])
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
+    except UserError:  # a limit that is none
+        raise
     except Exception as error:  # every decoder has its own exceptions; the user needs one line
         raise DataError(f"{path}: cannot be read as an image: {one_line(error)}") from error
     if pixels is None:

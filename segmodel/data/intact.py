@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from segmodel.common.reading import open_file, read_bytes
+
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of PNG's kinds of colour
 _TIFF_TYPES = {*range(1, 14), 16, 17, 18}
 _BROKEN_TAG = re.compile(r"Truncated File Read|Skipping tag|[Cc]orrupt EXIF")
@@ -50,7 +52,7 @@ def check_intact(path: Path, image: Image.Image, warned: Sequence[str]) -> None:
 
 
 def _count_rows(path: Path) -> None:
-    content = path.read_bytes()
+    content = read_bytes(path, most="SEGMODEL_MAX_PICTURE_BYTES")
     width, height, bits, colours, _, _, interlaced = struct.unpack(">IIBBBBB", content[16:29])
     if interlaced:  # Pillow says so itself
         return
@@ -68,7 +70,7 @@ def _count_rows(path: Path) -> None:
 
 def _tiff_tags(path: Path) -> list[tuple[int, int]]:
     """Number and type of each tag of a TIFF file's first picture."""
-    with path.open("rb") as file:
+    with open_file(path, most="SEGMODEL_MAX_PICTURE_BYTES") as file:
         head = file.read(16)
         order, big = ("<" if head[:2] == b"II" else ">"), 43 in head[2:4]
         (start,) = struct.unpack(f"{order}Q" if big else f"{order}I", head[8:16] if big else head[4:8])

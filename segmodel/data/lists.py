@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from segmodel.common.errors import DataError, limit, one_line, read_text
+from segmodel.common.errors import DataError, one_line
+from segmodel.common.reading import limit, read_text
 
 
 @dataclass(frozen=True)

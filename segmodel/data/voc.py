@@ -8,6 +8,7 @@ import numpy as np
 
 from segmodel.common.errors import DataError, one_line
 from segmodel.common.labels import voc_palette
+from segmodel.common.reading import open_file
 from segmodel.data.base import FileData, MixedData, SegmentationData
 from segmodel.data.images import class_values, index_values
 from segmodel.data.lists import Pair, existing_folder, inside, read_lines
@@ -92,7 +93,7 @@ def _pairs(root: Path, names: Iterable[tuple[str, str]], image: str, label: str)
 def read_mat(path: Path) -> np.ndarray:
     """The label values (H, W), whole numbers, of one of SBD's files."""
     try:
-        with path.open("rb") as file:
+        with open_file(path, most="SEGMODEL_MAX_PICTURE_BYTES") as file:
             content = file.read(_MAX_MAT[0] + 1)
         if len(content) > _MAX_MAT[0]:
             raise ValueError(f"expected at most {_MAX_MAT[0]} bytes, got more")

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from segmodel.common.errors import UserError, printable
 from segmodel.common.files import json_text, write_output
+from segmodel.common.reading import parse_json, read_text
 from segmodel.evaluation.evaluate import Evaluation
 from segmodel.evaluation.metrics import mean_iou, pixel_accuracy
 
@@ -51,9 +51,9 @@ def read_per_image(path: str, num_classes: int) -> dict[str, dict[str, np.ndarra
     found: dict[str, dict[str, np.ndarray]] = {}
     number = 0
     try:
-        for line in Path(path).read_text(encoding="utf-8").splitlines():
+        for line in read_text(path, most="SEGMODEL_MAX_JSON_BYTES").splitlines():
             number += 1
-            row = json.loads(line)
+            row = parse_json(line)
             counts = np.array([row[name] for name in COUNTS])
             if counts.shape != (3, num_classes) or counts.dtype != np.int64:
                 raise ValueError(f"expected counts of {num_classes} classes")

@@ -13,6 +13,7 @@ import torch
 
 from segmodel.common.device import place
 from segmodel.common.files import replacing
+from segmodel.common.reading import open_file, read_bytes
 from segmodel.data import SegmentationData
 from segmodel.evaluation.boundary import SHARE
 from segmodel.evaluation.evaluate import Evaluation, check_classes, evaluate_images
@@ -56,7 +57,9 @@ def guidance_of(model: Network, *, dense: bool) -> dict[str, Guidance]:
 def fingerprint(checkpoint: Path, data: SegmentationData, shown: list[int], dtype: torch.dtype | None) -> str:
     """A hash that changes whenever the evaluations would: with the checkpoint, the settings, or the data."""
     facts = [FORMAT, WIDTHS, UNTRAINED, len(data), data.facts(), shown, str(dtype)]
-    return hashlib.sha256(checkpoint.read_bytes() + json.dumps(facts).encode()).hexdigest()
+    return hashlib.sha256(
+        read_bytes(checkpoint, most="SEGMODEL_MAX_ARRAY_BYTES") + json.dumps(facts).encode()
+    ).hexdigest()
 
 
 def run_figures(
@@ -97,7 +100,7 @@ def write_figures(path: Path, mark: str, rows: dict[str, Evaluation]) -> None:
 def read_figures(path: Path, mark: str) -> dict[str, Evaluation] | None:
     """What ``write_figures`` wrote under this mark; None if the mark is another or the file cannot be read."""
     try:
-        with np.load(path) as arrays:
+        with open_file(path, most="SEGMODEL_MAX_ARRAY_BYTES") as file, np.load(file) as arrays:
             if str(arrays["mark"]) != mark:
                 return None
             result = {}

@@ -30,12 +30,14 @@ class AblationOptions(Section):
     """What to train and what to report."""
 
     variants: tuple[str, ...] = option(tuple(VARIANTS), "variants, some of these", choices=tuple(VARIANTS))
-    seeds: tuple[int, ...] | None = option(None, "seeds; none: 0,1, with --report-only all that are there", at_least=0)
+    seeds: tuple[int, ...] | None = option(
+        None, "seeds; none: 0,1, with --report-only all that are there", at_least=0, at_most=2**63 - 1
+    )
     jobs: int = option(1, "runs trained at a time", at_least=1, at_most=4 * (os.cpu_count() or 1))
     report_only: bool = option(False, "train nothing, report the finished runs; settings of training have no effect")
     classes: tuple[str, ...] = option((), "also the mean IoU over these classes, names")
     time_size: tuple[int, int] = option((300, 500), "HEIGHT,WIDTH of the image of Table 4", at_least=1, at_most=99999)
-    time_seconds: float = option(10.0, "time for each variant there", above=0)
+    time_seconds: float = option(10.0, "time for each variant there", above=0, at_most=10**5)
     dense: bool = option(True, "also the bilateral dense CRF, where pydensecrf is installed (slow)")
     ceilings: bool = option(False, "also the best scores that codes of n x n can reach")
 

@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from segmodel.common.errors import UserError
+from segmodel.common.errors import UserError, memory_named
+from segmodel.common.reading import open_file
 from segmodel.inference.guides import Ranges, image_tensor
 from segmodel.inference.tensors import as_array, as_tensor, describe
 
@@ -23,6 +24,7 @@ def in_lists(function: Function) -> Function:
     """``function(values, image, ...)`` that also takes a list of values with a list of images: a list of results."""
 
     @wraps(function)
+    @memory_named(function.__name__)
     def each(values: Any, image: Any, **options: Any) -> Any:
         if not isinstance(values, list | tuple):
             return function(values if isinstance(values, Tensor) else _own(values), image, **options)
@@ -125,7 +127,8 @@ def like(result: Tensor, given: Array, layout: Layout | None = None) -> Array:
 def read_scores(path: Path) -> np.ndarray:
     """The array of an .npy file; UserError if it cannot be read or holds pickled objects."""
     try:
-        scores = np.load(path, allow_pickle=False)
+        with open_file(path, most="SEGMODEL_MAX_ARRAY_BYTES") as file:
+            scores = np.load(file, allow_pickle=False)
         if not isinstance(scores, np.ndarray):
             raise ValueError(f"it is {type(scores).__name__}")
         return scores

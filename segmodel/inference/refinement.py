@@ -1,6 +1,5 @@
 """The settings of an untrained refinement, and its computation (Sec. 5, Algorithm 1)."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -11,12 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from segmodel.common.errors import UserError, read_text
+from segmodel.common.errors import NotFiniteError, UserError
 from segmodel.common.options import Section, check_values, option
+from segmodel.common.reading import parse_json, read_text
 from segmodel.inference.defaults import settings_from
 from segmodel.inference.views import Crf
 from segmodel.kernels import box_filter, guidance_crf, guided_filter, prepare_guide
 from segmodel.kernels.guided_filter import PreparedGuide
+from segmodel.model.finite import check_scores, is_finite
 from segmodel.model.guidance_crf import GuidanceCRF
 from segmodel.model.guided_filter import Ranges, guide_from_image
 from segmodel.model.upsampling import area_average, enlarge
@@ -27,16 +28,22 @@ class Refinement(Section):
     """Settings of an untrained refinement. None: from the scores and the picture's size, see ``defaults``."""
 
     stride: int | None = option(
-        None, "the CRF works on blocks of stride x stride pixels; 1: full size", "from the scores", at_least=1
+        None,
+        "the CRF works on blocks of stride x stride pixels; 1: full size",
+        "from the scores",
+        at_least=1,
+        at_most=4096,
     )
-    radius: int | None = option(None, "radius of the guided filter's window, in blocks", "from the scores", at_least=0)
+    radius: int | None = option(
+        None, "radius of the guided filter's window, in blocks", "from the scores", at_least=0, at_most=10**4
+    )
     eps: float = option(1.0, "epsilon of Eq. 12, for colours in 0..255", "Sec. 5", above=0)
     weight: float | None = option(None, "lambda of Algorithm 1", "from the scores", at_least=0)
     balance: float | None = option(
         None, "share of the window's plain mean that its message leaves out; 0: the paper's", "from the scores",
         at_least=0, at_most=1,
     )  # fmt: skip
-    iterations: int | None = option(None, "iterations of Algorithm 1", "from the scores", at_least=0)
+    iterations: int | None = option(None, "iterations of Algorithm 1", "from the scores", at_least=0, at_most=1000)
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -123,12 +130,16 @@ def refining_crf(own: Resolved, trained: GuidanceCRF | None, image_range: Ranges
     def crf(scores: Tensor, guide: Tensor) -> Tensor:
         guide = guide_from_image(guide, guide.shape[2:], image_range)
         if trained is None:
-            return balanced_crf(scores, guide, own)
+            result = balanced_crf(scores, guide, own)
+            if not is_finite(result):
+                raise NotFiniteError("the refined scores are NaN or infinite (too large for their type?)")
+            return result
         if len(trained.compatibility) != scores.shape[1]:
             raise ValueError(f"crf: expected one of {scores.shape[1]} classes, as the scores have, "
                              f"got {len(trained.compatibility)}")  # fmt: skip
         low, high = trained.image_range
-        return trained(scores, guide.expand(len(scores), -1, -1, -1) * ((high - low) / 255) + low)
+        pixels = guide.expand(len(scores), -1, -1, -1) * ((high - low) / 255) + low
+        return check_scores(trained(scores, pixels), trained, lambda: trained(scores, pixels))
 
     return crf
 
@@ -168,10 +179,10 @@ def _prepared(guide: Tensor, radius: int, eps: float, count: int) -> PreparedGui
 def read_settings(path: str | Path) -> dict[str, Any]:
     """The settings in a JSON file of ``segmodel.tune``, their types checked; UserError for any other file."""
     try:
-        settings = json.loads(read_text(path, most="SEGMODEL_MAX_CONFIG_BYTES"))["settings"]
+        settings = parse_json(read_text(path, most="SEGMODEL_MAX_CONFIG_BYTES"))["settings"]
         if not isinstance(settings, dict) or not settings:
             raise ValueError(f"settings: expected a table, got {settings!r:.60}")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"--settings: {path}: expected a file of segmodel.tune ({error})") from error
     settings = check_values({"settings": settings}, {"settings": Refinement}, str(path))["settings"]
     if "radius" in settings:

@@ -10,16 +10,18 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from segmodel.common.device import autocast, to_batch
-from segmodel.common.errors import UserError
+from segmodel.common.device import autocast, evaluating, to_batch
+from segmodel.common.errors import NotFiniteError, UserError
 from segmodel.common.options import Section, option
+from segmodel.model.finite import check_scores, fault
 from segmodel.model.network import Network
 from segmodel.model.upsampling import area_average, enlarge
 
@@ -47,17 +49,20 @@ class InferenceConfig(Section):
     """How an image becomes labels; the defaults are one pass over the whole image."""
 
     window: tuple[int, int] | None = option(
-        None, "height,width of a sliding window, rounded up to the model's stride (none: the whole image)", at_least=1
+        None,
+        "height,width of a sliding window, rounded up to the model's stride (none: the whole image)",
+        at_least=1,
+        at_most=10**6,
     )
     overlap: float = option(0.25, "least share of the window that neighbouring windows share", at_least=0, below=1)
     scales: tuple[float, ...] = option(
-        (1.0,), "the image is seen at each of these scales", "Table 3; code: 0.7,1,1.2", above=0
+        (1.0,), "the image is seen at each of these scales", "Table 3; code: 0.7,1,1.2", above=0, at_most=64
     )
     mirror: bool = option(False, "and mirrored, at each scale", "authors' code")
     fusion: Literal["mean", "max_mean"] = option(
         "mean", "of scales, mirrors and models: mean of the probabilities, or (max + mean)/2 of the scores (code)"
     )
-    batch_size: int = option(1, "images of one size, or windows, in one pass", at_least=1)
+    batch_size: int = option(1, "images of one size, or windows, in one pass", at_least=1, at_most=65536)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,9 +108,12 @@ def coarse_scores(
     device, stride, g = next(model.parameters()).device, model.config.output_stride, model.head.guidance_stride
     height, width = images.shape[1:3]
 
-    def scores(batch: np.ndarray) -> Tensor:
+    def computed(batch: np.ndarray) -> Tensor:
         with autocast(device, dtype):
             return model.head.coarse(model.features(to_batch(batch, device)), (batch.shape[1], batch.shape[2]))
+
+    def scores(batch: np.ndarray) -> Tensor:
+        return check_scores(computed(batch), model, partial(computed, batch))
 
     window = config.window or (height, width)
     rows, columns = (
@@ -248,7 +256,9 @@ def _view(model: Network, version: np.ndarray, scores: Tensor, way: Guidance, mi
         scores, stride, way = enlarge(scores, stride)[..., : size[0], : size[1]], 1, way.crf
     crf = model.head.guided(way) if way is None or isinstance(way, bool) else way
     if crf is not None:
-        scores = crf(scores, guide(version, stride, scores.device))
+        coarse, pixels = scores, guide(version, stride, scores.device)
+        part = crf if isinstance(crf, nn.Module) and crf is not model.head.crf else model
+        scores = check_scores(crf(coarse, pixels), part, lambda: crf(coarse, pixels))
     return View(scores, size, stride, mirrored)
 
 
@@ -269,6 +279,19 @@ def label_maps(
     """Labels ``(H, W)`` uint8 of one image ``(H, W, 3)`` by title of the guidance, from one backbone pass."""
     found = predict_images([model], image[None], guidance=guidance, dtype=dtype)
     return {title: prediction.labels()[0] for title, prediction in found.items()}
+
+
+def check_predicts(model: Network, dtype: torch.dtype | None = None) -> None:
+    """Takes one small picture through a model, in evaluation mode; it and each of its parts stay in their own.
+
+    Raises:
+        NotFiniteError: a tensor of it, or the scores, are NaN or infinite, or a variance is negative.
+    """
+    if found := fault(model.state_dict()):
+        raise NotFiniteError(f"the model cannot predict: {found}")
+    noise = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
+    with evaluating(model):
+        predict_images([model], noise, guidance={"on": True}, dtype=dtype)
 
 
 def same_size_batches(

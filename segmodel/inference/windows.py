@@ -10,9 +10,12 @@ import numpy as np
 
 from segmodel.common.environment import peer
 from segmodel.common.errors import UserError
+from segmodel.common.reading import open_file
 from segmodel.data.images import read_image
 
-GEO = (".tif", ".tiff", ".vrt", ".jp2", ".img")
+DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".vrt": "VRT", ".jp2": "JP2OpenJPEG", ".img": "HFA"}
+"""GDAL's, by ending: whatever a file holds, no driver that asks a server or a data base gets to see it."""
+GEO = tuple(DRIVERS)
 """Endings of the files that are read by rasterio; an output of such a name is a GeoTIFF."""
 CACHE_MIB = 64
 """Of GDAL, instead of its twentieth of the machine's memory."""
@@ -88,8 +91,9 @@ class GeoWindows:
         self.environment = rasterio.Env(GDAL_CACHEMAX=CACHE_MIB)
         with self.environment:
             try:
-                self.file = rasterio.open(path)
-            except rasterio.errors.RasterioIOError as error:
+                open_file(path, most=None).close()  # a pipe is refused
+                self.file = rasterio.open(path, driver=DRIVERS[path.suffix.lower()])
+            except (OSError, ValueError, rasterio.errors.RasterioIOError) as error:
                 raise UserError(f"{path}: cannot be read as a picture ({error})") from error
         kinds = set(self.file.dtypes)
         if len(kinds) > 1:
@@ -157,6 +161,7 @@ def picture_windows(image: object) -> Windows:
 def mapped(path: str | Path) -> np.ndarray:
     """The array of an .npy file, mapped and not read; UserError if it cannot be."""
     try:
+        open_file(path, most=None).close()  # a pipe is refused
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # NumPy's reader raises whatever a broken header leads it to
         raise UserError(f"{path}: cannot be mapped as an .npy file of numbers ({error})") from error

@@ -8,6 +8,7 @@ it is ever executed.
 
 import hashlib
 import json
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -16,16 +17,19 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save
+from safetensors import SafetensorError
+from safetensors.torch import save
 from torch import Tensor
 
 from segmodel.common.environment import versions
-from segmodel.common.errors import Note, UserError, read_text
+from segmodel.common.errors import Note, NotFiniteError, UserError
 from segmodel.common.files import json_text, replacing, write_atomically
 from segmodel.common.options import build, check_values
+from segmodel.common.reading import parse_json, read_text
 from segmodel.model.config import ModelConfig
+from segmodel.model.finite import fault
 from segmodel.model.network import Network
+from segmodel.model.tensors import read_safetensors
 from segmodel.model.weights import LoadReport, copy_fitting
 
 AnyNetwork = TypeVar("AnyNetwork", bound=Network)
@@ -144,35 +148,27 @@ def normalisation(model: Network) -> dict[str, Any]:
 def find_checkpoint(path: str | Path) -> Path:
     """The checkpoint file that a path means: itself; of a run folder the best, else the last; a model folder's own."""
     path = Path(path)
+    is_folder = os.path.isdir(path)  # unlike the path's own methods these never raise, whatever the name
     names = ("best.safetensors", "last.safetensors", SHARED)
-    candidates = [path / name for name in names] if path.is_dir() else [path]
+    candidates = [path / name for name in names] if is_folder else [path]
     for candidate in candidates:
-        if candidate.is_file():
+        if os.path.isfile(candidate):
             return candidate
-    found = "none in it" if path.is_dir() else "nothing"
+    found = "none in it" if is_folder else "a pipe or device" if os.path.exists(path) else "nothing"
     raise UserError(f"{path}: expected a run folder or a checkpoint file, found {found}")
 
 
 def read_checkpoint(path: str | Path, *, weights: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Card and tensors of a checkpoint file; without ``weights`` only its header is read, and there are no tensors.
 
-    The file is opened once, since a training may replace it at any moment: safetensors opens one for PyTorch twice, and
-    would give the header of one checkpoint and the data of the next.
-
     Raises:
         UserError: unreadable, truncated, with another checksum than it says, not written by segmodel, a card with
             values of other types, or another one in the copy beside it.
     """
     try:
-        if weights:
-            content = Path(path).read_bytes()
-            tensors = load(content)  # checks the header, too
-            metadata = json.loads(content[8 : header_length(memoryview(content))]).get("__metadata__")
-        else:
-            with safe_open(path, framework="np") as file:
-                tensors, metadata = {}, file.metadata()
-        card = json.loads((metadata or {}).get("segmodel", "null"))
-    except (OSError, SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        metadata, tensors, content = read_safetensors(path, tensors=weights)
+        card = parse_json(metadata.get("segmodel", "null"))
+    except (OSError, SafetensorError, ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]  # torch's may have its stack below
         raise UserError(f"{path}: not a readable checkpoint ({reason})") from error
     if not isinstance(card, dict) or card.get("format") != FORMAT:
@@ -192,8 +188,8 @@ def _check_copy(path: Path, card: Mapping[str, Any]) -> None:
     if path.name != SHARED or not copy.exists():
         return
     try:
-        beside = json.loads(read_text(copy, most="SEGMODEL_MAX_CONFIG_BYTES"))
-    except (OSError, ValueError, RecursionError) as error:
+        beside = parse_json(read_text(copy, most="SEGMODEL_MAX_CONFIG_BYTES"))
+    except (OSError, ValueError) as error:
         raise UserError(f"{copy}: not a readable card ({error})") from error
     other = beside if isinstance(beside, dict) else {}
     differing = sorted(name for name in card.keys() | other.keys() if card.get(name) != other.get(name))
@@ -243,7 +239,8 @@ def build_network(
     """The network, of this kind, that a checkpoint describes, with its weights, in evaluation mode.
 
     Raises:
-        UserError: names, shapes or values (NaN, infinity) that cannot be those of the model that the card describes.
+        UserError: names or shapes that cannot be those of the model that the card describes. NotFiniteError: NaN,
+            infinity or negative variances.
     """
     classes, palette = described_classes(path, card)
     values = check_values({"model": card.get("model")}, {"model": ModelConfig}, str(path))
@@ -276,8 +273,8 @@ def check_weights(path: str | Path, num_classes: int, config: ModelConfig, weigh
     for name, value in weights.items():
         if value.is_floating_point() != own[name].is_floating_point() or value.dtype.itemsize < 2:
             raise UserError(f"{path}: {name}: expected {own[name].dtype}, got {value.dtype}")
-        if not torch.isfinite(value).all():
-            raise UserError(f"{path}: {name}: expected finite values, got NaN or infinity")
+    if found := fault(weights):
+        raise NotFiniteError(f"{path}: {found}")
 
 
 def load_network(path: str | Path, kind: type[AnyNetwork]) -> AnyNetwork:

@@ -7,6 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from segmodel.common.errors import NotFiniteError
+from segmodel.model.finite import fault
+from segmodel.model.tensors import read_pth, read_safetensors
+
 
 @dataclass(frozen=True)
 class LoadReport:
@@ -32,15 +36,10 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         ValueError: no such file, or not a file of weights.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such weight file")
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load
-
-            content: object = load(path.read_bytes())  # opened once, see store.read_checkpoint
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content: object = read_safetensors(path)[1] if path.suffix == ".safetensors" else read_pth(path)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: no such weight file") from error
     except Exception as error:  # every reader has its own exceptions; the user needs one line
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(f"{path}: not a readable weight file ({reason})") from error
@@ -61,8 +60,8 @@ def copy_fitting(
     """Copies the tensors of ``path`` that have name and shape of one of the module's.
 
     Raises:
-        ValueError: a shape that does not fit (names that begin with one of ``may_differ`` then stay new), NaN or
-            infinity, or nothing that fits.
+        ValueError: a shape that does not fit (names that begin with one of ``may_differ`` then stay new), tensors of
+            another kind, or nothing that fits. NotFiniteError: NaN or infinity.
     """
     own = module.state_dict()
     fitting = {}
@@ -73,8 +72,12 @@ def copy_fitting(
                 continue
             raise ValueError(f"{path}: {name}: expected shape {shape}, got {tuple(value.shape)}"
                              " (do --depth, --width, --stem-width and --preactivation fit this file?)")  # fmt: skip
-        if value.layout != torch.strided or value.is_meta or value.is_complex() or not torch.isfinite(value).all():
-            raise ValueError(f"{path}: {name}: expected real, finite values, got others")
+        plain = value.layout == torch.strided and not (value.is_meta or value.is_quantized or value.is_complex())
+        if not plain or value.is_floating_point() != own[name].is_floating_point() or value.dtype.itemsize < 2:
+            kind = "quantised" if value.is_quantized else f"{value.dtype}, {value.layout}"
+            raise ValueError(f"{path}: {name}: expected plain tensors of {own[name].dtype}, got {kind}")
+        if found := fault({name: value}):
+            raise NotFiniteError(f"{path}: {found}")
         fitting[name] = value
     if not fitting:
         raise ValueError(f"{path}: no tensor fits this model (first names: {', '.join(list(tensors)[:3])})")

@@ -1,16 +1,15 @@
 """Weights of the classes in the loss: given in a file, or by how often each class occurs in the training set."""
 
-import json
 import math
 import re
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from segmodel.common.errors import UserError, one_line, read_text
+from segmodel.common.errors import UserError, one_line
+from segmodel.common.reading import parse_json, parse_toml, read_text
 from segmodel.common.tables import Table
 from segmodel.data import SegmentationData
 from segmodel.data.content import Content, class_pixels
@@ -48,7 +47,7 @@ def read_class_weights(path: str, classes: Sequence[str]) -> np.ndarray:
     except OSError as error:
         raise UserError(f"{where}: cannot be read ({error.strerror}); expected none, median_frequency or a file"
                         ) from error  # fmt: skip
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{where}: cannot be read ({one_line(error)})") from error
     if isinstance(content, list):
         if len(content) != len(classes):
@@ -71,9 +70,9 @@ def read_class_weights(path: str, classes: Sequence[str]) -> np.ndarray:
 
 def _content(text: str, ending: str) -> Any:
     if ending == ".json":
-        return json.loads(text, object_pairs_hook=_without_repetition)
+        return parse_json(text, object_pairs_hook=_without_repetition)
     if ending == ".toml":
-        return tomllib.loads(text)
+        return parse_toml(text)
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     pairs = []
     for line in lines:

@@ -1,6 +1,5 @@
 """The record of a run: metrics.jsonl, written and read, TensorBoard, pictures of fixed validation images."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -14,6 +13,7 @@ from segmodel.common import pictures
 from segmodel.common.device import evaluating
 from segmodel.common.errors import UserError
 from segmodel.common.files import append_line, json_text, write_atomically
+from segmodel.common.reading import parse_json, read_text
 from segmodel.data import SegmentationData
 from segmodel.inference.views import label_maps
 from segmodel.model.network import Network
@@ -25,6 +25,8 @@ BOUNDARIES = "black in both, blue in the truth alone, red predicted alone"
 """Colours of the last column."""
 LONGEST = 640
 """Pixels of the longer side of a picture in a sheet, at most: Pillow refuses to open 180 million pixels."""
+JOURNAL = "SEGMODEL_MAX_JSON_BYTES"
+"""The limit of metrics.jsonl and sessions.jsonl."""
 Curve = list[tuple[float, float]]
 """Steps and values."""
 
@@ -51,12 +53,12 @@ class Journal:
 
     def __init__(self, folder: RunFolder, progress: Progress, *, tensorboard: bool):
         self.folder = folder
-        text = folder.metrics.read_text(encoding="utf-8", errors="replace") if folder.metrics.exists() else ""
+        text = read_text(folder.metrics, most=JOURNAL, errors="replace") if folder.metrics.exists() else ""
         again = set() if progress.finished else {(kind, progress.total_steps) for kind in ("val", "final")}
         kept, self.started = [], False
         for line in text.splitlines():
-            with suppress(ValueError, TypeError, LookupError, RecursionError):
-                values = json.loads(line)
+            with suppress(ValueError, TypeError, LookupError):
+                values = parse_json(line)
                 if values["step"] <= progress.step and (values["kind"], values["step"]) not in again:
                     kept.append(line + "\n")
                     self.started |= values["kind"] == "start"
@@ -91,9 +93,9 @@ def read_lines(path: Path) -> list[Any]:
         OSError: it cannot be read. ValueError: it is no text.
     """
     values = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        with suppress(ValueError, RecursionError):
-            values.append(json.loads(text))
+    for text in read_text(path, most=JOURNAL).splitlines():
+        with suppress(ValueError):
+            values.append(parse_json(text))
     return values
 
 

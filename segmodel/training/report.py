@@ -1,6 +1,5 @@
 """The report of a run: duration, curves, tables, confusions, pictures, configuration and versions on one page."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -13,6 +12,7 @@ from segmodel.common.errors import DataError, UserError
 from segmodel.common.files import write_output
 from segmodel.common.html import configuration, curves, folded, heading, heat, page, paragraph, picture, swatches
 from segmodel.common.pictures import reduced
+from segmodel.common.reading import parse_json, read_text
 from segmodel.common.tables import Table
 from segmodel.data.images import read_image
 from segmodel.training.journal import BOUNDARIES, COLUMNS, loss_curve, read_lines, read_metrics, score_curve
@@ -34,7 +34,7 @@ def run_report(folder: Path) -> str:
     """
     run = RunFolder(folder)
     try:
-        configured = run.own(run.settings).read_text(encoding="utf-8")
+        configured = read_text(run.own(run.settings), most="SEGMODEL_MAX_CONFIG_BYTES")
         kinds = read_metrics(folder)
         final = kinds["final"][-1] if _is_finished(kinds) else {}
         blocks = [paragraph(_summary(kinds)), *_sessions(run, final), heading("Training"), *_training_curves(kinds)]
@@ -157,7 +157,7 @@ def _sheet(run: RunFolder, path: Path, caption: str, *, widest: int) -> str:
 def _legend(run: RunFolder) -> Iterator[str]:
     """The classes' colours, of the last checkpoint's card."""
     try:
-        card = json.loads(run.own(run.last.with_suffix(".json")).read_text(encoding="utf-8"))
+        card = parse_json(read_text(run.own(run.last.with_suffix(".json")), most="SEGMODEL_MAX_CONFIG_BYTES"))
         yield swatches(card["classes"], np.array(card["palette"]))
     except Exception:  # no checkpoint yet, or one that is no more; the rest is worth as much without it
         return

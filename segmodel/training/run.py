@@ -17,7 +17,7 @@ from segmodel.common.errors import UserError
 from segmodel.common.files import append_line, json_text, writing
 from segmodel.model.store import read_checkpoint
 from segmodel.training.run_folder import RunFolder
-from segmodel.training.settings import Config, differences
+from segmodel.training.settings import Config, differences, settings_of
 from segmodel.training.trainer import Trainer
 from segmodel.training.watching import say
 
@@ -190,9 +190,9 @@ def train(
     if longer:
         changes: dict[str, Any] = {"steps": 0, **longer}
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))
-    timeout = config.train.timeout_minutes
-    device = choose_device(config.train.device)
-    with ExitStack() as held, distributed.process_group(device, timeout_minutes=timeout) as device:
+    timeout, device = config.train.timeout_minutes, choose_device(config.train.device)
+    same = settings_of(config) | {f"version of {name}": text for name, text in versions().items()} | {"resume": resume}
+    with ExitStack() as held, distributed.process_group(device, timeout_minutes=timeout, same=same) as device:
         if resume:
             agreed(lambda: held.enter_context(RunFolder(folder).held()))
             say_where(RunFolder(folder))

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from segmodel.common import distributed
-from segmodel.common.errors import UserError, limit
+from segmodel.common.errors import UserError
 from segmodel.common.files import PARTIAL, replacing, sweep, sync_folder, write_output, writing
 from segmodel.common.locks import LOCK, Taken, locked
 from segmodel.common.options import read_toml, to_toml
+from segmodel.common.reading import limit
 from segmodel.training.settings import SECTIONS, Config, make_config
 
 

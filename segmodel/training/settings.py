@@ -32,11 +32,14 @@ class TrainConfig(Section):
         "", "a run, or a checkpoint of one, to start from: its architecture and the weights that fit"
     )
     seed: int = option(0, "seed of weights, order and augmentation", at_least=0, at_most=2**63 - 1)
-    epochs: int = option(36, "passes over the training set", "Sec. 7.3", at_least=1)
-    steps: int = option(0, "stop after so many steps instead (0: epochs decide)", at_least=0)
-    batch_size: int = option(16, "images a step, of all processes together", "Sec. 7.1.2", at_least=1)
+    epochs: int = option(36, "passes over the training set", "Sec. 7.3", at_least=1, at_most=10**6)
+    steps: int = option(0, "stop after so many steps instead (0: epochs decide)", at_least=0, at_most=10**9)
+    batch_size: int = option(16, "images a step, of all processes together", "Sec. 7.1.2", at_least=1, at_most=65536)
     accumulate: int = option(
-        1, "parts of a batch, one after the other; mining and batch norm see a part at a time", at_least=1
+        1,
+        "parts of a batch, one after the other; mining and batch norm see a part at a time",
+        at_least=1,
+        at_most=65536,
     )
     rate: float = option(0.01, "initial learning rate", "Sec. 7.1.2", at_least=0)
     head_rate: float = option(
@@ -60,23 +63,27 @@ class TrainConfig(Section):
         0.0, "share of the training before the guidance CRF joins (from scratch: 0.6 is better)", at_least=0, at_most=1
     )
     batch_norm_epochs: float = option(
-        1.0, "passes for batch-norm statistics at the end", "Sec. 7.1.2: several", at_least=0
+        1.0, "passes for batch-norm statistics at the end", "Sec. 7.1.2: several", at_least=0, at_most=1000
     )
-    validate_every: int = option(1, "epochs between validations (0: only at the end)", at_least=0)
+    validate_every: int = option(1, "epochs between validations (0: only at the end)", at_least=0, at_most=10**6)
     validate_images: int = option(0, "validation images used during training (0: all)", at_least=0)
     pictures: int = option(6, "validation images drawn at each validation, at most 40", at_least=0, at_most=40)
-    checkpoint_minutes: float = option(10.0, "minutes between checkpoints beside those at validations", at_least=0)
+    checkpoint_minutes: float = option(
+        10.0, "minutes between checkpoints beside those at validations", at_least=0, at_most=10**6
+    )
     keep_last: int = option(
-        1, "newest checkpoints kept: last, and more than 1 as copies step_NUMBER beside it", at_least=1
+        1, "newest checkpoints kept: last, and more than 1 as copies step_NUMBER beside it", at_least=1, at_most=10**6
     )
     tensorboard: bool = option(False, "write for TensorBoard too (extra [tensorboard])")
     precision: Precision = option("auto", "dtype of the convolutions; auto: bfloat16 where it is fast")
-    workers: int = option(-1, "loader processes (-1: one for each core but one, at most 8)", at_least=-1)
+    workers: int = option(-1, "loader processes (-1: one for each core but one, at most 8)", at_least=-1, at_most=256)
     device: str = option("auto", "cpu, cuda, ...; auto: a GPU where there is one")
     compile: bool = option(False, "train with torch.compile")
     checkpoint_activations: bool = option(False, "keep less memory: the backbone's blocks run twice", "Sec. 7.1.2")
     deterministic: bool = option(False, "the same bits each time on a GPU too, slower")
-    timeout_minutes: float = option(10.0, "minutes that a process waits for another one before it fails", above=0)
+    timeout_minutes: float = option(
+        10.0, "minutes that a process waits for another one before it fails", above=0, at_most=10**5
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,5 +1,7 @@
 """One run of training: model, data and optimiser, from the first step to the report."""
 
+import hashlib
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +18,12 @@ from segmodel.common.device import autocast_dtype, place
 from segmodel.common.errors import UserError, one_line
 from segmodel.common.options import check_values
 from segmodel.common.pictures import save_picture
-from segmodel.data import AugmentedData, DataError, open_data
+from segmodel.data import AugmentedData, DataError, SegmentationData, open_data
 from segmodel.data.base import evenly_spaced
 from segmodel.data.content import require_learnable
 from segmodel.evaluation.evaluate import Whole, evaluate_whole, result_json
 from segmodel.evaluation.metrics import Scores, mean_iou, table
+from segmodel.inference.views import check_predicts
 from segmodel.model.network import Network
 from segmodel.model.store import (
     build_network,
@@ -40,6 +43,14 @@ from segmodel.training.stopping import StopSignal
 from segmodel.training.watching import StepLog, bar, say
 
 
+def data_facts(data: SegmentationData, *, name: str) -> dict[str, Any]:
+    """What must be the same wherever a data set is read, without a look into its files."""
+    files = hashlib.sha256(os.fsencode("\n".join(file.name for one in data.sources() for file in one.files())))
+    rules = [one.rules() for one in data.sources()]
+    return {f"{name}: images": len(data), f"{name}: classes": list(data.classes), f"{name}: label values": rules,
+            f"{name}: names of the files": files.hexdigest()}  # fmt: skip
+
+
 class Trainer:
     """One run: model, data and optimiser, how far it is, and the folder that it is written to.
 
@@ -54,6 +65,9 @@ class Trainer:
         self.validation = open_data(train.data, split="val")
         if self.validation.classes != self.data.classes:
             raise UserError(f"data: {train.data}: expected the same classes in train and val, got others in val")
+        if distributed.world_size() > 1:
+            for split, data in (("train", self.data), ("val", self.validation)):
+                distributed.require_same(split, data_facts(data, name=f"data: {train.data}, {split}"))
         self.augmented = AugmentedData(self.data, config.augmentation, seed=train.seed)
         self.steps_per_epoch = steps_per_epoch(len(self.data), train.batch_size)
         self.progress = Progress(train.steps or train.epochs * self.steps_per_epoch)
@@ -81,7 +95,7 @@ class Trainer:
             if train.init_model:
                 say(f"{find_checkpoint(train.init_model)}: {load_initial_model(self.model, train.init_model)}")
         except ValueError as error:
-            raise UserError(str(error)) from error
+            raise error if isinstance(error, UserError) else UserError(str(error)) from error
         if not train.allow_absent:
             require_learnable(self.data, name=train.data, workers=train.workers)
         self._weigh_classes()
@@ -143,7 +157,12 @@ class Trainer:
             self.journal.log(kind, self.progress.step, **values)
 
     def save(self, name: str, *, scores: Scores | None = None) -> None:
-        """Writes the checkpoint ``name``; only "last" holds what training needs to continue."""
+        """Writes the checkpoint ``name``; only "last" holds what training needs to continue.
+
+        Raises:
+            NotFiniteError: the model has become one that cannot predict; the checkpoint before is kept.
+        """
+        check_predicts(self.model, self.dtype)  # in every process: all of them end
         if not distributed.is_writer():
             return
         self.count_seconds()

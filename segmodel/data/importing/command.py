@@ -38,6 +38,7 @@ from segmodel.common.files import PARTIAL, replacing_folder
 from segmodel.common.labels import IGNORE
 from segmodel.common.locks import LOCK
 from segmodel.common.options import Section, option
+from segmodel.common.reading import limit, open_file
 from segmodel.common.tables import Table
 from segmodel.common.terminal import say
 from segmodel.data.folder import SPLITS
@@ -71,7 +72,7 @@ class ImportOptions(Section):
     nearest: bool = option(False, "labels saved with loss: each pixel is the nearest of the known colours, or 0 or 255")
     keep_absent: bool = option(False, "keep classes without a pixel")
     skip_bad: bool = option(False, "leave out samples that cannot be read, instead of stopping")
-    workers: int = option(-1, "processes that read; -1: one less than processors, at most 8", at_least=-1)
+    workers: int = option(-1, "processes that read; -1: one less than processors, at most 8", at_least=-1, at_most=256)
 
 
 def main(arguments: Sequence[str], *, show: Callable[[Sequence[str]], int]) -> int:
@@ -131,13 +132,29 @@ def _unpacked(sources: Sequence[Path], scratch: Path) -> Iterator[list[Path]]:
                 continue
             roots.append(scratch / str(number) / source.stem)
             try:
-                with zipfile.ZipFile(source) as archive:
+                with open_file(source, most="SEGMODEL_MAX_ARCHIVE_BYTES") as file, zipfile.ZipFile(file) as archive:
+                    _check_archive(archive, scratch)
                     archive.extractall(roots[-1])
-            except (OSError, ValueError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+            except Exception as error:  # each way of packing has its own; the user needs one line
                 raise DataError(f"{source}: cannot be unpacked: {one_line(error)}") from error
         yield roots
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _check_archive(archive: zipfile.ZipFile, scratch: Path) -> None:
+    """ValueError if it holds more than the limits say, or than the disk has room for; no more bytes than it names of a
+    file are ever unpacked."""
+    entries = archive.infolist()
+    size, most = sum(entry.file_size for entry in entries), limit("SEGMODEL_MAX_ARCHIVE_BYTES")
+    if len(entries) > limit("SEGMODEL_MAX_ARCHIVE_FILES"):
+        raise ValueError(f"expected at most {limit('SEGMODEL_MAX_ARCHIVE_FILES')} files (SEGMODEL_MAX_ARCHIVE_FILES), "
+                         f"got {len(entries)}")  # fmt: skip
+    if size > most:
+        raise ValueError(f"expected at most {most} bytes unpacked (SEGMODEL_MAX_ARCHIVE_BYTES), got {size}")
+    place = next(folder for folder in scratch.absolute().parents if folder.is_dir())
+    if size > (free := shutil.disk_usage(place).free):
+        raise ValueError(f"unpacked it takes {size} bytes, and {place} has room for {free}")
 
 
 def _write(tree: Tree, chosen: ImportOptions, mapping: dict[str, str], folder: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -17,10 +16,11 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from segmodel.common.errors import DataError, one_line, read_text
+from segmodel.common.errors import DataError, one_line
 from segmodel.common.labels import is_background
+from segmodel.common.reading import parse_json, read_text
+from segmodel.data.images import open_picture
 from segmodel.data.importing import shapes
 from segmodel.data.importing.source import Found, Item, Source, Value
 from segmodel.data.importing.tree import File, Tree, listed, pair
@@ -95,8 +95,8 @@ def read_json(file: Path) -> dict[str, Any]:
         DataError: it cannot be read, or is none of labelme's.
     """
     try:
-        content = json.loads(read_text(file, most="SEGMODEL_MAX_JSON_BYTES", encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = parse_json(read_text(file, most="SEGMODEL_MAX_JSON_BYTES", encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
         raise DataError(f"{file}: cannot be read as JSON: {one_line(error)}") from error
     entries = content.get("shapes") if isinstance(content, dict) else None
     if not isinstance(entries, list):
@@ -133,7 +133,7 @@ def _mask(shape: dict[str, Any], height: int, width: int) -> np.ndarray:
 def _pasted(text: str, points: np.ndarray, height: int, width: int) -> np.ndarray:
     """A mask that is a PNG within the file, at its box in the picture."""
     (left, top), (right, bottom) = points.min(0).astype(int), points.max(0).astype(int)
-    with Image.open(BytesIO(base64.b64decode(text)), formats=("PNG",)) as image:
+    with open_picture(BytesIO(base64.b64decode(text)), formats=("PNG",)) as image:
         if image.size != (right - left + 1, bottom - top + 1) or left < 0 or top < 0:
             raise ValueError(f"expected a mask of {right - left + 1}x{bottom - top + 1}, got {image.size}")
         part = np.array(image.convert("L")) > 0

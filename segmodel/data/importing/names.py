@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from segmodel.common.errors import DataError, one_line, read_text
+from segmodel.common.errors import DataError, one_line
+from segmodel.common.reading import read_text
 from segmodel.data.importing.source import Colour
 from segmodel.data.importing.tree import Tree
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from segmodel.common.errors import DataError
+from segmodel.common.reading import open_file
 from segmodel.data.images import has_picture_name, picture_endings, read_image
 from segmodel.data.lists import misplaced
 
@@ -153,7 +154,7 @@ class Tree:
 
 def _holds(file: Path, words: Sequence[bytes]) -> bool:
     missing, before = set(words), b""
-    with file.open("rb") as opened:
+    with open_file(file, most="SEGMODEL_MAX_JSON_BYTES") as opened:
         while missing and (part := opened.read(1 << 24)):
             missing -= {word for word in missing if word in before + part}
             before = part[-64:]

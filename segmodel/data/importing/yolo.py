@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from segmodel.common.errors import DataError, one_line
+from segmodel.common.reading import open_file
 from segmodel.data.importing import shapes
 from segmodel.data.importing.names import class_names, text_of
 from segmodel.data.importing.source import Found, Item, Source, Value
@@ -71,7 +72,7 @@ def yolo_files(tree: Tree) -> list[File]:
     """The text files that hold such lines, and empty ones beside them."""
     found, empty = [], []
     for file in tree.ending(".txt"):
-        with file.path.open("rb") as opened:
+        with open_file(file.path, most="SEGMODEL_MAX_JSON_BYTES") as opened:
             start = opened.read(4096).decode("utf-8", "replace").removeprefix("\ufeff").lstrip()
         line = start.partition("\n")[0]
         if not start:
