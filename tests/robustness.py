@@ -42,8 +42,7 @@ def run_all(folder: Path) -> list[Path]:
 
 def read(files: list[Path]) -> dict[str, Any]:
     """The records of the scripts, told apart by what they hold; of fuzz, kills and soak there may be several."""
-    records: dict[str, Any] = {"fuzz": {}, "kills": [], "soak": [], "load": {}, "many": {}, "contention": {}, "ranks": {},
-                               "short": {}}  # fmt: skip
+    records: dict[str, Any] = {name: {} for name in (*SCRIPTS, "ranks", "short")} | {"kills": [], "soak": []}
     marks = {"killed": "kills", "survived": "soak", "many": "many", "predictions": "load", "contention": "contention",
              "ranks": "ranks", "short": "short"}  # fmt: skip
     for file in files:
