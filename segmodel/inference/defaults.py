@@ -9,7 +9,7 @@ for scores that are finer and surer than the boundaries need (MediaPipe's person
 poles and signs (CamVid), 3 to 5 for animals of which whole parts are taken for others (VOC; scores of stride 4 to 16).
 
 - The window has to reach across the doubtful band to colours that are sure, and no further: what is thin is lost in a
-  window that is wide. Its radius grows with the square of the doubt, 5 blocks for CamVid, 17 for VOC.
+  window that is wide. Its radius grows with the square of the doubt, 7 blocks for CamVid, 12 and more for VOC.
 - The weight grows with the doubt, 5 for CamVid, 16 for VOC: scores that know little have little to say against the
   picture, and with more weight than that pavements lose to the roads beside them.
 - The *balance* is the share of the window's plain mean that is taken away from its message. A guided filter gives that
@@ -54,7 +54,7 @@ def settings_from(scores: Tensor, size: Sequence[int], stride: int | None = None
     side, percent = picture / stride, 100 * doubt(scores)
     return {
         "stride": stride,
-        "radius": round(max(3, min(0.015 * percent**2 * side, side / 5, LARGEST))),
+        "radius": round(max(3, min(0.02 * percent**2 * side, side / 5, LARGEST))),
         "weight": min(max(7 * percent - 8, 4.0), 16.0),
         "balance": min(0.5 * percent, max(1.4 - 0.3 * percent, 0.4)),
         "iterations": 3 if apart <= 10 else 5,
