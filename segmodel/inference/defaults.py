@@ -16,7 +16,7 @@ poles and signs (CamVid), 3 to 5 for animals of which whole parts are taken for 
   mean plus what colour explains; the mean says "as most of the window", which a thin or small thing never is, and grows
   with the window. Without it (the paper's form) wide windows erase poles and pavements; with all of it taken away large
   things are no longer mended. So it falls from 0.85 at CamVid's doubt to 0.4 where whole regions are to be mended,
-  and towards nothing for sure scores, where it would draw specks.
+  and to nothing for sure scores, where it would draw specks.
 """
 
 from collections.abc import Sequence
@@ -56,6 +56,6 @@ def settings_from(scores: Tensor, size: Sequence[int], stride: int | None = None
         "stride": stride,
         "radius": round(max(3, min(0.02 * percent**2 * side, side / 5, LARGEST))),
         "weight": min(max(7 * percent - 8, 4.0), 16.0),
-        "balance": min(0.5 * percent, max(1.4 - 0.3 * percent, 0.4)),
+        "balance": min(max(percent - 0.8, 0.0), max(1.4 - 0.3 * percent, 0.4)),
         "iterations": 3 if apart <= 10 else 5,
     }
