@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.fx.experimental.symbolic_shapes  # torch would load it late: where its files may not be read
 from PIL import Image
 from safetensors.torch import save_file
 

@@ -17,7 +17,7 @@ def test_it_would_notice_what_is_lost(tmp_path):
     output = tmp_path / "labels"
     assert attempt(tmp_path, command, command.arguments(output))[0] == (0, "")
     before = command.result(output)
-    assert len(before) == 8
+    assert len(before) == 16  # labels and overlays
     (output / "3.png").write_bytes((output / "4.png").read_bytes())
     after = command.result(output)
     assert [file for file in before if before[file] != after[file]] == ["3.png"]

@@ -105,9 +105,8 @@ def test_weights_of_a_pixel(browser: Any, paper: Path, width: int):
         found, pixel = np.array([row[1:] for row in table(place)], float), 0 * data["width"] + 13
         assert "Pixel i: row 0, column 13" in place.inner_text()
         area = canvas.bounding_box()
-        tab.mouse.move(
-            area["x"] + 15.5 / data["width"] * area["width"], area["y"] + 1.5 / data["height"] * area["height"]
-        )
+        canvas.hover(position={"x": 15.5 / data["width"] * area["width"], "y": 1.5 / data["height"] * area["height"]})
+        settle(tab)
         hovered = place.locator(".status").nth(1).inner_text()
         place.locator("canvas").nth(0).click(position={"x": 20.5 * area["width"] / 40, "y": 15.5 * area["height"] / 30})
         settle(tab)

@@ -66,10 +66,10 @@ def open_file(path: str | Path, *, most: str | None) -> BinaryIO:
     Raises:
         OSError: it cannot be opened. ValueError: it is no regular file, or is larger.
     """
-    _check(os.stat(path), most)  # before it is opened: opening a device may do something
+    check_regular(os.stat(path), most)  # before it is opened: opening a device may do something
     file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 (the caller closes it)
     try:
-        _check(os.fstat(file.fileno()), most)
+        check_regular(os.fstat(file.fileno()), most)
     except BaseException:
         file.close()
         raise
@@ -80,7 +80,8 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _check(found: os.stat_result, most: str | None) -> None:
+def check_regular(found: os.stat_result, most: str | None = None) -> None:
+    """A ValueError for what is no regular file (or folder), or is larger than the limit ``most`` says."""
     for kind, is_so in KINDS.items():
         if is_so(found.st_mode):
             raise ValueError(f"expected a regular file, got {kind}")

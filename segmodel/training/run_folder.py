@@ -15,7 +15,7 @@ from segmodel.common.errors import UserError
 from segmodel.common.files import PARTIAL, replacing, sweep, sync_folder, write_output, writing
 from segmodel.common.locks import LOCK, Taken, locked
 from segmodel.common.options import read_toml, to_toml
-from segmodel.common.reading import limit
+from segmodel.common.reading import check_regular, limit
 from segmodel.training.settings import SECTIONS, Config, make_config
 
 
@@ -126,13 +126,16 @@ class RunFolder:
         """A path in the folder, checked before it is read or written.
 
         Raises:
-            UserError: a link that leads out of the folder (SEGMODEL_FOLLOW_LINKS=1 allows it), or a FIFO or the like.
+            UserError: a link that leads out of the folder (SEGMODEL_FOLLOW_LINKS=1 allows it), or a pipe or the like.
         """
         real = Path(os.path.realpath(path))
         if not limit("SEGMODEL_FOLLOW_LINKS") and not real.is_relative_to(os.path.realpath(self.path)):
             raise UserError(f"{path}: is a link that leads out of the run's folder (SEGMODEL_FOLLOW_LINKS=1 allows it)")
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise UserError(f"{path}: expected a file or folder, got a device, FIFO or socket")
+        try:
+            if path.exists():
+                check_regular(os.stat(path))
+        except ValueError as error:
+            raise UserError(f"{path}: {error}") from error
         return path
 
     @contextmanager

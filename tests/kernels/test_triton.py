@@ -38,7 +38,7 @@ def run(script: str, *arguments: str, **environment: str) -> str:
 # A process each; those of the last are short.
 KERNELS = [
     ("guide_moments",), ("filter_and_adjoint",), ("wide_filter_and_adjoint",),
-    ("moments_of_many_channels", "many_channels_and_adjoint", "tall"),
+    ("moments_of_many_channels",), ("many_channels_and_adjoint", "tall"),
     ("update", "update_backward", "guidance_crf", "variable"),
 ]  # fmt: skip
 

@@ -44,7 +44,7 @@ BOUND = {"textured": 2e-5, "flat": 2e-4}
 ROUNDING = {torch.float32: 0.0, torch.float16: 5e-4, torch.bfloat16: 8e-3}
 dtypes = st.sampled_from(tuple(ROUNDING))
 small = {"labels": (1, 2), "sizes": SMALL, "batch": (1,)}
-many = small | {"sizes": [(1, 5), (4, 5), (6, 9)], "channels": (2, 4, 6, 16)}
+many = small | {"sizes": [(1, 5), (4, 5), (6, 9)], "channels": (2, 4, 6)}  # 16, which take minutes, in examples
 epsilons = st.sampled_from((0.5, 1.0, 40.0))
 
 
@@ -87,7 +87,7 @@ def guide_moments(case: Case, eps: float) -> None:
 
 
 @settings(examples, max_examples=max(4, EXAMPLES // 4))
-@example(with_channels(6), 40.0)
+@example(with_channels(16), 40.0)
 @given(cases(**many, kinds=TEXTURED + FLAT), epsilons)
 def moments_of_many_channels(case: Case, eps: float) -> None:
     moments_equal_torch(case, eps)
@@ -114,8 +114,7 @@ def filter_and_adjoint(case: Case, adjoint: bool, dtype: torch.dtype, programs: 
 
 @settings(examples, max_examples=max(4, EXAMPLES // 4))
 @example(with_channels(16), False, 40.0)
-@example(with_channels(16), True, 0.5)
-@example(with_channels(6), True, 1.0)
+@example(with_channels(6), True, 0.5)
 @given(cases(**many), st.booleans(), epsilons)
 def many_channels_and_adjoint(case: Case, adjoint: bool, eps: float) -> None:
     triton_guided_filter.PROGRAMS = 10**9
