@@ -15,6 +15,7 @@ import torch
 from kernels_tools import Case
 from torch import Tensor
 
+from segmodel.experiments.timing import added_memory
 from segmodel.kernels import backend, guidance_crf, guided_filter, prepare_guide
 from tests.kernels import test_guidance_crf as crf_tests
 from tests.kernels import test_guided_filter as filter_tests
@@ -131,6 +132,14 @@ def test_a_large_map_takes_little_more_than_its_result(monkeypatch: pytest.Monke
     monkeypatch.setattr(numba_guided_filter, "share_moments", lambda *a: prepared.append(a) or original(*a))
     torch.testing.assert_close(guided_filter(scores, guide, radius=2), whole, rtol=1e-6, atol=1e-6)
     assert len(prepared) > 2
+
+
+def test_a_large_guide_is_never_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numba_guided_filter, "LARGE", 2**21)
+    scores, guide = picture(1, 6000, 700)  # 16 MiB, and 48 of the guide
+    guided_filter(scores[..., :9, :9], guide[..., :9, :9])  # compiles
+    added = added_memory(lambda: guided_filter(scores, guide))
+    assert added is None or added < 80  # a copy of the guide in float64 takes 96
 
 
 def test_the_first_call_does_not_import_the_compiler_of_torch() -> None:
