@@ -57,6 +57,9 @@ _LOST = re.compile(r"gloo|nccl|connection|timed? ?out|broken pipe|socket|\bstore
 """In what PyTorch raises when another process is lost."""
 _store: dist.Store | None = None
 """Where the processes meet before they share anything else."""
+_groups: list[Any] = []
+"""Process groups, kept until this process ends: gloo's destructor holds the interpreter's lock while it waits for
+threads that may be waiting for that lock themselves, to let go of the last tensor."""
 
 
 @contextmanager
@@ -94,6 +97,7 @@ def process_group(
             _store = dist.PrefixStore(f"restart {restarts()}", _store)  # on several machines the counts may differ
         _compare(_store, own, world, "settings", same or {})
         dist.init_process_group(backend, store=_store, rank=own, world_size=world, timeout=timeout)
+        _groups.append(dist.group.WORLD)
         yield device
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and not _LOST.search(str(error)):

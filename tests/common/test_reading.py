@@ -33,7 +33,12 @@ DOORS = {
     "common/files.py": {"partial.open"},
     "common/locks.py": {"file.read_text"},
     "common/html.py": {"(resources.files('segmodel.common') / 'report.css').read_text"},
-    "export.py": {"path.read_bytes", "path.open"},
+    "inference/explore.py": {
+        "(resources.files('segmodel.inference') / 'explore.js').read_text",
+        "(paper / 'live.css').read_text",
+        "(paper / name).read_text",
+    },
+    "experiments/exported.py": {"path.open", "path.read_bytes"},
 }
 """File -> the calls that it may make."""
 
