@@ -94,10 +94,10 @@ def exported(output: Path) -> dict[str, Any]:
     """The scores that an exported file gives."""
     import torch
 
-    from segmodel.export import load_pt2
+    from segmodel.experiments.exported import load_pt2
 
     image = torch.arange(3 * 20 * 30).reshape(1, 3, 20, 30).float() % 256
-    return {"scores": load_pt2(output)(image).numpy().tobytes()}
+    return {"scores": load_pt2(output)(image).detach().numpy().tobytes()}
 
 
 def resumed(arguments: Callable[[Path], list[str]]) -> Callable[[Path], list[str]]:
