@@ -210,9 +210,14 @@ class Tiles:
     crf: Crf
 
     @property
+    def blocks(self) -> tuple[int, ...]:
+        """Blocks of the whole picture, down and across."""
+        return tuple(-(-side // self.plan.stride) for side in self.plan.size)
+
+    @property
     def on_blocks(self) -> bool:
         """Whether the scores have the blocks' resolution, as the paper's: they are only enlarged then."""
-        return self.scores.shape[1:] == tuple(-(-side // self.plan.stride) for side in self.plan.size)
+        return self.scores.shape[1:] == self.blocks
 
     def refined(self, rows: slice, columns: slice) -> Iterator[tuple[slice, np.ndarray]]:
         """Logits ``(C, n, width)`` of a tile, some rows of it after the other."""
@@ -223,16 +228,15 @@ class Tiles:
             after = self.crf(coarse[None], guide[None])[0]
             changed = after if self.on_blocks else after - coarse
             del coarse, guide, after
-            blocks = tuple(-(-side // stride) for side in self.plan.size)
 
             def changed_cells(near_rows: slice, near_columns: slice) -> Tensor:
                 top, left = down.start // stride, across.start // stride
                 return changed[:, near_rows.start - top : near_rows.stop - top,
                                near_columns.start - left : near_columns.stop - left]  # fmt: skip
 
-            enlarged = [side * stride for side in blocks]
+            enlarged = [side * stride for side in self.blocks]
             for part in _strips(rows, self._step(columns.stop - columns.start)):
-                inner = _interpolated(changed_cells, blocks, enlarged, (part, columns), self.dtype)
+                inner = _interpolated(changed_cells, self.blocks, enlarged, (part, columns), self.dtype)
                 yield part, (inner if self.on_blocks else self._fine(part, columns) + inner).numpy()
 
     def _blocks(self, part: slice, of: slice) -> slice:
