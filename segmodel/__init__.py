@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from segmodel.experiments.tuning import tune_refinement as tune_refinement
+    from segmodel.evaluation.tuning import tune_refinement as tune_refinement
     from segmodel.inference.comparison import compare as compare
     from segmodel.inference.refine import refine as refine
     from segmodel.inference.refine import refine_mask as refine_mask
@@ -44,7 +44,7 @@ _HOME = {
     "refine_labels": "segmodel.inference.refine_labels",
     "refine_map": "segmodel.inference.refine_map",
     "refine_mask": "segmodel.inference.refine",
-    "tune_refinement": "segmodel.experiments.tuning",
+    "tune_refinement": "segmodel.evaluation.tuning",
 }
 __all__ = [
     "GuidanceCRF",

@@ -37,10 +37,11 @@ from segmodel.experiments.exported import (
     of_model,
     of_refinement,
 )
-from segmodel.inference.refinement import Refinement, Resolved, read_settings
+from segmodel.inference.refinement import read_settings
 from segmodel.inference.views import check_predicts
 from segmodel.model.network import Network
 from segmodel.model.store import find_checkpoint, load_network
+from segmodel.model.untrained_crf import Refinement, Resolved
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,10 @@ from segmodel.common.terminal import say
 from segmodel.data.images import picture_endings, pictures_below
 from segmodel.inference.refine import HARD
 from segmodel.inference.refine_files import Job, Kind, explored, refine_file
-from segmodel.inference.refinement import Refinement, read_settings
+from segmodel.inference.refinement import read_settings
 from segmodel.inference.tiles import MEMORY, bytes_of, refine_tiles
 from segmodel.inference.windows import GEO
+from segmodel.model.untrained_crf import Refinement
 
 ENDINGS = (".npy", ".png", ".tif", ".tiff", ".bmp", ".gif")
 """Of files that hold scores, masks or labels, in the order in which they are looked for."""

@@ -10,10 +10,10 @@ from PIL import Image
 from segmodel.common.device import autocast_dtype, evaluating
 from segmodel.common.errors import UserError, memory_named
 from segmodel.data.images import has_picture_name, picture_endings, picture_pixels, read_image
-from segmodel.inference.refinement import crf_from_scores
 from segmodel.inference.views import label_maps
 from segmodel.model.network import Network
 from segmodel.model.store import load_network, save_pretrained
+from segmodel.model.untrained_crf import crf_from_scores
 
 
 class SegModel(Network):

@@ -23,10 +23,10 @@ from segmodel.common.tables import Table
 from segmodel.common.terminal import say
 from segmodel.data import open_data
 from segmodel.data.base import evenly_spaced
+from segmodel.evaluation.tuning import TRIMAP, Metric, report, tune_refinement
 from segmodel.experiments.scored import labelled, scores_of
-from segmodel.experiments.tuning import TRIMAP, Metric, report, tune_refinement
-from segmodel.inference.refinement import Refinement
 from segmodel.inference.settings import DEVICE
+from segmodel.model.untrained_crf import Refinement
 
 
 @dataclass(frozen=True)

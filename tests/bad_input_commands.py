@@ -11,8 +11,8 @@ from bad_input_files import without_access
 from bad_input_tools import CLASSES, MODEL, PALETTE, Kind, Outcome, Room, environment, pixels
 
 from segmodel import ModelConfig, SegModel
+from segmodel.evaluation.tuning import tune_refinement
 from segmodel.experiments.exported import of_model
-from segmodel.experiments.tuning import tune_refinement
 from segmodel.predict import find_images
 
 Attempt = Callable[[Room], Any]

@@ -15,7 +15,7 @@ from segmodel.reference.page import render
 
 MODULES = ("segmodel", "kernels", "inference.refine", "inference.refine_labels",
            "inference.refine_map", "inference.comparison", "inference.refinement",
-           "inference.views", "experiments.tuning", "model.config",
+           "inference.views", "evaluation.tuning", "model.config",
            "model.network", "model.head", "model.patch_prediction", "model.context_crf", "model.upsampling",
            "model.guidance_crf", "model.guided_filter", "model.backbone", "model.resnet", "model.timm_backbone",
            "model.context_head", "model.peers", "model.registry", "model.store", "training.objective",

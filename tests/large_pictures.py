@@ -18,7 +18,7 @@ import numpy as np
 RUN = """
 import json, sys, time, torch
 from segmodel.experiments.timing import peak_bytes
-from segmodel.inference.refinement import Refinement
+from segmodel.model.untrained_crf import Refinement
 from segmodel.inference.tiles import bytes_of, refine_tiles
 folder, threads, memory, settings = sys.argv[1], int(sys.argv[2]), bytes_of(sys.argv[3]), json.loads(sys.argv[4])
 torch.set_num_threads(threads)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from segmodel.common.errors import DataError
+from segmodel.common.errors import DataError, UserError
 from segmodel.common.labels import IGNORE
 from segmodel.data.images import label_of, read_image, read_label
 from segmodel.data.lists import Pair, misplaced
@@ -143,6 +143,45 @@ class FileData(SegmentationData):
 def evenly_spaced(length: int, count: int) -> list[int]:
     """`count` different integers from 0..length - 1, evenly spaced from end to end; all of them if `count` is 0."""
     return np.linspace(0, length - 1, min(count or length, length)).astype(int).tolist()
+
+
+class PartOfData(SegmentationData):
+    """Some samples of a data set, in the order of their indices there."""
+
+    def __init__(self, whole: SegmentationData, indices: Sequence[int]) -> None:
+        self.whole, self.indices = whole, list(indices)
+        self.name, self.classes, self.palette = whole.name, whole.classes, whole.palette
+        self.notes, self.mean_score = whole.notes, whole.mean_score
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.whole[self.indices[index]]
+
+    def label(self, index: int) -> np.ndarray:
+        return self.whole.label(self.indices[index])
+
+    def sources(self) -> tuple[SegmentationData, ...]:
+        return self.whole.sources()
+
+    def problems(self) -> dict[int, str]:
+        found = self.whole.problems()
+        return {place: found[index] for place, index in enumerate(self.indices) if index in found}
+
+
+def set_apart(data: SegmentationData, count: int, *, flag: str) -> tuple[SegmentationData, SegmentationData]:
+    """The rest of a data set, and ``count`` evenly spaced samples that are taken out of it.
+
+    Raises:
+        UserError: not more than so many are there; the message opens with ``flag``.
+    """
+    if count == 0:
+        return data, PartOfData(data, [])
+    if count >= len(data):
+        raise UserError(f"{flag}: expected less than the {len(data)} pictures of {data.name}, got {count}")
+    apart = evenly_spaced(len(data), count)
+    return PartOfData(data, sorted(set(range(len(data))) - set(apart))), PartOfData(data, apart)
 
 
 class MixedData(SegmentationData):

@@ -20,11 +20,12 @@ from torch.fx.experimental import _config as symbolic_config
 from torch.nn import functional
 
 from segmodel.experiments.timing import picture, timed
-from segmodel.inference.refinement import Resolved, refined_with, refining_crf
+from segmodel.inference.refinement import refined_with, refining_crf
 from segmodel.inference.refinement_module import RefinementModule
 from segmodel.kernels.box_filter import pooled_means
 from segmodel.model.network import Network
 from segmodel.model.store import normalisation
+from segmodel.model.untrained_crf import Resolved
 
 SIZES = ((1, 1, 1), (2, 1, 50), (3, 17, 33), (1, 64, 64), (2, 65, 97), (1, 127, 250), (1, 240, 320), (1, 375, 500),
          (1, 481, 353), (1, 1080, 1920))  # fmt: skip

@@ -13,11 +13,11 @@ from segmodel.common.tables import Table
 from segmodel.evaluation.boundary import SHARE
 from segmodel.evaluation.evaluate import Counter, Evaluation
 from segmodel.evaluation.metrics import Interval, bootstrap, mean_iou
+from segmodel.evaluation.tuning import TRIMAP, Labelled
 from segmodel.experiments import dense_crf, refiners
 from segmodel.experiments.timing import added_memory, timed
-from segmodel.experiments.tuning import TRIMAP, Labelled
 from segmodel.inference.refine import refine
-from segmodel.inference.refinement import Refinement
+from segmodel.model.untrained_crf import Refinement
 
 FIGURES = {"mIoU": "counts", "Boundary IoU": "boundary", f"within {TRIMAP} px": "trimap"}
 """Figure -> counts in an ``Evaluation``."""

@@ -18,11 +18,11 @@ from segmodel.data import SegmentationData
 from segmodel.evaluation.boundary import SHARE
 from segmodel.evaluation.evaluate import Evaluation, check_classes, evaluate_images
 from segmodel.experiments.dense_crf import dense_crf_scores, installed
-from segmodel.inference.refinement import crf_from_scores
 from segmodel.inference.views import AtFullSize, Guidance
 from segmodel.model.guidance_crf import GuidanceCRF
 from segmodel.model.network import Network
 from segmodel.model.store import load_network
+from segmodel.model.untrained_crf import crf_from_scores
 
 WIDTHS = (2, 5, 10, 20)
 """Trimaps: pixels at most so far from a true boundary."""

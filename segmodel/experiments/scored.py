@@ -14,7 +14,7 @@ from segmodel.common.terminal import say
 from segmodel.data import Sample, SegmentationData
 from segmodel.data.base import evenly_spaced
 from segmodel.evaluation.evaluate import check_classes
-from segmodel.experiments.tuning import Labelled
+from segmodel.evaluation.tuning import Labelled
 from segmodel.inference.inputs import read_scores, scores_and_pixels
 from segmodel.model.network import Network
 from segmodel.model.store import find_checkpoint, load_network

@@ -18,7 +18,8 @@ from torch.nn import functional
 from segmodel.common import html
 from segmodel.common.labels import voc_palette
 from segmodel.inference.inputs import Layout, scores_and_pixels
-from segmodel.inference.refinement import Refinement, Resolved, refined
+from segmodel.inference.refinement import refined
+from segmodel.model.untrained_crf import Refinement, Resolved
 from segmodel.model.upsampling import area_average
 
 LARGEST = 600 * 1024

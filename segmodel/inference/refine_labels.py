@@ -15,8 +15,9 @@ from segmodel.inference.guides import Ranges, image_tensor
 from segmodel.inference.inputs import Array, Layout, check_layout, class_first, in_lists, like
 from segmodel.inference.label_pictures import LabelPicture
 from segmodel.inference.refine import HARD
-from segmodel.inference.refinement import Refinement, own_settings, refining_crf
+from segmodel.inference.refinement import own_settings, refining_crf
 from segmodel.inference.tensors import as_tensor, describe
+from segmodel.model.untrained_crf import Refinement
 from segmodel.model.upsampling import area_average, enlarge
 
 NEAR = 8

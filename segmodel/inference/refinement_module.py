@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from segmodel.inference.refinement import Resolved, balanced_crf
+from segmodel.model.untrained_crf import Resolved, balanced_crf
 from segmodel.model.upsampling import area_average, enlarge
 
 

@@ -11,12 +11,12 @@ import torch
 from segmodel.common.device import autocast_dtype, choose_device, place
 from segmodel.common.errors import UserError
 from segmodel.common.options import Section, add_flags, from_flags, option
-from segmodel.inference.refinement import crf_from_scores
 from segmodel.inference.views import Guidance, InferenceConfig
 from segmodel.model.config import ModelConfig
 from segmodel.model.guidance_crf import GuidanceCRF
 from segmodel.model.network import Network
 from segmodel.model.store import load_network
+from segmodel.model.untrained_crf import crf_from_scores
 
 DEVICE = "cpu, cuda, ...; auto: a GPU where there is one"
 GUIDANCE = ("guidance CRF; auto: an untrained one whose settings follow from the scores, as in segmodel.refine; "

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from segmodel.common.files import replacing
-from segmodel.inference.refinement import Refinement, Resolved, refining_crf
+from segmodel.inference.refinement import refining_crf
 from segmodel.inference.views import Crf
 from segmodel.inference.windows import (
     BLOCK,
@@ -33,6 +33,7 @@ from segmodel.inference.windows import (
 )
 from segmodel.model.guidance_crf import GuidanceCRF
 from segmodel.model.guided_filter import Ranges, check_range
+from segmodel.model.untrained_crf import Refinement, Resolved
 from segmodel.model.upsampling import area_average
 
 MEMORY = 2**30

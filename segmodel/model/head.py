@@ -1,6 +1,7 @@
 """Everything after the backbone: patch prediction, context CRF, up-sampling, guidance CRF (Sec. 3-5)."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +48,8 @@ class SegmentationHead(nn.Module):
         learnable = config.upsampling == "learnable" and self.factor > 1
         self.up = LearnableUpsampling(num_classes, self.factor) if learnable else None
         self.crf = GuidanceCRF.configured(num_classes, config)
+        self.chosen: Refiner | Literal[False] | None = None
+        """What takes the place of the configured guidance at inference, if it was chosen on pictures; False: none."""
 
     def coarse(self, features: Tensor, size: tuple[int, int]) -> Tensor:
         """Decoupled scores of the context CRF at the guidance CRF's resolution, for an image of ``size`` (Eq. 4, 9).
@@ -72,9 +75,11 @@ class SegmentationHead(nn.Module):
 
     def guided(self, guidance: bool | None) -> Refiner | None:
         """The guidance CRF, or None for none; ``guidance=None`` is as configured ("inference": not in training)."""
+        chosen = None if self.training else self.chosen
         if guidance is None:
-            guidance = self.guidance == "joint" or (self.guidance == "inference" and not self.training)
-        return self.crf if guidance else None
+            configured = self.guidance == "joint" or (self.guidance == "inference" and not self.training)
+            guidance = configured if chosen is None else chosen is not False
+        return (chosen or self.crf) if guidance else None
 
     def refine(self, scores: Tensor, image: Tensor, crf: Refiner | None) -> Tensor:
         """Guidance CRF (Algorithm 1), if there is one, then fixed bilinear up-sampling to the image's size."""

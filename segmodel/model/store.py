@@ -30,6 +30,7 @@ from segmodel.model.config import ModelConfig
 from segmodel.model.finite import fault
 from segmodel.model.network import Network
 from segmodel.model.tensors import read_safetensors
+from segmodel.model.untrained_crf import chosen_guidance
 from segmodel.model.weights import LoadReport, copy_fitting
 
 AnyNetwork = TypeVar("AnyNetwork", bound=Network)
@@ -38,7 +39,7 @@ MOMENTUM = "momentum/"
 CARD: dict[str, tuple[type, ...]] = {
     "model": (dict,), "classes": (list,), "palette": (list,), "data": (str,), "step": (int,),
     "best": (int, float, type(None)), "finished": (bool,), "scaler": (dict, type(None)),
-    "class_weights": (list, type(None)), "settings": (dict,),
+    "class_weights": (list, type(None)), "settings": (dict,), "guidance": (dict, type(None)),
 }  # fmt: skip
 """Types of a card's values, where they are there; ``build_network`` needs the first three."""
 ABOUT = ("data", "scores", "licence", "training_data", "step", "total_steps")
@@ -255,6 +256,7 @@ def build_network(
     model.load_state_dict(weights)
     model.classes, model.palette = classes, palette
     model.card = {name: value for name, value in card.items() if name not in OWN}
+    model.head.chosen = chosen_guidance(str(path), card.get("guidance"))
     expected = json.loads(json_text(normalisation(model)))
     if card.get("input", expected) != expected:
         raise UserError(f"{path}: card: input: expected {expected}, got {card['input']!r:.200}")

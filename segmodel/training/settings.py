@@ -62,6 +62,13 @@ class TrainConfig(Section):
     joint_from: float = option(
         0.0, "share of the training before the guidance CRF joins (from scratch: 0.6 is better)", at_least=0, at_most=1
     )
+    hold_out: int = option(
+        0,
+        "training pictures left out of the training, on which the guidance of the finished model is chosen: none, "
+        "trained, or untrained with settings from the scores or tuned (guidance off: it stays off)",
+        at_least=0,
+        at_most=10**6,
+    )
     batch_norm_epochs: float = option(
         1.0, "passes for batch-norm statistics at the end", "Sec. 7.1.2: several", at_least=0, at_most=1000
     )

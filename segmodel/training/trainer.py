@@ -19,7 +19,7 @@ from segmodel.common.errors import UserError, one_line
 from segmodel.common.options import check_values
 from segmodel.common.pictures import save_picture
 from segmodel.data import AugmentedData, DataError, SegmentationData, open_data
-from segmodel.data.base import evenly_spaced
+from segmodel.data.base import evenly_spaced, set_apart
 from segmodel.data.content import require_learnable
 from segmodel.evaluation.evaluate import Whole, evaluate_whole, result_json
 from segmodel.evaluation.metrics import Scores, mean_iou, table
@@ -33,9 +33,11 @@ from segmodel.model.store import (
     read_checkpoint,
     save_checkpoint,
 )
+from segmodel.model.untrained_crf import chosen_guidance
 from segmodel.training import journal, report, statistics
 from segmodel.training.batches import Batch, BatchKeys, Timed, load_batches, steps_per_epoch
 from segmodel.training.class_weights import class_weights
+from segmodel.training.guidance import choose_guidance
 from segmodel.training.optimisation import make_optimizer, momentum_of, poly_rate, restore_momentum, training_step
 from segmodel.training.run_folder import Progress, RunFolder
 from segmodel.training.settings import SECTIONS, Config, make_config
@@ -68,6 +70,7 @@ class Trainer:
         if distributed.world_size() > 1:
             for split, data in (("train", self.data), ("val", self.validation)):
                 distributed.require_same(split, data_facts(data, name=f"data: {train.data}, {split}"))
+        self.data, self.held_out = set_apart(self.data, train.hold_out, flag="hold_out")
         self.augmented = AugmentedData(self.data, config.augmentation, seed=train.seed)
         self.steps_per_epoch = steps_per_epoch(len(self.data), train.batch_size)
         self.progress = Progress(train.steps or train.epochs * self.steps_per_epoch)
@@ -176,6 +179,7 @@ class Trainer:
             "settings": {name: asdict(getattr(self.config, name)) for name in ("augmentation", "train")},
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
             "scores": result_json(scores, self.data.classes) if scores else None,
+            "guidance": self.model.card.get("guidance"),
         }
         momentum = momentum_of(self.model, self.optimizer) if name == "last" else {}
         save_checkpoint(self.folder.checkpoint(name), self.model, card, momentum=momentum)
@@ -270,7 +274,13 @@ class Trainer:
     @property
     def titles(self) -> tuple[str, str]:
         """What results are called; the guidance CRF of a model without one is an untrained one."""
-        return "guidance off", "guidance on" + " (untrained)" * (self.config.model.guidance == "off")
+        untrained = self.config.model.guidance == "off" or bool(self.model.head.chosen)
+        return "guidance off", "guidance on" + " (untrained)" * untrained
+
+    @property
+    def guided(self) -> bool:
+        """Whether the model's own results are those with guidance."""
+        return self.config.model.guidance != "off" and self.model.head.chosen is not False
 
     def validate(self) -> list[Whole]:
         """Results on the validation set with the guidance CRF off and on; keeps the best and the last checkpoint."""
@@ -282,7 +292,7 @@ class Trainer:
             confusion=progress.at_end, description="validate", leave=False,
         )  # fmt: skip
         off, on = found["off"].scores, found["on"].scores
-        chosen = off if self.config.model.guidance == "off" else on
+        chosen = on if self.guided else off
         self.log("val", miou=chosen.miou, miou_guidance_off=off.miou, miou_guidance_on=on.miou,
                  pixel_accuracy=chosen.pixel_accuracy, images=images)  # fmt: skip
         named = zip(self.titles, (off, on), strict=True)
@@ -304,6 +314,18 @@ class Trainer:
             yield
         except Exception as error:
             say(f"note: {what} not written: {type(error).__name__}: {one_line(error)}")
+
+    def choose_guidance(self) -> None:
+        """Lets the model take, from now on, the guidance that is best on the pictures held out."""
+        if not self.held_out or self.config.model.guidance == "off":
+            return
+        say(f"guidance: the best of some on {len(self.held_out)} pictures held out")
+        found = choose_guidance(self.model, self.held_out, dtype=self.dtype) if distributed.is_writer() else None
+        found = distributed.from_writer(found)
+        say(str(found))
+        self.log("guidance", **vars(found))
+        self.model.card["guidance"] = found.choice
+        self.model.head.chosen = chosen_guidance(str(self.folder.path), found.choice)
 
     def draw(self) -> None:
         """A sheet of evenly spaced validation images."""
@@ -329,9 +351,10 @@ class Trainer:
         say(f"batch-norm statistics of {count} batches, then {len(self.validation)} validation images")
         batches = bar(self.batches(total, total + count), desc="batch norm", total=count, unit="batch")
         statistics.recompute(self.model, (batch.images for batch in batches), self.dtype)
+        self.choose_guidance()
         results = self.validate()
         off, on = (result.scores for result in results)
-        chosen = results[self.config.model.guidance != "off"]
+        chosen = results[self.guided]
         classes = self.data.classes
         if not distributed.is_writer():
             return

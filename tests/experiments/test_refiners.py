@@ -9,7 +9,7 @@ import torch
 from segmodel.benchmark import main
 from segmodel.data import open_data
 from segmodel.experiments import refinement, refiners
-from segmodel.inference.refinement import Refinement
+from segmodel.model.untrained_crf import Refinement
 
 
 def scene(height=96, width=120, cell=8):

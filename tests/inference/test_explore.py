@@ -16,7 +16,8 @@ from segmodel import reference
 from segmodel.common import cli
 from segmodel.inference import explore
 from segmodel.inference.explore import explorer
-from segmodel.inference.refinement import Refinement, Resolved, refined
+from segmodel.inference.refinement import refined
+from segmodel.model.untrained_crf import Refinement, Resolved
 from segmodel.model.upsampling import area_average
 from segmodel.refine import main
 

@@ -14,8 +14,8 @@ from torch.nn import functional
 import segmodel
 from segmodel.data import open_data
 from segmodel.inference.refine import refine, refine_mask
-from segmodel.inference.refinement import Refinement
 from segmodel.kernels import guidance_crf
+from segmodel.model.untrained_crf import Refinement
 from segmodel.model.upsampling import area_average, enlarge
 from segmodel.refine import main
 

@@ -7,8 +7,8 @@ from inference_tools import picture
 from PIL import Image
 
 from segmodel import ModelConfig, SegModel, refine
-from segmodel.inference.refinement import Refinement, crf_from_scores
 from segmodel.inference.views import InferenceConfig, coarse_scores, guide, label_maps
+from segmodel.model.untrained_crf import Refinement, crf_from_scores
 from segmodel.model.upsampling import enlarge
 
 

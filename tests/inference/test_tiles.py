@@ -14,10 +14,11 @@ from segmodel.common import cli
 from segmodel.common.errors import UserError
 from segmodel.experiments.timing import added_memory
 from segmodel.inference.refine import refine
-from segmodel.inference.refinement import Refinement, refined, refining_crf
+from segmodel.inference.refinement import refined, refining_crf
 from segmodel.inference.tiles import Plan, Tiles, bytes_of, interpolation, plan, refine_tiles
 from segmodel.inference.windows import ArrayWindows, picture_windows, release
 from segmodel.model.guidance_crf import GuidanceCRF
+from segmodel.model.untrained_crf import Refinement
 from segmodel.refine import main
 
 

@@ -29,8 +29,8 @@ from segmodel.experiments.exported import (
     pt2_bytes,
 )
 from segmodel.export import main
-from segmodel.inference.refinement import Resolved
 from segmodel.inference.refinement_module import RefinementModule
+from segmodel.model.untrained_crf import Resolved
 
 # one filter of the smallest window: every part of the graph once
 SMALL = {"depth": 18, "width": 2, "stem_width": 2, "rings": ((1, 1),), "label_hidden": 2, "label_pool": 3,

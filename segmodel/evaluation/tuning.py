@@ -14,7 +14,7 @@ from segmodel.evaluation.boundary import SHARE
 from segmodel.evaluation.evaluate import Counter, Evaluation
 from segmodel.evaluation.metrics import Interval, bootstrap, mean_iou
 from segmodel.inference.refine import refine
-from segmodel.inference.refinement import Refinement
+from segmodel.model.untrained_crf import Refinement
 
 Metric = Literal["miou", "boundary_iou"]
 Labelled = tuple[np.ndarray, np.ndarray, np.ndarray]

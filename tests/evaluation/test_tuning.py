@@ -10,8 +10,9 @@ from PIL import Image
 from segmodel.common import cli
 from segmodel.common.errors import UserError
 from segmodel.data import Sample, open_data
-from segmodel.experiments.tuning import report, tune_refinement
-from segmodel.inference.refinement import Refinement, read_settings
+from segmodel.evaluation.tuning import report, tune_refinement
+from segmodel.inference.refinement import read_settings
+from segmodel.model.untrained_crf import Refinement
 from segmodel.tune import main, scores_of
 
 CLASSES = 12

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from segmodel.data import open_data
-from segmodel.inference.defaults import LARGEST, doubt, settings_from
 from segmodel.inference.refine import refine
-from segmodel.inference.refinement import Refinement, Resolved, balanced_crf, refined
+from segmodel.inference.refinement import refined
 from segmodel.kernels import guided_filter
+from segmodel.model.crf_defaults import LARGEST, doubt, settings_from
+from segmodel.model.untrained_crf import Refinement, Resolved, balanced_crf
 from segmodel.model.upsampling import area_average
 
 OWN = Resolved(stride=1, radius=2, eps=1.0, weight=3.0, balance=0.5, iterations=2)
