@@ -24,7 +24,10 @@ class ModelConfig(Section):
     head: str = option("segmodel", "what makes scores of features: the paper's, or a peer's", choices=tuple(HEADS))
     patch_size: int = option(2, "n: each feature predicts C x n x n scores", "Sec. 3.2", at_least=1, at_most=32)
     rings: tuple[tuple[int, int], ...] = option(
-        ((2, 6), (4, 12)), "feature context: (box radius, distance) of each ring in cells", "Sec. 4.1, authors' code"
+        ((2, 6), (4, 12)),
+        "feature context: (box radius, distance) of each ring in cells; training on a smaller map "
+        "than the paper's: in proportion",
+        "Sec. 4.1, authors' code",
     )
     label_context: Literal["max_pool", "box_rings", "none"] = option(
         "max_pool", "label context: max-pooled scores (code), box means of probabilities (text)", "Eq. 10"
@@ -34,7 +37,11 @@ class ModelConfig(Section):
     )
     label_hidden: int = option(128, "hidden channels of the label message", "authors' code", at_least=1, at_most=65536)
     label_pool: int = option(
-        25, "side of the max-pool window, in label cells", "authors' code", at_least=1, at_most=1025
+        25,
+        "side of the max-pool window, in label cells; on a smaller map: in proportion",
+        "authors' code",
+        at_least=1,
+        at_most=1025,
     )
     upsampling: Literal["learnable", "bilinear"] = option("learnable", "from label cells to the guidance CRF", "Eq. 5")
     guidance: Literal["joint", "inference", "off"] = option(

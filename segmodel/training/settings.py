@@ -181,10 +181,23 @@ def resolve(options: Any) -> Config:
         base = small_recipe(data, device=train.get("device", TrainConfig.device))
     else:
         base = read_recipe(recipe) if recipe else {}
-    config = make_config(base, begun, file, variant, flags)
+    layers = base, begun, file, variant, flags
+    config = make_config(context_for(make_config(*layers)), *layers)
     if recipe == SMALL and os.environ.get("RANK", "0") == "0":
         say(described(config, images=len(data), pretrained=pretrained))
     return config
+
+
+def context_for(config: Config) -> dict[str, dict[str, Any]]:
+    """The context CRF's windows for a crop of fewer cells than the paper's, 20 (321 pixels at stride 16).
+
+    Rings and pooling window keep their share of the map: those of the paper would lie outside it.
+    """
+    share = min(config.augmentation.crop) // config.model.output_stride / 20
+    if share >= 1:
+        return {}
+    rings = [[max(1, round(share * radius)), max(1, round(share * distance))] for radius, distance in ModelConfig.rings]
+    return {"model": {"rings": rings, "label_pool": round(share * ModelConfig.label_pool) // 2 * 2 + 1}}
 
 
 def described(config: Config, *, images: int, pretrained: bool) -> str:

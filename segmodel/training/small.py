@@ -1,8 +1,7 @@
 """The recipe "small": settings for few pictures and few cores, derived from both.
 
 - ResNet-18 on a CPU, ResNet-50 on a GPU.
-- Crop: three quarters of the median shorter side, from 65 to 225 (GPU: 321), a multiple of 16 plus 1. The rings and the
-  pooling window of the context CRF keep the share of it that the paper's have of 321.
+- Crop: three quarters of the median shorter side, from 65 to 225 (GPU: 321), a multiple of 16 plus 1.
 - Batch: 8 (GPU: 16), at most as many as there are pictures.
 - Epochs: as many as take about half an hour on these cores, 150 million pixels a core (GPU: 20 thousand million), but
   10 at least, and 200 at most, or 600 steps if these are more.
@@ -33,15 +32,11 @@ def small_recipe(data: SegmentationData, *, device: str) -> dict[str, dict[str, 
 def derived(images: int, side: int, *, cores: int, gpu: bool) -> dict[str, dict[str, Any]]:
     """The rule above, for so many pictures of this median shorter side in pixels."""
     crop = min(max(3 * side // 4, 65), 321 if gpu else 225) // 16 * 16 + 1
-    share = (crop // 16) / 20  # of the paper's cells
-    rings = tuple(
-        (max(1, round(radius * share)), max(1, round(distance * share))) for radius, distance in ((2, 6), (4, 12))
-    )
     batch = min(16 if gpu else 8, images)
     pixels = 20e9 if gpu else 150e6 * cores
     most = max(200, 600 * batch // images)
     epochs = min(max(int(pixels / (images * crop**2)), 10), most)
-    model = {"depth": 50 if gpu else 18, "rings": rings, "label_pool": round(25 * share) // 2 * 2 + 1}
+    model = {"depth": 50 if gpu else 18}
     train = {
         "batch_size": batch, "epochs": epochs, "rate": 0.01, "mining_from": 0.3,
         "joint_from": 0.6, "validate_every": max(1, epochs // 10), "validate_images": 50,

@@ -406,6 +406,23 @@ def test_the_recipe_of_the_scenes_is_the_default_and_flags_override_it():
     assert (unary.patch_size, unary.rings, unary.label_context, unary.guidance) == (1, (), "none", "off")
 
 
+@pytest.mark.parametrize(
+    ("given", "rings", "pool"),
+    [
+        (["--crop", "321,321"], ((2, 6), (4, 12)), 25),
+        (["--crop", "713,713"], ((2, 6), (4, 12)), 25),
+        (["--crop", "192,640"], ((1, 4), (2, 7)), 15),
+        (["--crop", "192,192", "--output-stride", "8"], ((2, 6), (4, 12)), 25),
+        (["--crop", "33,33"], ((1, 1), (1, 1)), 3),
+        (["--crop", "192,192", "--rings", "[2,6]", "--label-pool", "9"], ((2, 6),), 9),
+        (["--crop", "192,192", "--variant", "unary"], (), 15),
+    ],
+)
+def test_context_keeps_its_share_of_a_smaller_map(given, rings, pool):
+    model = resolve(train.make_parser().parse_args(["--data", "voc:VOC", *given])).model
+    assert (model.rings, model.label_pool) == (rings, pool)
+
+
 def test_a_flag_that_a_variant_fixes_is_refused() -> None:
     options = train.make_parser().parse_args(["--variant", "unary", "--rings", "[1,3]"])
     with pytest.raises(UserError, match="--rings: expected not beside --variant unary"):

@@ -14,7 +14,7 @@ from segmodel.common import cli
 from segmodel.model.config import ModelConfig
 from segmodel.training import watching
 from segmodel.training.run import hint
-from segmodel.training.settings import Config, TrainConfig, make_config, resolve
+from segmodel.training.settings import Config, TrainConfig, context_for, make_config, resolve
 from segmodel.training.small import derived
 from segmodel.training.watching import StepLog
 
@@ -46,7 +46,7 @@ def test_a_terminal_has_a_bar_and_no_lines(monkeypatch, capsys):
 @given(st.integers(1, 20_000), st.integers(8, 4000), st.integers(1, 64), st.booleans())
 def test_the_small_recipe_is_a_configuration_whatever_the_data(images, side, cores, gpu):
     values = derived(images, side, cores=cores, gpu=gpu)
-    config = make_config(values)
+    config = make_config(context_for(make_config(values)), values)
     crop, train = config.augmentation.crop[0], config.train
     assert 65 <= crop <= 321
     assert crop <= max(65, side)
@@ -59,7 +59,7 @@ def test_the_small_recipe_is_a_configuration_whatever_the_data(images, side, cor
 
 def test_what_the_small_recipe_makes_of_fifty_photographs():
     values = derived(50, 375, cores=2, gpu=False)
-    assert values["model"] == {"depth": 18, "rings": ((1, 4), (3, 8)), "label_pool": 19}
+    assert values["model"] == {"depth": 18}
     assert values["augmentation"] == {"crop": (225, 225)}
     assert values["train"]["epochs"] == 118
     assert derived(321, 428, cores=1, gpu=True)["augmentation"] == {"crop": (321, 321)}
@@ -70,6 +70,7 @@ def test_flags_lie_over_the_small_recipe_and_it_says_what_came_of_it(capsys):
     config = resolve(command.make_parser().parse_args(arguments))
     assert (config.train.epochs, config.train.batch_size, config.model.depth) == (7, 8, 18)
     assert config.augmentation.crop == (97, 97)
+    assert (config.model.rings, config.model.label_pool) == (((1, 2), (1, 4)), 9)
     assert capsys.readouterr().out.startswith(
         "recipe small, for 16 pictures: ResNet-18, crop 97, batches of 8, 7 epochs, "
     )
