@@ -25,7 +25,7 @@ from segmodel.inference.refinement_module import RefinementModule
 from segmodel.kernels.box_filter import pooled_means
 from segmodel.model.network import Network
 from segmodel.model.store import normalisation
-from segmodel.model.untrained_crf import Resolved
+from segmodel.model.untrained_crf import Resolved, UntrainedCRF
 
 SIZES = ((1, 1, 1), (2, 1, 50), (3, 17, 33), (1, 64, 64), (2, 65, 97), (1, 127, 250), (1, 240, 320), (1, 375, 500),
          (1, 481, 353), (1, 1080, 1920))  # fmt: skip
@@ -88,11 +88,15 @@ def of_model(model: Network, *, guidance: bool | None = None, labels: bool = Fal
     """A model, guidance CRF included (None: as configured), float32 on the CPU; it stays as it is itself.
 
     Raises:
-        ValueError: a head that is not ``exportable``.
+        ValueError: a head that is not ``exportable``, or a guidance CRF whose settings follow from each picture.
     """
     if not model.head.feature_context.exportable:
         raise ValueError(f"head: {model.config.head!r} has operators that depend on the image's size: it "
                          "cannot be exported")  # fmt: skip
+    own = model.head.chosen
+    if guidance is not False and isinstance(own, UntrainedCRF) and not own.fixed:
+        raise ValueError("the settings of its guidance follow from each picture's scores, which no graph can hold: "
+                         "expected --guidance off, and behind it segmodel.refine, or export --refine")  # fmt: skip
     model = copy.deepcopy(model).eval().float().to("cpu")
     about = {"classes": model.classes, "palette": model.palette.tolist(), "input": normalisation(model)}
     return Source(

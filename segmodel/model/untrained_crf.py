@@ -101,8 +101,15 @@ class UntrainedCRF:
 
     settings: Refinement
 
+    @property
+    def fixed(self) -> bool:
+        """Whether no picture has to complete them."""
+        return None not in vars(replace(self.settings, stride=1)).values()
+
     def __call__(self, scores: Tensor, guide: Tensor) -> Tensor:
         own = replace(self.settings, stride=1)
+        if self.fixed:
+            return balanced_crf(scores, guide, own.resolved(scores, scores.shape[2:]))
         pairs = zip(scores.split(1), guide.split(1), strict=True)
         return torch.cat([balanced_crf(part, picture, own.resolved(part, part.shape[2:])) for part, picture in pairs])
 

@@ -30,7 +30,7 @@ from segmodel.experiments.exported import (
 )
 from segmodel.export import main
 from segmodel.inference.refinement_module import RefinementModule
-from segmodel.model.untrained_crf import Resolved
+from segmodel.model.untrained_crf import Refinement, Resolved, UntrainedCRF, crf_from_scores
 
 # one filter of the smallest window: every part of the graph once
 SMALL = {"depth": 18, "width": 2, "stem_width": 2, "rings": ((1, 1),), "label_hidden": 2, "label_pool": 3,
@@ -102,6 +102,21 @@ def test_pt2_equals_the_model_in_a_process_without_this_package(source, once, tm
     with torch.inference_mode():
         for image, scores in zip(inputs, torch.load(tmp_path / "scores.pt"), strict=True):
             torch.testing.assert_close(scores, source.source(image), rtol=0, atol=1e-4)
+
+
+def test_guidance_chosen_on_pictures_is_exported_where_no_picture_decides():
+    torch.manual_seed(0)
+    model = SegModel(3, ModelConfig(**SMALL)).eval()
+    model.head.chosen = UntrainedCRF(Refinement(radius=2, weight=5.0, balance=0.5, iterations=2))
+    own = of_model(model)  # what its graph consists of is exported in the other tests
+    with torch.inference_mode():
+        image = 255 * torch.rand(1, 3, 50, 61)
+        assert torch.equal(own.graph(image), model(image))
+        assert not torch.equal(own.graph(image), model(image, guidance=False))
+    model.head.chosen = crf_from_scores
+    of_model(model, guidance=False)
+    with pytest.raises(ValueError, match="follow from each picture's scores, which no graph can hold: expected --guid"):
+        of_model(model)
 
 
 def sizes_of(path: Path) -> dict[str, list[int | str]]:
