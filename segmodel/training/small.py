@@ -7,6 +7,7 @@
   10 at least, and 200 at most, or 600 steps if these are more.
 - Rate: the paper's, 0.01. Mining joins after 0.3 and the guidance CRF after 0.6 of the steps.
 - Ten validations, of 50 pictures at most before the end.
+- Of 200 pictures or more a twentieth, at most 24, are held out of the training: the guidance is chosen on them.
 """
 
 from typing import Any
@@ -40,6 +41,6 @@ def derived(images: int, side: int, *, cores: int, gpu: bool) -> dict[str, dict[
     train = {
         "batch_size": batch, "epochs": epochs, "rate": 0.01, "mining_from": 0.3,
         "joint_from": 0.6, "validate_every": max(1, epochs // 10), "validate_images": 50,
-        "batch_norm_epochs": min(1.0, 400 / images),
+        "batch_norm_epochs": min(1.0, 400 / images), "hold_out": min(images // 20, 24) if images >= 200 else 0,
     }  # fmt: skip
     return {"model": model, "augmentation": {"crop": (crop, crop)}, "train": train}

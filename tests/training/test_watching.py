@@ -63,6 +63,7 @@ def test_what_the_small_recipe_makes_of_fifty_photographs():
     assert values["augmentation"] == {"crop": (225, 225)}
     assert values["train"]["epochs"] == 118
     assert derived(321, 428, cores=1, gpu=True)["augmentation"] == {"crop": (321, 321)}
+    assert [derived(count, 375, cores=2, gpu=False)["train"]["hold_out"] for count in (50, 200, 5000)] == [0, 10, 24]
 
 
 def test_flags_lie_over_the_small_recipe_and_it_says_what_came_of_it(capsys):
