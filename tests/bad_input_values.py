@@ -190,6 +190,20 @@ CHECKPOINTS = [
         lambda r: r.evaluate(malicious(r, "x.safetensors")),
         "not a readable checkpoint",
     ),
+    changed("guidance", [1], "card: guidance: expected dict or None", "guidance that is a list"),
+    changed(
+        "guidance", {"way": "best"}, "guidance: expected settings, or the way none or trained", "guidance of no way"
+    ),
+    changed(
+        "guidance", {"settings": {"radios": 3}}, "unknown key guidance.radios (did you", "guidance of a wrong name"
+    ),
+    changed(
+        "guidance",
+        {"settings": {"radius": -1}},
+        "card: guidance: radius: expected at least 0, got -1",
+        "guidance out of range",
+    ),
+    changed("guidance", {"settings": {"weight": "a"}}, "guidance.weight: expected", "guidance that is no number"),
     changed("format", 2, "expected a segmodel checkpoint of format 1, got format 2", "checkpoint of another version"),
     changed("classes", "sky", "card: classes: expected list, got 'sky'", "classes that are no list"),
     changed("classes", [], "expected a list of class names", "no classes"),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from segmodel.common.errors import UserError
-from segmodel.common.options import Section, build, check_values, option
+from segmodel.common.options import Section, check_values, option
 from segmodel.kernels import box_filter, guidance_crf, guided_filter, prepare_guide
 from segmodel.kernels.guided_filter import PreparedGuide
 from segmodel.model.crf_defaults import settings_from
@@ -127,7 +127,10 @@ def chosen_guidance(where: str, choice: Mapping[str, Any] | None) -> UntrainedCR
     way = (choice or {"way": "trained"}).get("way")
     if choice and "settings" in choice:
         settings = check_values({"guidance": choice["settings"]}, {"guidance": Refinement}, where).get("guidance", {})
-        return UntrainedCRF(build(Refinement, settings))
+        try:
+            return UntrainedCRF(Refinement(**settings))
+        except ValueError as error:
+            raise UserError(f"{where}: card: guidance: {error}") from error
     if way not in ("none", "trained"):
         raise UserError(f"{where}: card: guidance: expected settings, or the way none or trained, got {way!r:.60}")
     return False if way == "none" else None
