@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from segmodel.common.errors import DataError, one_line
@@ -72,10 +72,10 @@ def read_lines(path: Path, *, fields: int, expected: str) -> list[tuple[str, lis
 
 def inside(root: Path, entry: str, where: str) -> Path:
     """The path that an entry of a list names, which must lie in the root (`misplaced` also follows links)."""
-    parts = Path(entry).parts
-    if not parts or Path(entry).is_absolute() or ".." in parts:
+    path = Path(entry)
+    if not path.parts or path.is_absolute() or ".." in path.parts:
         raise DataError(f"{where}: expected a path inside {root}, got {entry!r:.200}")
-    return root.joinpath(*parts)
+    return root / path
 
 
 def read_pairs(list_path: Path, root: Path) -> list[Pair]:
@@ -85,16 +85,16 @@ def read_pairs(list_path: Path, root: Path) -> list[Pair]:
     file, are taken below the root. Samples are named after their image files; if two images of the list share a
     name, by their paths below the root, with the endings where those too are needed.
     """
-    pairs = []
+    files: list[tuple[Path, Path, str]] = []
     for where, entries in read_lines(list_path, fields=2, expected="IMAGE LABEL"):
-        relative = ["/".join(Path(e).parts[1:][-2:]) if Path(e).is_absolute() else e for e in entries]
-        image, label = (inside(root, entry, where) for entry in relative)
-        pairs.append(Pair(image, label, image.stem, where))
-    names: tuple[Callable[[Path], str], ...] = (
+        image, label = ("/".join(Path(e).parts[1:][-2:]) if os.path.isabs(e) else e for e in entries)
+        files.append((inside(root, image, where), inside(root, label, where), where))
+    ways: tuple[Callable[[Path], str], ...] = (
         lambda image: image.stem,
         lambda image: image.relative_to(root).with_suffix("").as_posix(),
         lambda image: image.relative_to(root).as_posix(),
     )
-    images = {pair.image for pair in pairs}
-    name = next(name for name in names if len(set(map(name, images))) == len(images))
-    return [replace(pair, name=name(pair.image)) for pair in pairs]
+    different = len({image for image, _, _ in files})
+    tried = ([way(image) for image, _, _ in files] for way in ways)
+    names = next(found for found in tried if len(set(found)) == different)
+    return [Pair(image, label, name, where) for (image, label, where), name in zip(files, names, strict=True)]
