@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from segmodel.model.backbone import Backbone
+from segmodel.model.dilated import separate_dilated
 
 if TYPE_CHECKING:
     from segmodel.model.config import ModelConfig
@@ -35,6 +36,7 @@ class TimmBackbone(Backbone):
         if output_stride not in STRIDES:
             raise ValueError(f"output_stride: expected 8, 16 or 32, got {output_stride}")
         self.body = _create(name, output_stride, pretrained=False)
+        separate_dilated(self.body)
         info: Any = self.body.feature_info
         reduction = info.reduction()[-1]
         if reduction != output_stride:
