@@ -20,8 +20,8 @@ from segmodel.common.options import add_flags, from_flags
 from segmodel.common.terminal import say
 from segmodel.data import open_data
 from segmodel.evaluation.evaluate import class_numbers
+from segmodel.experiments.ablation import evaluate_runs
 from segmodel.experiments.runs import AblationOptions, finished_runs, planned_runs, train_all
-from segmodel.experiments.tables import evaluate_runs
 from segmodel.training.settings import SECTIONS
 
 
