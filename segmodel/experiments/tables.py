@@ -152,7 +152,8 @@ def gains_table(results: Sequence[Result], classes: list[int]) -> Table:
     columns += [("of --classes", ALL, partial(mean_iou, classes=classes))] if classes else []
     columns += [("Boundary IoU", OUTLINE, mean_iou), ("within 5 px", near(5), mean_iou)]
     rows = []
-    for pair in (*part_pairs(results).values(), *other_pairs(results)):
+    pairs = [*part_pairs(results).values(), *other_pairs(results)]
+    for pair in {(pair.one.name, pair.other.name): pair for pair in pairs}.values():
         row: list[Any] = [f"{pair.one.name} -> {pair.other.name}"]
         for _, part, figure in columns:
             gain = pair.gain(part, figure)

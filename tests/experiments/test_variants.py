@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from segmodel.common.errors import UserError
@@ -13,7 +13,7 @@ from segmodel.common.options import parsed
 from segmodel.evaluation.evaluate import Counter
 from segmodel.experiments.figures import most_changed, words_of_change
 from segmodel.experiments.results import AS_IT_IS
-from segmodel.experiments.tables import Pair, Result, part_pairs
+from segmodel.experiments.tables import Pair, Result, gains_table, part_pairs
 from segmodel.experiments.variants import FIELDS, SHARED, Variant, of_folder, parse_variant, reference
 from segmodel.model.config import VARIANTS
 from segmodel.training.settings import Config
@@ -36,6 +36,7 @@ SETTINGS = st.lists(
 )
 
 
+@example("guide", [("rate", 1e300), ("backbone", "timm:a/b*?%|<>")])
 @given(st.sampled_from(sorted(VARIANTS)), SETTINGS)
 def test_a_variant_is_found_by_its_name_and_by_its_folder(base: str, settings: list) -> None:
     ordered = tuple(sorted(settings, key=lambda pair: list(FIELDS).index(pair[0])))
@@ -132,4 +133,7 @@ def test_a_pair_is_compared_over_the_seeds_that_both_have() -> None:
     assert pair.seeds == [1]
     assert pair.gain().value == 0
     assert not math.isnan(pair.gain().low)
+    steps = [row[0] for row in gains_table([Result(Variant(name), AS_IT_IS, {1: right}) for name in ("unary", "guide")],
+                                           []).rows]  # fmt: skip
+    assert steps == ["unary -> guide"]
     assert part_pairs([one, Result(Variant("context"), AS_IT_IS, {5: right})]) == {}
