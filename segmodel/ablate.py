@@ -1,12 +1,16 @@
-"""Trains the configurations of Table 3 and two peers on one data set, and compares them.
+"""Trains the configurations of Table 3, two peers, or these with other settings on one data set, and compares them.
 
     python -m segmodel.ablate --output DIR                                  # built-in scenes
-    python -m segmodel.ablate --output DIR --data voc:VOCdevkit --init-weights resnet101.pth --seeds 0,1
+    python -m segmodel.ablate --output DIR --data voc:VOCdevkit --init-weights resnet101.pth --seeds 0,1,2 --jobs 3
+    python -m segmodel.ablate --output DIR --variants "patch:patch_size=1,patch,patch:patch_size=4,guide"
     python -m segmodel.ablate --output DIR --report-only                    # what DIR/runs holds, as it is
 
-DIR gets runs/VARIANT-seedS (ordinary run folders), figures/ (what each predicts, in numbers), report.html with tables 3
-and 4 and figures 5 to 7, and results.json. The same command again continues what was stopped and repeats nothing that
-is finished. Every setting of segmodel.train may be given, except for those that make a variant.
+A variant is NAME, or NAME:FIELD=VALUE+FIELD=VALUE with other settings of [model], [augmentation] or [train]; a list
+stands in brackets: "context:rings=[[1,3],[3,7]]". DIR gets runs/VARIANT-seedS (ordinary run folders, + for the colon),
+figures/ (what each predicts, in numbers), results.json, and report.html: what each part adds as a table and a plot, the
+images where two parts differ most, then all figures, table 4, and figures 5 to 7. The same command again continues what
+was stopped and repeats nothing that is finished. Every setting of segmodel.train may be given, except for those that
+make a variant.
 """
 
 import sys
@@ -20,8 +24,8 @@ from segmodel.common.options import add_flags, from_flags
 from segmodel.common.terminal import say
 from segmodel.data import open_data
 from segmodel.evaluation.evaluate import class_numbers
+from segmodel.experiments.ablation import evaluate_runs
 from segmodel.experiments.runs import AblationOptions, finished_runs, planned_runs, train_all
-from segmodel.experiments.tables import evaluate_runs
 from segmodel.training.settings import SECTIONS
 
 

@@ -19,6 +19,8 @@ pytest.importorskip("docutils", reason="the paper's page is an extra: pip instal
 
 from playwright.sync_api import sync_playwright
 
+from segmodel.common import html
+from segmodel.common.tables import Table
 from segmodel.inference.explore import explorer
 from segmodel.inference.refine import refine
 from segmodel.inference.refinement import read_settings
@@ -45,7 +47,9 @@ def browser() -> Iterator[Any]:
 
 
 @contextmanager
-def opened(browser: Any, file: Path, width: int, scheme: str = "light") -> Iterator[Any]:
+def opened(
+    browser: Any, file: Path, width: int, scheme: str = "light", *, drawn: str = ".numbers tbody tr"
+) -> Iterator[Any]:
     """A page whose figures are drawn; at the end there was no error, no request, and nothing wider than the screen."""
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True,
                                   permissions=["clipboard-read", "clipboard-write"])  # fmt: skip
@@ -55,7 +59,7 @@ def opened(browser: Any, file: Path, width: int, scheme: str = "light") -> Itera
     tab.on("request", lambda request: None if request.url.startswith(("data:", "blob:", file.as_uri()))
            else wrong.append(request.url))  # fmt: skip
     tab.goto(file.as_uri())
-    tab.wait_for_selector(".numbers tbody tr")
+    tab.wait_for_selector(drawn)
     settle(tab)
     yield tab
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
@@ -237,3 +241,28 @@ def test_ones_own_picture(browser: Any, width: int, tmp_path: Path):
         first = json.loads(tab.locator(".settings").inner_text())["settings"]
     assert first["stride"] == 4
     assert first["weight"] != 5.3
+
+
+@WIDTHS
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_an_ablation_s_first_table_and_plot_fit_a_telephone(browser: Any, tmp_path: Path, width: int, scheme: str):
+    name = "guide:guidance_radius=12+guidance_weight=8+learn_compatibility=false+label_steps=2"
+    head = ["variant", "mIoU %", "gain", "95 % interval", "over"]
+    rows = [["unary", 60.1, None, None, None], [name, 62.5, 2.4, "+1.00 to +3.80 *", "unary"]]
+    plot = html.dots([html.Dots("unary", 60.1, (59, 61.2)), html.Dots(name, 62.5, (62, 63), (61.1, 63.9, 60.1), "o")])
+    file = tmp_path / "report.html"
+    file.write_text(html.page("Ablation", [Table("", head, rows).html(), plot, html.heading(name, level=3)]), "utf-8")
+    with opened(browser, file, width, scheme, drawn="svg circle") as tab:
+        table, variant, gain, figure = (tab.locator(place).bounding_box() for place in (
+            "figure:has(table)", "tbody td >> nth=0", "tbody tr >> nth=1 >> td >> nth=2", "svg"))  # fmt: skip
+        assert gain["x"] + gain["width"] <= table["x"] + table["width"], "the gain shows without scrolling"
+        assert 250 < figure["width"] <= width
+        letters = tab.locator("svg text").first.evaluate("(text) => parseFloat(getComputedStyle(text).fontSize)")
+        assert letters >= (16 if width < 400 else 12)
+        assert figure["height"] == 2 * 44 + 24
+        colours = [tab.evaluate(f"getComputedStyle(document.querySelector('{place}')).{what}")
+                   for place, what in (("body", "backgroundColor"), ("svg text", "fill"))]  # fmt: skip
+        light, dark = sorted(colours, key=lambda text: -int(text[4:-1].split(",")[0]))
+        assert (colours[0] == light) == (scheme == "light")
+        assert light != dark
+    assert variant["width"] >= 100

@@ -12,12 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib import resources
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 Curve = Sequence[tuple[float, float]]
+RISE, FALL, NEITHER = "#3f9a55", "#c4373f", "#777c85"
+"""Of an interval above its start, below it, and around it."""
 COLOURS = ("#3b76c4", "#d0632b", "#3f9a55", "#b0478f", "#8a7a22", "#7a5fc7", "#2a9d9d", "#c4373f", "#777c85", "#a06a3c")
 """Of the curves, in turn; legible on white and on black."""
 STYLE = (resources.files("segmodel.common") / "report.css").read_text(encoding="utf-8")
@@ -34,8 +36,8 @@ def page(title: str, blocks: Iterable[str], *, style: str = "") -> str:
     return text.encode("utf-8", "backslashreplace").decode()  # a file name may hold what is no text
 
 
-def heading(text: str) -> str:
-    return f"<h2>{escape(text)}</h2>"
+def heading(text: str, *, level: int = 2) -> str:
+    return f"<h{level}>{escape(text)}</h{level}>"
 
 
 def paragraph(text: str) -> str:
@@ -152,6 +154,56 @@ def curves(
     parts.append(text(f'x="{(left + right) / 2:.0f}" y="{bottom + 34}"', x_label))
     parts.append(text(f'transform="translate(12 {(top + bottom) / 2:.0f}) rotate(-90)"', y_label))
     box = f'viewBox="0 0 640 {end}" width="640" role="img" aria-label="{escape(caption)}"'
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" {box}>{"".join(parts)}</svg>'
+    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+class Dots(NamedTuple):
+    """A row of ``dots``: the value of ``name``, the values that it is the mean of, and an interval of a change.
+
+    whiskers: the ends of the interval, and the value that it starts from; no bar where it is None or not finite.
+    note: words beside the name.
+    """
+
+    name: str
+    value: float
+    parts: Sequence[float] = ()
+    whiskers: tuple[float, float, float] | None = None
+    note: str = ""
+
+
+def dots(rows: Sequence[Dots], caption: str = "") -> str:
+    """A chart of values side by side, a row each with its name above it; as wide as the page, letters keep their size.
+
+    A bar is green or red where it lies above or below the tick that it starts from, grey where around it.
+    """
+    known = [value for row in rows for value in (row.value, *row.parts, *(row.whiskers or ())) if math.isfinite(value)]
+    if not known:
+        return f"<figure><figcaption>{escape(caption)} (no points)</figcaption></figure>"
+    low, high = _limits(known, least=0.01)
+
+    def across(value: float) -> str:
+        return f"{2 + 96 * (value - low) / (high - low):.2f}%"
+
+    tall, parts = 44 * len(rows), []
+    for value in _ticks(low, high):
+        parts.append(f'<line x1="{across(value)}" x2="{across(value)}" y2="{tall}" stroke="var(--line)"/>')
+        parts.append(f'<text x="{across(value)}" y="{tall + 18}" text-anchor="middle">{value:g}</text>')
+    for number, row in enumerate(rows):
+        top, y, colour = 44 * number, 44 * number + 32, NEITHER
+        note = f'<tspan dx="8" fill="var(--faint)">{escape(row.note)}</tspan>' if row.note else ""
+        parts.append(f'<text x="0" y="{top + 16}">{escape(row.name)}{note}</text>')
+        if row.whiskers and all(map(math.isfinite, row.whiskers)):
+            left, right, start = row.whiskers
+            colour = RISE if left > start else FALL if right < start else NEITHER
+            parts.append(f'<line x1="{across(left)}" x2="{across(right)}" y1="{y}" y2="{y}" stroke="{colour}" '
+                         'stroke-width="3"/>')  # fmt: skip
+            parts.append(f'<line x1="{across(start)}" x2="{across(start)}" y1="{y - 8}" y2="{y + 8}" '
+                         'stroke="var(--ink)" stroke-width="2"/>')  # fmt: skip
+        for value, radius, paint in [(row.value, 6, colour), *((part, 2.5, "var(--ink)") for part in row.parts)]:
+            if math.isfinite(value):
+                parts.append(f'<circle cx="{across(value)}" cy="{y}" r="{radius}" fill="{paint}"/>')
+    box = f'style="width:100%;height:{tall + 24}px" role="img" aria-label="{escape(caption)}"'
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" {box}>{"".join(parts)}</svg>'
     return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
 

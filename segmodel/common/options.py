@@ -9,6 +9,7 @@ import difflib
 import json
 import math
 import operator
+import re
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -122,7 +123,7 @@ def parsed(text: str, expected: Any, name: str) -> Any:
     if get_origin(expected) is tuple:
         inner = get_args(expected)[0]
         if inner is str or get_origin(inner) is Literal:
-            return checked(tuple(part.strip() for part in text.split(",")) if text else (), expected, name)
+            return checked(_parts(text) if text else (), expected, name)
         depth = 2 if get_origin(inner) is tuple else 1
         content = text if text.startswith("[" * depth) or text == "[]" else f"[{text}]"
     try:
@@ -130,6 +131,12 @@ def parsed(text: str, expected: Any, name: str) -> Any:
     except (ValueError, RecursionError):
         raise UserError(f"{name}: expected {_type_name(expected)}, got {text!r:.200}") from None
     return checked(value, expected, name)
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    """The texts between commas; a comma in brackets is part of a text."""
+    marked = re.sub(r"\[(\[[^][]*\]|[^][])*\]", lambda found: found[0].replace(",", "\0"), text)
+    return tuple(part.strip().replace("\0", ",") for part in marked.split(","))
 
 
 def _shown(default: Any) -> str:
@@ -204,16 +211,17 @@ def check_values(content: Mapping[str, Any], sections: Sections, where: str) -> 
     values: Values = {}
     for title, table in content.items():
         if title not in sections or not isinstance(table, Mapping):
-            raise UserError(f"{where}: unknown section or key {title!r}{_near(title, sections)}")
+            raise UserError(f"{where}: unknown section or key {title!r}{nearest(title, sections)}")
         hints = get_type_hints(sections[title])
         for name, value in table.items():
             if name not in hints:
-                raise UserError(f"{where}: unknown key {title}.{name}{_near(name, hints)}")
+                raise UserError(f"{where}: unknown key {title}.{name}{nearest(name, hints)}")
             values.setdefault(title, {})[name] = checked(value, hints[name], f"{where}: {title}.{name}")
     return values
 
 
-def _near(name: str, known: Mapping[str, Any]) -> str:
+def nearest(name: str, known: Mapping[str, Any]) -> str:
+    """The end of a message about an unknown name: the known one that it resembles, or all."""
     near = difflib.get_close_matches(name, known, 1)
     return f" (did you mean {near[0]!r}?)" if near else f" (known: {', '.join(known)})"
 

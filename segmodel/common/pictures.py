@@ -81,6 +81,19 @@ def boundaries(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return drawn
 
 
+def changes(image: np.ndarray, truth: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Where two predictions differ ``(H, W, 3)``, on the image in pale grey; ignored pixels show nothing.
+
+    Green: right in the second alone; red: right in the first alone; orange: wrong in both.
+    """
+    drawn = (255 - (255 - image.mean(-1, keepdims=True)) / 3).round().astype(np.uint8).repeat(3, -1)
+    changed = (before != after) & (truth != IGNORE)
+    drawn[changed] = (235, 160, 40)
+    drawn[changed & (after == truth)] = (40, 150, 70)
+    drawn[changed & (before == truth)] = (210, 40, 50)
+    return drawn
+
+
 def lettered(pieces: Sequence[tuple[str, tuple[int, int, int] | None]], width: int, *, size: int = 15) -> np.ndarray:
     """A strip (height, width, 3) of texts on white, each after a square of its colour, if it has one.
 

@@ -1,5 +1,6 @@
 """What commands print: lines in which nothing is left that a terminal would obey or cannot show."""
 
+import io
 import sys
 from typing import TextIO
 
@@ -26,3 +27,28 @@ def shown(text: str, file: TextIO) -> str:
     """A text as it may be printed to this file."""
     encoding = getattr(file, "encoding", None) or "utf-8"
     return printable(text).encode(encoding, "backslashreplace").decode(encoding)
+
+
+class Prefixed(io.TextIOBase):
+    """A text file, no terminal, that writes whole lines to another one: ``prefix`` before each, no empty ones.
+
+    So each line of several processes shows where it comes from, and there are no progress bars.
+    """
+
+    prefix = ""
+
+    def __init__(self, file: TextIO):
+        self.file, self.begun = file, ""
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self.file.encoding
+
+    def write(self, text: str) -> int:
+        *lines, self.begun = (self.begun + text).split("\n")
+        self.file.write("".join(f"{self.prefix}{line}\n" for line in lines if line))
+        self.file.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        self.file.flush()

@@ -6,6 +6,7 @@ at inference), the bilateral dense CRF (Fig. 6).
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from segmodel.data import SegmentationData
 from segmodel.evaluation.boundary import SHARE
 from segmodel.evaluation.evaluate import Evaluation, check_classes, evaluate_images
 from segmodel.experiments.dense_crf import dense_crf_scores, installed
-from segmodel.inference.views import AtFullSize, Guidance
+from segmodel.inference.views import AtFullSize, Guidance, label_maps
 from segmodel.model.guidance_crf import GuidanceCRF
 from segmodel.model.network import Network
 from segmodel.model.store import load_network
@@ -64,18 +65,18 @@ def fingerprint(checkpoint: Path, data: SegmentationData, shown: list[int], dtyp
 
 def run_figures(
     folder: Path, kept: Path, data: SegmentationData, *, shown: list[int], device: torch.device,
-    dtype: torch.dtype | None, dense: bool,
+    dtype: torch.dtype | None, dense: bool, others: bool = True,
 ) -> dict[str, Evaluation]:  # fmt: skip
     """Evaluations of a finished run's last checkpoint by row; read from ``kept`` if they are its, else kept there.
 
-    The last, not the best: the best was chosen on these very images.
+    The last, not the best: the best was chosen on these very images. others: with other guidance too.
     """
     checkpoint = folder / "last.safetensors"
     mark = fingerprint(checkpoint, data, shown, dtype)
     found = read_figures(kept, mark)
     model = place(load_network(checkpoint, Network), device)
     check_classes(checkpoint, model.classes, data)
-    guidance = guidance_of(model, dense=dense)
+    guidance = guidance_of(model, dense=dense) if others else {AS_IT_IS: None}
     if found is not None and found.keys() >= guidance.keys():
         return found
     figures = evaluate_images(
@@ -84,6 +85,17 @@ def run_figures(
     )  # fmt: skip
     write_figures(kept, mark, figures)
     return figures
+
+
+def predicted_labels(
+    folder: Path, data: SegmentationData, indices: Sequence[int], *, device: torch.device, dtype: torch.dtype | None
+) -> dict[int, np.ndarray]:
+    """Labels ``(H, W)`` uint8 that a finished run's last model predicts for some images, by their number."""
+    model = place(load_network(folder / "last.safetensors", Network), device)
+    return {
+        index: label_maps(model, data[index].image, guidance={AS_IT_IS: None}, dtype=dtype)[AS_IT_IS]
+        for index in indices
+    }
 
 
 def write_figures(path: Path, mark: str, rows: dict[str, Evaluation]) -> None:

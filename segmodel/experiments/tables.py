@@ -1,8 +1,7 @@
-"""Tables 3 and 4, figures 5 to 7 and their numbers, from finished runs: text, an HTML page and JSON values."""
+"""Tables of an ablation, from what its runs predict; see ``ablation`` for what becomes of them."""
 
-import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -12,31 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from segmodel.common import html, pictures
-from segmodel.common.device import autocast_dtype, choose_device
-from segmodel.common.environment import environment
-from segmodel.common.errors import printable
-from segmodel.common.options import to_toml
 from segmodel.common.tables import Table
 from segmodel.data import SegmentationData
-from segmodel.data.base import evenly_spaced
 from segmodel.evaluation.evaluate import Evaluation
-from segmodel.evaluation.metrics import bootstrap, mean_iou
+from segmodel.evaluation.metrics import Interval, bootstrap, class_iou, mean_iou
 from segmodel.experiments.ceilings import ceilings
-from segmodel.experiments.models import whole_models
-from segmodel.experiments.results import AS_IT_IS, DENSE, FROM_SCORES, UNTRAINED, WIDTHS, run_figures
-from segmodel.experiments.runs import AblationOptions, Run
-from segmodel.experiments.timing import Times, compare
-from segmodel.model.config import PEERS
-from segmodel.training.journal import Curve, loss_curve, read_metrics, score_curve
-from segmodel.training.settings import SECTIONS
+from segmodel.experiments.results import AS_IT_IS, DENSE, FROM_SCORES, UNTRAINED, WIDTHS
+from segmodel.experiments.runs import Run
+from segmodel.experiments.timing import Times
+from segmodel.experiments.variants import Variant, reference
 
-STEPS = (("unary", "context"), ("context", "patch"), ("patch", "guide"), *((peer, "guide") for peer in PEERS))
-"""Pairs of variants to compare: what each part adds, and the whole against the peers."""
-SHOWN = 8
-"""Images drawn in the sheets, evenly spaced."""
-WHOLE, CLOSE_UP, ZOOM = 256, 72, 3
-"""Sides in pixels: of a whole image at most, of a close-up; the enlargement of a close-up."""
+BOOTSTRAP = "Intervals: bootstrap over images and seeds, paired where two rows are compared; * leaves out 0."
 Part = Callable[[Evaluation], np.ndarray]
 """Counts ``(N, 3, C)`` of some of the pixels."""
 ALL: Part = attrgetter("counts")
@@ -52,10 +37,20 @@ def near(width: int) -> Part:
 
 @dataclass(frozen=True)
 class Result:
-    """A row of Table 3: one variant, or one way to refine its scores, with its figures by seed."""
+    """A row of the tables: one variant, or another guidance on its scores, with its figures by seed."""
 
-    name: str
+    variant: Variant
+    guidance: str
     figures: dict[int, Evaluation]
+
+    @property
+    def name(self) -> str:
+        return self.variant.name if self.plain else f"{self.variant.name}, {self.guidance}"
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is the model as it is."""
+        return self.guidance == AS_IT_IS
 
     def counts(self, part: Part = ALL, seeds: Sequence[int] = ()) -> np.ndarray:
         """``(seeds, N, 3, C)``: counts over these seeds, or over all."""
@@ -65,118 +60,123 @@ class Result:
         """mIoU of each seed."""
         return (100 * mean_iou(self.counts(part).sum(1), classes=classes)).tolist()
 
-
-def results_of(runs: Sequence[Run], figures: dict[str, dict[str, Evaluation]]) -> dict[str, Result]:
-    """Rows of Table 3 by name: each variant, then the other ways to refine its scores."""
-    rows: dict[str, Result] = {}
-    for run in runs:
-        for row, found in figures[run.name].items():
-            name = run.variant if row == AS_IT_IS else f"{run.variant}, {row}"
-            rows.setdefault(name, Result(name, {})).figures[run.seed] = found
-    return rows
+    def milliseconds(self) -> float:
+        """From scores to labels, an image."""
+        return 1000 * min(float(figures.seconds.mean()) for figures in self.figures.values())
 
 
-def compared(results: dict[str, Result]) -> list[tuple[Result, Result, list[int]]]:
-    """The pairs of rows whose difference is of interest, with the seeds that both have."""
-    wanted = [*STEPS, ("guide, guidance off", "guide")]
-    wanted += [("patch", name) for name in results if name.startswith("patch, ")]
-    wanted += [(f"patch, {DENSE}", f"patch, {name}") for name in (*UNTRAINED, FROM_SCORES)]
-    wanted += [("guide", f"guide, {FROM_SCORES}")]
-    pairs = [(results[first], results[second]) for first, second in wanted if {first, second} <= results.keys()]
-    shared = [(one, other, sorted(one.figures.keys() & other.figures.keys())) for one, other in pairs]
-    return [(one, other, seeds) for one, other, seeds in shared if seeds]
+@dataclass(frozen=True)
+class Pair:
+    """Two rows whose difference is of interest, with the seeds that both have: what ``other`` gains over ``one``."""
+
+    one: Result
+    other: Result
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted(self.one.figures.keys() & self.other.figures.keys())
+
+    def gain(self, part: Part = ALL, figure: Callable[[np.ndarray], np.ndarray] = mean_iou) -> Interval:
+        one, other = (result.counts(part, self.seeds) for result in (self.one, self.other))
+        return bootstrap(other, minus=one, draw_runs=True, figure=figure)
 
 
-def table_3(results: dict[str, Result], classes: list[int]) -> Table:
-    """mIoU of each row: mean over seeds, its interval, each seed."""
-    seeds = sorted({seed for result in results.values() for seed in result.figures})
+def results_of(runs: Sequence[Run], figures: dict[str, dict[str, Evaluation]]) -> list[Result]:
+    """The rows: each variant, then other guidance on its scores."""
+    rows: dict[tuple[Variant, str], Result] = {}
+    for run in sorted(runs, key=lambda run: (run.variant.order, run.seed)):
+        for guidance, found in figures[run.name].items():
+            row = rows.setdefault((run.variant, guidance), Result(run.variant, guidance, {}))
+            row.figures[run.seed] = found
+    return list(rows.values())
+
+
+def part_pairs(results: Sequence[Result]) -> dict[str, Pair]:
+    """By the name of a variant's row: itself and the row over which its gain is shown, see ``variants.reference``."""
+    plain = {result.variant: result for result in results if result.plain}
+    pairs = {}
+    for variant, result in plain.items():
+        one = reference(variant, list(plain))
+        if one and (pair := Pair(plain[one], result)).seeds:
+            pairs[result.name] = pair
+    return pairs
+
+
+def other_pairs(results: Sequence[Result]) -> list[Pair]:
+    """Further pairs: the full model over the plain classifier, other guidance over a model's own and each other."""
+    rows = {result.name: result for result in results}
+    wanted = [("unary", "guide")]
+    wanted += [(result.variant.name, result.name) for result in results if not result.plain]
+    wanted += [(f"patch, {DENSE}", name) for name in (*(f"patch, {row}" for row in (*UNTRAINED, FROM_SCORES)), "guide")]
+    pairs = [Pair(rows[one], rows[other]) for one, other in wanted if {one, other} <= rows.keys()]
+    return [pair for pair in pairs if pair.seeds]
+
+
+def parts_table(results: Sequence[Result], milliseconds: Mapping[Variant, float | None], classes: list[int]) -> Table:
+    """The table to read first: of each variant its figures, what it gains over the part before it, and its time."""
+    rows, pairs = [], part_pairs(results)
+    for result in filter(attrgetter("plain"), results):
+        pair = pairs.get(result.name)
+        chosen = [fmean(result.percent(classes=classes))] if classes else []
+        gained = [100 * gain.value, _interval(gain), pair.one.name] if pair and (gain := pair.gain()) else [None] * 3
+        means = [fmean(result.percent(part)) for part in (OUTLINE, near(5))]
+        time = milliseconds[result.variant]
+        rows.append([result.name, fmean(result.percent()), *chosen, *gained, *means, time, len(result.figures)])
+    head = ["variant", "mIoU %", *["of --classes"] * bool(classes), "gain", "95 % interval", "over", "Boundary IoU %",
+            "within 5 px", "ms an image", "seeds"]  # fmt: skip
+    whole = [pair for pair in other_pairs(results) if (pair.one.name, pair.other.name) == ("unary", "guide")]
+    words = [f" guide over unary: {100 * gain.value:+.2f} ({_interval(gain)})." for gain in (p.gain() for p in whole)]
+    note = f"Means over seeds; within 5 px: mIoU near a true boundary. {BOOTSTRAP}{''.join(words)}"
+    return Table("Table 3: what each part adds", head, rows, note)
+
+
+def figures_table(results: Sequence[Result]) -> Table:
+    """All rows: mIoU with its own interval, of each seed and near boundaries, Boundary IoU, and time."""
+    seeds = sorted({seed for result in results for seed in result.figures})
     rows = []
-    for result in results.values():
+    for result in results:
         whole = bootstrap(result.counts(), draw_runs=True)
         of_seed = dict(zip(result.figures, result.percent(), strict=True))
-        chosen = [fmean(result.percent(classes=classes))] if classes else []
         interval = "-" if math.isnan(whole.low) else f"{100 * whole.low:.1f} to {100 * whole.high:.1f}"
-        rows.append([result.name, 100 * whole.value, interval, *chosen, *map(of_seed.get, seeds)])
-    subset = ["of --classes"] if classes else []
-    head = ["variant", "mIoU %", "95 % interval", *subset, *(f"seed {seed}" for seed in seeds)]
-    return Table("Table 3: mIoU", head, rows, "Intervals: bootstrap over images and seeds.")
-
-
-def gains_table(title: str, results: dict[str, Result], columns: Sequence[Column], note: str = "") -> Table:
-    """Differences in points between the rows of ``compared``, paired over images and seeds."""
-    rows = []
-    for one, other, seeds in compared(results):
-        row: list[Any] = [f"{one.name} -> {other.name}"]
-        for _, part, figure in columns:
-            gain = bootstrap(other.counts(part, seeds), minus=one.counts(part, seeds), draw_runs=True, figure=figure)
-            row += [100 * gain.value, _interval(gain.low, gain.high)]
-        rows.append([*row, len(seeds)])
-    heads = zip((name for name, *_ in columns), ("95 % interval", "interval of it"), strict=False)
-    return Table(title, ["step", *chain.from_iterable(heads), "seeds"], rows, note)
-
-
-def _interval(low: float, high: float) -> str:
-    """In percent, with a * where it leaves out 0; a dash where there is nothing to compare."""
-    return "-" if math.isnan(low) else f"{100 * low:+.2f} to {100 * high:+.2f}{'' if low <= 0 <= high else ' *'}"
-
-
-def boundary_table(results: dict[str, Result]) -> Table:
-    """Boundary IoU, mIoU within each width of a boundary, and the time from scores to labels."""
-    rows = []
-    for result in results.values():
         means = [fmean(result.percent(part)) for part in (OUTLINE, *map(near, WIDTHS))]
-        seconds = min(float(figures.seconds.mean()) for figures in result.figures.values())
-        rows.append([result.name, *means, 1000 * seconds])
-    head = ["variant", "Boundary IoU %", *(f"within {width}" for width in WIDTHS), "ms, scores to labels"]
-    note = "Mean over seeds of Boundary IoU (2 % of the diagonal) and of mIoU within so many pixels of a true boundary."
-    return Table("At boundaries (Fig. 6 in numbers)", head, rows, note)
+        rows.append([result.name, 100 * whole.value, interval, *map(of_seed.get, seeds), *means, result.milliseconds()])
+    head = ["variant", "mIoU %", "95 % interval", *(f"seed {seed}" for seed in seeds)]
+    head += ["Boundary IoU %", *(f"within {width} px" for width in WIDTHS), "ms, scores to labels"]
+    note = f"{BOOTSTRAP} Boundary IoU: 2 % of the diagonal."
+    return Table("Each seed, other guidance on the same scores, and boundaries (Fig. 6 in numbers)", head, rows, note)
 
 
-def mean_curve(curves: Sequence[Curve]) -> Curve:
-    """The mean over seeds at the steps that all of them have."""
-    values = [dict(curve) for curve in curves]
-    return [(step, fmean(found[step] for found in values)) for step in sorted(set.intersection(*map(set, values)))]
+def gains_table(results: Sequence[Result], classes: list[int]) -> Table:
+    """Differences in points between the rows of all pairs."""
+    columns: list[Column] = [("mIoU", ALL, mean_iou)]
+    columns += [("of --classes", ALL, partial(mean_iou, classes=classes))] if classes else []
+    columns += [("Boundary IoU", OUTLINE, mean_iou), ("within 5 px", near(5), mean_iou)]
+    rows = []
+    pairs = [*part_pairs(results).values(), *other_pairs(results)]
+    for pair in {(pair.one.name, pair.other.name): pair for pair in pairs}.values():
+        row: list[Any] = [f"{pair.one.name} -> {pair.other.name}"]
+        for _, part, figure in columns:
+            gain = pair.gain(part, figure)
+            row += [100 * gain.value, _interval(gain)]
+        rows.append([*row, len(pair.seeds)])
+    heads = chain.from_iterable((name, f"interval, {name}") for name, *_ in columns)
+    note = f"In points. {BOOTSTRAP} With few seeds the spread between trainings is known roughly only."
+    return Table("Paired differences", ["step", *heads, "seeds"], rows, note)
 
 
-def figure_7(runs: Sequence[Run]) -> tuple[list[str], Table]:
-    """Curves of loss and validation, and how much each variant still rose at the end."""
-    losses, scores, rows = {}, {}, []
-    for variant in dict.fromkeys(run.variant for run in runs):
-        read = [read_metrics(run.folder) for run in runs if run.variant == variant]
-        losses[variant] = mean_curve([loss_curve(kinds["train"], 60)[0] for kinds in read])
-        curve = scores[variant] = mean_curve([score_curve(kinds["val"]) for kinds in read])
-        before = [score for step, score in curve if step <= 0.76 * curve[-1][0]]
-        rise = curve[-1][1] - before[-1] if before else None
-        rows.append([variant, losses[variant][-1][1] if losses[variant] else None, rise])
-    blocks = [
-        html.heading("Fig. 7: training"),
-        html.curves(scores, x_label="step", y_label="validation mIoU, %", caption="Mean over seeds."),
-        html.curves(losses, x_label="step", y_label="training loss", caption="Means over sixtieths of the training."),
-    ]
-    head = ["variant", "last training loss", "mIoU, rise over the last quarter"]
-    note = "Validations during training may use fewer images than the last one."
-    return blocks, Table("Still rising?", head, rows, note)
+def class_table(results: Sequence[Result], classes: Sequence[str]) -> Table:
+    """IoU of each class and variant, mean over seeds."""
+    plain = [result for result in results if result.plain]
+    columns = [100 * class_iou(result.counts().sum(1)).mean(0) for result in plain]
+    rows = [[name, *(float(column[number]) for column in columns)] for number, name in enumerate(classes)]
+    return Table("Each class: IoU, %", ["class", *(result.name for result in plain)], rows)
 
 
-def figures_5_and_6(results: dict[str, Result], data: SegmentationData, shown: Sequence[int]) -> list[str]:
-    """Whole images, and close-ups of where they have most boundary; predictions of the first seed of each row."""
-    names = [name for name in results if "guidance off" not in name]
-    whole, close = [], []
-    for place, index in enumerate(shown):
-        sample = data[index]
-        labels = [sample.label, *(next(iter(results[name].figures.values())).labels[place] for name in names)]
-        row = pictures.row(sample.image, labels, data.palette)
-        window = pictures.busiest_window(sample.label, CLOSE_UP)
-        step = -(-max(sample.label.shape) // WHOLE)  # every step-th pixel: a page of whole photographs would be huge
-        whole.append([picture[::step, ::step] for picture in row])
-        close.append([picture[window].repeat(ZOOM, 0).repeat(ZOOM, 1) for picture in row])
-    order = f"From left to right: input, truth, {'; '.join(names)}."
-    return [
-        html.heading("Fig. 5: predictions"),
-        html.picture(pictures.sheet(whole), order),
-        html.heading("Fig. 6: at boundaries"),
-        html.picture(pictures.sheet(close), f"The {CLOSE_UP} x {CLOSE_UP} pixels with most boundary. {order}"),
-    ]
+def _interval(gain: Interval) -> str:
+    """In percent, with a * where it leaves out 0; a dash where there is nothing to compare."""
+    if math.isnan(gain.low):
+        return "-"
+    return f"{100 * gain.low:+.2f} to {100 * gain.high:+.2f}{'' if gain.low <= 0 <= gain.high else ' *'}"
 
 
 def table_4(times: Times, conditions: str) -> Table:
@@ -192,83 +192,3 @@ def ceilings_table(data: SegmentationData) -> Table:
     note = ("mIoU on the validation labels, no training. Blocks: one label a cell, those that give the best mIoU; "
             "bilinear: scores a cell, fitted to the labels through bilinear up-sampling.")  # fmt: skip
     return Table("What codes of C x n x n can reach", ["resolution", "blocks", "bilinear"], rows, note)
-
-
-@dataclass(frozen=True)
-class Ablation:
-    """What an ablation found; ``figures`` are blocks of a page, ``milliseconds`` the times of Table 4."""
-
-    runs: Sequence[Run]
-    notes: Sequence[str]
-    data: SegmentationData
-    tables: Sequence[Table]
-    figures: Sequence[str]
-    milliseconds: Times
-
-    @property
-    def facts(self) -> str:
-        data, folder = self.runs[0].config.train.data, self.runs[0].folder.parent
-        return f"{data}, val: {len(self.data)} images; {len(self.runs)} runs in {folder}"
-
-    def text(self) -> str:
-        """The tables for a terminal."""
-        return "\n\n".join([*map(printable, (self.facts, *self.notes)), *(table.text() for table in self.tables)])
-
-    def page(self) -> str:
-        """report.html."""
-        last = self.runs[-1]
-        settings = to_toml({title: getattr(last.config, title) for title in SECTIONS})
-        notes = [html.paragraph(f"Unlike the others: {note}") for note in self.notes]
-        blocks = [html.paragraph(self.facts), *notes, *(table.html() for table in self.tables), *self.figures]
-        blocks += [html.heading(f"Configuration of {last.name}"), html.configuration(settings)]
-        blocks += [html.heading("Versions"), html.configuration(environment())]
-        return html.page(f"Ablation on {self.data.name}", blocks)
-
-    def values(self) -> dict[str, Any]:
-        """The content of results.json."""
-        machine = environment()
-        return {
-            "data": self.runs[0].config.train.data, "images": len(self.data), "classes": list(self.data.classes),
-            "notes": list(self.notes), "runs": {run.name: dataclasses.asdict(run.config) for run in self.runs},
-            "tables": {table.title: table.records() for table in self.tables}, "milliseconds": self.milliseconds,
-            "environment": machine, "versions": machine["versions"],
-        }  # fmt: skip
-
-
-def evaluate_runs(
-    runs: Sequence[Run], notes: Sequence[str], data: SegmentationData, *, classes: list[int], options: AblationOptions
-) -> Ablation:
-    """All tables and figures; runs whose figures are kept in DIR/figures are not evaluated again.
-
-    Args:
-        notes: how runs differ from the first. classes: numbers of those that get a mean of their own, or none.
-    """
-    train = runs[0].config.train
-    device = choose_device(train.device)
-    dtype = autocast_dtype(train.precision, device)
-    shown = evenly_spaced(len(data), SHOWN)
-    figures = {
-        run.name: run_figures(run.folder, run.folder.parents[1] / "figures" / f"{run.name}.npz", data, shown=shown,
-                              device=device, dtype=dtype, dense=options.dense)
-        for run in runs
-    }  # fmt: skip
-    results = results_of(runs, figures)
-    models = {run.variant: run.config.model for run in runs}
-    calls = whole_models(models, len(data.classes), options.time_size, device=device, dtype=dtype)
-    times = compare(calls, options.time_seconds)
-    curves, rising = figure_7(runs)
-    gains: list[Column] = [("mIoU, points", ALL, mean_iou)]
-    gains += [("of --classes", ALL, partial(mean_iou, classes=classes))] if classes else []
-    boundary: list[Column] = [("Boundary IoU, points", OUTLINE, mean_iou), ("mIoU within 5 pixels", near(5), mean_iou)]
-    note = "Paired bootstrap over images and seeds; with few seeds the spread between trainings is known roughly only."
-    size = "One image of {} x {}".format(*options.time_size)
-    tables = [
-        table_3(results, classes),
-        gains_table("What each part adds", results, gains, note),
-        boundary_table(results),
-        gains_table("What each part adds at boundaries", results, boundary),
-        table_4(times, f"{size}, {device}, {dtype or 'torch.float32'}"),
-        rising,
-        *([ceilings_table(data)] if options.ceilings else []),
-    ]
-    return Ablation(runs, notes, data, tables, [*curves, *figures_5_and_6(results, data, shown)], times)

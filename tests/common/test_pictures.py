@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segmodel.common.pictures import ENTRY, LINE, colourise, edges, legend, overlay, sheet
+from segmodel.common.pictures import ENTRY, LINE, changes, colourise, edges, legend, overlay, sheet
 
 PALETTE = np.array([(10, 20, 30), (200, 0, 0), (0, 200, 0)], np.uint8)
 
@@ -54,3 +54,13 @@ def test_columns_with_headings_are_aligned_above_a_legend(gap):
             assert np.array_equal(drawn[y : y + 5, x : x + 30 + 9 * row], rows[row][column])
             assert (drawn[gap : gap + LINE, x : x + 39] < 128).any()
     assert not drawn[-gap - 7 : -gap or None, gap : gap + 100].any()
+
+
+def test_changes_show_who_was_right():
+    truth, before, after = np.array([[[0, 0, 0, 0, 255]], [[0, 1, 0, 1, 0]], [[0, 0, 1, 2, 1]]], np.uint8)
+    image = np.zeros((1, 5, 3), np.uint8)
+    same, mended, spoilt, wrong, ignored = changes(image, truth, before, after)[0].tolist()
+    assert same == ignored == [170, 170, 170]
+    assert mended[1] == max(mended) > 1.5 * mended[0]
+    assert spoilt[0] == max(spoilt) > 3 * spoilt[1]
+    assert wrong == [235, 160, 40]

@@ -12,7 +12,7 @@ import segmodel
 from segmodel.common import cli
 from segmodel.common.errors import Note
 from segmodel.common.tables import Table
-from segmodel.common.terminal import say
+from segmodel.common.terminal import Prefixed, say
 
 PACKAGE = Path(segmodel.__file__).parent
 NASTY = "a\x1b[2J\r\nb\u202e\udcff\x07"
@@ -44,6 +44,18 @@ def test_a_note_is_a_line_of_a_command_once(capsys):
 
     assert cli.run("train", main, []) == 0
     assert capsys.readouterr().out == "note: old\\nfile\n"
+
+
+def test_lines_of_several_processes_show_whose_they_are(monkeypatch):
+    file = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", Prefixed(file))
+    monkeypatch.setattr(Prefixed, "prefix", "run 3: ")
+    say("", "two\nlines", Table("", ["a"], [[1]]))
+    sys.stdout.write("begun,")
+    assert file.getvalue() == "run 3: two\\nlines\nrun 3: a\nrun 3: -\nrun 3: 1\n"
+    sys.stdout.write(" done\nnext")
+    assert file.getvalue().endswith("1\nrun 3: begun, done\n")
+    assert not sys.stdout.isatty()
 
 
 def test_nothing_else_prints():

@@ -26,8 +26,11 @@ from segmodel.common.pictures import busiest_window
 from segmodel.common.tables import Table
 from segmodel.data import open_data
 from segmodel.evaluation.evaluate import Evaluation
+from segmodel.evaluation.metrics import Interval
 from segmodel.experiments import dense_crf, results, runs
-from segmodel.experiments.tables import _interval, mean_curve
+from segmodel.experiments.figures import mean_curve
+from segmodel.experiments.tables import _interval
+from segmodel.experiments.variants import Variant
 from segmodel.inference.views import label_maps
 from segmodel.model.config import VARIANTS
 from segmodel.training import settings, trainer
@@ -39,6 +42,8 @@ TINY = [
     "float32", "--rings", "[1,2]", "--label-pool", "5", "--device", "cpu", "--batch-norm-epochs", "0", "--joint-from",
     "0.5", "--time-size", "30,40", "--time-seconds", "0.01",
 ]  # fmt: skip
+PARTS = "Table 3: what each part adds"
+ROWS = "Each seed, other guidance on the same scores, and boundaries (Fig. 6 in numbers)"
 
 
 def run(output: Path, *more: str) -> int:
@@ -61,7 +66,9 @@ def test_leaves_runs_report_and_figures(done: Path) -> None:
     assert sorted(item.name for item in (done / "runs").iterdir()) == ["guide-seed0", "patch-seed0", "unary-seed0"]
     assert all(runs.is_finished(item) for item in (done / "runs").iterdir())
     content = json.loads((done / "results.json").read_text())
-    names = [row["variant"] for row in content["tables"]["Table 3: mIoU"]]
+    parts = content["tables"][PARTS]
+    assert [(row["variant"], row["over"]) for row in parts] == [("unary", None), ("patch", "unary"), ("guide", "patch")]
+    names = [row["variant"] for row in content["tables"][ROWS]]
     untrained = [f"patch, {name}" for name in (*results.UNTRAINED, results.FROM_SCORES)]
     dense = [f"patch, {results.DENSE}"] if dense_crf.installed() else []
     assert names == [
@@ -73,28 +80,35 @@ def test_leaves_runs_report_and_figures(done: Path) -> None:
         "guide, guidance off",
         f"guide, {results.FROM_SCORES}",
     ]
-    steps = [row["step"] for row in content["tables"]["What each part adds"]]
-    assert "patch -> guide" in steps
+    steps = [row["step"] for row in content["tables"]["Paired differences"]]
+    assert steps[:3] == ["unary -> patch", "patch -> guide", "unary -> guide"]
     assert "unary -> context" not in steps
     table_4 = content["tables"]["Table 4: inference time"]
     assert [row["variant"] for row in table_4] == ["unary", "patch", "guide"]
     assert table_4[0]["ratio"] == 1
     assert content["versions"]["torch"]
-    both = {row["step"]: len(row) for row in content["tables"]["What each part adds"]}
-    assert set(both.values()) == {6}, "step, two figures with an interval each, seeds"
+    lengths = {len(row) for row in content["tables"]["Paired differences"]}
+    assert lengths == {10}, "step, four figures with an interval each, seeds"
+    assert len(content["tables"]["Each class: IoU, %"]) == 12
     page = (done / "report.html").read_text()
-    assert page.count("<img") == 2
-    assert page.count("<svg") == 2
+    assert page.count("<img") > 2
+    assert page.count("<svg") == 3
+    places = [page.index(f"<h2>{title}") for title in (PARTS, "Where parts differ most", ROWS, "Fig. 7", "Fig. 5")]
+    assert places == sorted(places)
+    assert page.index("<svg") < places[1], "the plot stands right below the first table"
 
 
 def test_table_3_is_what_training_found_in_the_end(done: Path) -> None:
-    rows = {row["variant"]: row for row in json.loads((done / "results.json").read_text())["tables"]["Table 3: mIoU"]}
+    tables = json.loads((done / "results.json").read_text())["tables"]
+    rows, parts = ({row["variant"]: row for row in tables[title]} for title in (ROWS, PARTS))
     for variant in ("unary", "patch", "guide"):
         last = (done / "runs" / f"{variant}-seed0" / "metrics.jsonl").read_text()
         scores = [json.loads(line)["miou"] for line in last.splitlines() if '"val"' in line]
         # training takes several images a pass: the tie of a pixel or two may turn, at one thread it does
         assert rows[variant]["seed 0"] == pytest.approx(100 * scores[-1], abs=1e-3)
         assert rows[variant]["mIoU %"] == pytest.approx(rows[variant]["seed 0"], abs=1e-9)
+        assert parts[variant]["mIoU %"] == pytest.approx(rows[variant]["seed 0"], abs=1e-9)
+    assert parts["guide"]["gain"] == pytest.approx(parts["guide"]["mIoU %"] - parts["patch"]["mIoU %"], abs=1e-9)
 
 
 def test_called_again_it_does_nothing_twice(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,18 +143,54 @@ def test_an_interrupted_ablation_goes_on(done: Path, tmp_path: Path, monkeypatch
 def test_beside_one_another_none_begins_after_one_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     begun = []
 
-    def train_run(run: int) -> int:
-        begun.append(run)
-        time.sleep(0 if run == 1 else 0.2)
-        return 130 if run == 1 else 0
+    def train_run(run: SimpleNamespace) -> int:
+        begun.append(run.name)
+        time.sleep(0 if run.name == "1" else 0.2)
+        return 130 if run.name == "1" else 0
 
     monkeypatch.setattr(runs, "train_run", train_run)
     monkeypatch.setattr(runs, "ProcessPoolExecutor", lambda jobs, *_, **__: ThreadPoolExecutor(jobs))
-    assert runs.train_all([0, 2, 3], jobs=2) == 0
-    assert sorted(begun) == [0, 2, 3]
+    ones = [SimpleNamespace(name=str(number), folder=Path("none")) for number in range(5)]
+    assert runs.train_all([ones[0], *ones[2:4]], jobs=2) == 0
+    assert sorted(begun) == ["0", "2", "3"]
     begun.clear()
-    assert runs.train_all([0, 1, 2, 3, 4], jobs=2) == 130
-    assert sorted(begun) == [0, 1]
+    assert runs.train_all(ones, jobs=2) == 130
+    assert sorted(begun) == ["0", "1"]
+
+
+def test_variants_with_settings(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+    """Two at a time, beside finished ones, and reported from their folders alone."""
+    shutil.copytree(done / "runs", tmp_path / "runs")
+    named = ["context:rings=[[0,1]]", "context:rings=[[1,2],[1,3]]", "guide:joint_from=0+guidance_weight=4"]
+    assert (
+        run(tmp_path, "--variants", ",".join([*named, "unary", "patch"]), "--seeds", "0", "--jobs", "2", "--no-dense")
+        == 0
+    )
+    printed = capfd.readouterr().out.splitlines()
+    assert printed[0] == "2 of 5 runs are finished already"
+    names = ["context+rings=[[0,1]]", "context+rings=[[1,2],[1,3]]", "guide+guidance_weight=4+joint_from=0"]
+    assert f"{names[2]}-seed0: run 5 of 5" in printed
+    assert "4 of 5 runs done, about 0:00" in [line[:28] for line in printed]
+    assert "5 of 5 runs done" in printed
+    own = printed[1 : printed.index("5 of 5 runs done")]
+    assert all(line.startswith(tuple(names)) or not line or " of 5 runs done" in line for line in own), own
+    for name in names:
+        assert f"{name}-seed0: mIoU" in {line.partition("  ")[0] for line in own}, "the table of each shows whose it is"
+
+    monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("trained again"))
+    assert run(tmp_path, "--report-only", "--no-dense") == 0
+    content = json.loads((tmp_path / "results.json").read_text())
+    found = [(row["variant"], row["over"]) for row in content["tables"][PARTS]]
+    settings_first = "guide:guidance_weight=4+joint_from=0"
+    assert found == [("unary", None), (named[0], "unary"), (named[1], named[0]), ("patch", named[0]),
+                     ("guide", "patch"), (settings_first, "guide")]  # fmt: skip
+    assert content["notes"] == []
+    weight = content["runs"][f"{names[2]}-seed0"]["model"]["guidance_weight"]
+    assert (weight, content["runs"]["guide-seed0"]["model"]["guidance_weight"]) == (4, 2)
+    rows = [row["variant"] for row in content["tables"][ROWS] if row["variant"].startswith(settings_first)]
+    assert rows == [settings_first], "other guidance is tried on the plain variants alone"
+    some, _ = runs.finished_runs(tmp_path, runs.AblationOptions(variants=(named[1], "unary"), report_only=True))
+    assert [one.variant.name for one in some] == ["unary", named[1]]
 
 
 def test_figures_of_other_weights_are_made_anew(done: Path) -> None:
@@ -273,9 +323,25 @@ def test_mistakes_are_one_line(done: Path, tmp_path: Path, capsys: pytest.Captur
     wrong = tmp_path / "wrong" / "runs"
     wrong.mkdir(parents=True)
     (wrong / "patch-seed0").symlink_to(done / "runs" / "unary-seed0")
+    other = tmp_path / "other" / "runs"
+    other.mkdir(parents=True)
+    (other / "patch+patch_size=4-seed0").symlink_to(done / "runs" / "patch-seed0")
     cases = [
         ((done, "--variants", "unary,soup"), "--variants: expected one of unary, context"),
         ((done, "--variants", ""), "--variants, --seeds: expected at least one of each"),
+        ((done, "--variants", "soup:patch_size=4"), "--variants: expected one of unary, context"),
+        ((done, "--variants", "patch:patch_sise=4"), "unknown setting 'patch_sise' (did you mean 'patch_size'?)"),
+        ((done, "--variants", "patch:patch_size=x"), "--variants: patch: patch_size: expected a whole number, got 'x'"),
+        ((done, "--variants", "patch:patch_size=99"), "--variants: patch:patch_size=99: patch_size: expected at most"),
+        ((done, "--variants", "patch:patch_size"), "--variants: expected patch:FIELD=VALUE+..., each field once"),
+        ((done, "--variants", "patch:"), "--variants: expected patch:FIELD=VALUE+..., each field once, got 'patch:'"),
+        ((done, "--variants", "patch:rate=1+rate=2"), "each field once, got 'patch:rate=1+rate=2'"),
+        ((done, "--variants", "patch:seed=3"), "--variants: patch: expected a setting that may differ between runs"),
+        ((done, "--variants", "context:rings=[[1,3],[3]]"), "--variants: context: rings: expected a list of 2"),
+        (
+            (done, "--variants", "context,patch:patch_size=1"),
+            "--variants: expected different ones, got patch:patch_size=1 beside context, which is the same",
+        ),
         ((done, "--seeds", "0,x"), "--seeds: expected a list of"),
         ((done, "--seed", "3"), "--seed: expected --seeds here"),
         ((done, "--time-size", "500"), "--time-size: expected a list of 2"),
@@ -289,6 +355,7 @@ def test_mistakes_are_one_line(done: Path, tmp_path: Path, capsys: pytest.Captur
         ((tmp_path / "foreign", "--variants", "unary", "--seeds", "0"), "found no config.toml in it"),
         ((tmp_path / "none", "--report-only"), "expected finished runs named VARIANT-seedS, found none"),
         ((tmp_path / "wrong", "--report-only"), "not the variant patch: patch_size 1"),
+        ((tmp_path / "other", "--report-only"), "not the variant patch:patch_size=4: model.patch_size: 2 or 4"),
     ]
     for arguments, message in cases:
         assert run(*arguments) == 2, arguments
@@ -302,11 +369,11 @@ def test_runs_of_one_configuration_differ_in_nothing_whatever_their_variant(tmp_
     for variant in VARIANTS:
         folder = tmp_path / "runs" / f"{variant}-seed0"
         folder.mkdir(parents=True)
-        config = runs.variant_config(base, variant, 0)
+        config = Variant(variant).config(base, 0)
         RunFolder(folder).write_config(config)
     monkeypatch.setattr(runs, "is_finished", lambda folder: True)
     found, notes = runs.finished_runs(tmp_path, runs.AblationOptions())
-    assert [run.variant for run in found] == list(VARIANTS)
+    assert [run.variant.name for run in found] == list(VARIANTS)
     assert notes == []
 
 
@@ -327,9 +394,9 @@ def test_the_busiest_window_holds_most_boundary() -> None:
 
 
 def test_an_interval_is_marked_where_it_leaves_out_zero() -> None:
-    assert [_interval(*ends) for ends in ((0.01, 0.02), (-0.01, 0.02), (-0.02, -0.01), (float("nan"),) * 2)] == [
-        "+1.00 to +2.00 *", "-1.00 to +2.00", "-2.00 to -1.00 *", "-",
-    ]  # fmt: skip
+    ends = [(0.01, 0.02), (-0.01, 0.02), (-0.02, -0.01), (float("nan"), float("nan"))]
+    expected = ["+1.00 to +2.00 *", "-1.00 to +2.00", "-2.00 to -1.00 *", "-"]
+    assert [_interval(Interval(0, *pair)) for pair in ends] == expected
 
 
 def test_tables_as_text_and_html() -> None:

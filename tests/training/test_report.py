@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 import re
 import shutil
 from html.parser import HTMLParser
@@ -62,6 +63,7 @@ def test_a_page_is_well_formed_escaped_and_needs_nothing_beside_it():
         Table(NASTY, [NASTY, "x"], [[NASTY, 1.234], ["b", float("nan")]], NASTY).html(),
         html.picture(np.zeros((4, 5, 3), np.uint8), NASTY),
         html.curves({NASTY: [(0, 1), (1, 2)]}, x_label=NASTY, y_label=NASTY, caption=NASTY),
+        html.dots([html.Dots(NASTY, 1, [0, 2], (0, 2, 1), NASTY)], NASTY),
         html.configuration(NASTY),
         html.folded(NASTY, html.paragraph(NASTY)),
         html.swatches([NASTY], np.zeros((1, 3), np.uint8)),
@@ -111,6 +113,35 @@ def test_a_curve_goes_through_its_points_and_has_a_gap_where_one_is_missing():
     figure = ElementTree.fromstring(html.curves({"a": points}))
     path = next(element.get("d") for element in figure.iter() if element.get("fill") == "none")
     assert path == "M58.0 296.0L200.5 12.0M485.5 154.0L628.0 296.0"
+
+
+rows_of_dots = st.builds(
+    html.Dots, st.text("ab<", max_size=3), numbers, st.lists(numbers, max_size=3),
+    st.none() | st.tuples(numbers, numbers, numbers), st.text("ab<", max_size=3),
+)  # fmt: skip
+
+
+@given(st.lists(rows_of_dots, max_size=4))
+def test_dots_are_well_formed_and_inside_their_frame(rows):
+    figure = ElementTree.fromstring(html.dots(rows, "c"))
+    places = [float(value[:-1]) for element in figure.iter() for name, value in element.items()
+              if name in ("cx", "x1", "x2", "x") and value.endswith("%")]  # fmt: skip
+    assert all(1.9 <= place <= 98.1 for place in places)
+    assert len(list(figure.iter("{http://www.w3.org/2000/svg}circle"))) == sum(
+        map(math.isfinite, (value for row in rows for value in (row.value, *row.parts)))
+    )
+
+
+def test_a_bar_has_the_colour_of_its_side_and_dots_their_places():
+    rows = [html.Dots("a", 5, (0, 10), (4, 6, 3)), html.Dots("b", 5, (), (4, 6, 7)), html.Dots("c", 5, (), (4, 6, 5))]
+    figure = ElementTree.fromstring(html.dots(rows))
+    lines = [element for element in figure.iter() if element.tag.endswith("line")]
+    bars = [(line.get("stroke"), line.get("x1"), line.get("x2")) for line in lines if line.get("stroke-width") == "3"]
+    assert bars == [(colour, "40.40%", "59.60%") for colour in (html.RISE, html.FALL, html.NEITHER)]
+    ticks = [line.get("x1") for line in lines if line.get("stroke-width") == "2"]
+    assert ticks == ["30.80%", "69.20%", "50.00%"]
+    dots = [(dot.get("cx"), dot.get("r")) for dot in figure.iter() if dot.tag.endswith("circle")]
+    assert dots == [("50.00%", "6"), ("2.00%", "2.5"), ("98.00%", "2.5"), ("50.00%", "6"), ("50.00%", "6")]
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=5), st.floats(0.01, 1e3))
