@@ -1,5 +1,6 @@
 """The guided filter on a CPU by the compiled loops of ``numba_rows``: what each of them gets, and on which thread."""
 
+import functools
 from itertools import pairwise
 
 import numpy as np
@@ -16,8 +17,12 @@ BAND = 8  # rows of a band, at least, per row of its halo
 LARGE = 2**26  # elements of a guide's planes, above which they are not held for all rows at once
 
 
+@functools.lru_cache(64)
 def inverse_counts(size: int, radius: int, border: str, dtype: torch.dtype) -> np.ndarray:
-    """One over the windows' pixels along a line; those of a window are the product of two."""
+    """One over the windows' pixels along a line; those of a window are the product of two.
+
+    Kept for the next call: to make them takes as long as to filter a label of 75x125 pixels.
+    """
     if border == "constant":
         return torch.full((size,), 1 / (2 * radius + 1), dtype=dtype).numpy()
     return line_counts(size, radius, torch.empty((), dtype=dtype)).reciprocal_().numpy()
@@ -46,7 +51,7 @@ def share_moments(planes: Tensor, guides: Tensor, eps: float, window: Window, to
     channels, threads = guides.shape[1], torch.get_num_threads()
     height, rows = planes.shape[2], window.rows[top : top + planes.shape[2]]
     some = guides[:, :, :: max(1, guides.shape[2] // 512)]  # any constant near the mean will do, and torch copies them
-    means = some.mean(dim=(2, 3), keepdim=True, dtype=torch.float64)
+    means = some.mean(dim=(2, 3), keepdim=True, dtype=planes.dtype)
     torch.sub(guides[:, :, top : top + height], means, out=planes[:, :channels])
     bands = parts(height, min(threads, height // (BAND * window.down + 1)))
     options = (rows, window.columns, window.down, window.across)
