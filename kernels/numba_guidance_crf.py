@@ -3,23 +3,31 @@
 Maps are [L, P], labels and pixels. A thread works on a range of pixels so short that all labels stay in its cache.
 """
 
+import math
+
 import numpy as np
 import torch
+from numba import types
+from numba.extending import overload
 from torch import Tensor
 
 from .numba_guided_filter import parts
-from .numba_rows import compiled, inner
+from .numba_rows import OPTIONS, compiled, inner
 from .threads import share
 
 VALUES = 2**13  # of one map in a range of pixels
 
 
-@inner
 def exponential(x):
-    """exp(x) in float64 for x <= 0: exp(f) 2^n with |f| <= log(2) / 2, by Taylor's polynomial of degree 12.
+    """exp(x) for x <= 0, in the type of x: exp(f) 2^n with |f| <= log(2) / 2, by Taylor's polynomial.
 
-    It is vectorised, which a call of the C library is not. Below -708 it stays at 3e-308; NaN stays NaN.
+    It is vectorised, which a call of the C library is not. Results below the smallest normal number stay there; NaN
+    stays NaN.
     """
+    raise NotImplementedError  # compiled code takes one of the next two
+
+
+def exponential64(x):
     x = -708.0 if x < -708.0 else x
     shifted = np.float64(x * 1.4426950408889634 + 6755399441055744.0)  # + 1.5 * 2^52: its last bits are n
     n = shifted - 6755399441055744.0
@@ -39,6 +47,31 @@ def exponential(x):
     return value * np.int64((shifted.view(np.int64) << 52) + 4607182418800017408).view(np.float64)  # + bits of 1.0
 
 
+LEAST, LOG2E, SHIFT = np.float32(-87), np.float32(1.4426950408889634), np.float32(3 << 22)  # 1.5 * 2^23
+LOG2 = np.float32(0.693359375), np.float32(-2.12194440e-4)  # in two parts
+C1, C2, C3, C4, C5, C6, C7 = (np.float32(1 / math.factorial(k)) for k in range(1, 8))
+
+
+def exponential32(x):
+    x = LEAST if x < LEAST else x
+    shifted = np.float32(x * LOG2E + SHIFT)  # its last bits are n
+    n = shifted - SHIFT
+    f = (x - n * LOG2[0]) - n * LOG2[1]
+    value = f * C7 + C6
+    value = value * f + C5
+    value = value * f + C4
+    value = value * f + C3
+    value = value * f + C2
+    value = value * f + C1
+    value = value * f + C1
+    return value * np.int32((shifted.view(np.int32) << 23) + 1065353216).view(np.float32)  # + bits of 1.0
+
+
+@overload(exponential, jit_options=OPTIONS)
+def _exponential(x):
+    return exponential32 if x == types.float32 else exponential64
+
+
 @inner
 def softmax(phi, out, begin, end):
     """Softmax over the labels of phi in these pixels; ``out`` may be phi."""
@@ -52,7 +85,7 @@ def softmax(phi, out, begin, end):
     for label in range(len(phi)):
         row, target = phi[label, begin:end], out[label, begin:end]
         for x in range(len(row)):
-            target[x] = exponential(np.float64(row[x] - most[x]))
+            target[x] = exponential(row[x] - most[x])
             total[x] += target[x]
     for label in range(len(phi)):
         target = out[label, begin:end]

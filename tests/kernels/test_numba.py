@@ -10,6 +10,7 @@ import types
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from kernels_tools import Case
@@ -214,3 +215,22 @@ def test_the_fault_turns_a_test_red(name: str, monkeypatch: pytest.MonkeyPatch) 
                     inner(case(), *arguments)
             else:
                 inner(case(), *arguments)
+
+
+@pytest.mark.parametrize(("dtype", "bound", "least"), [(np.float32, 1e-7, -87.0), (np.float64, 1e-15, -708.0)])
+def test_the_exponential_is_as_exact_as_its_type(dtype: type, bound: float, least: float) -> None:
+    exponential = numba_guidance_crf.exponential
+
+    @numba.njit(error_model="numpy")
+    def all_of(x: np.ndarray, out: np.ndarray) -> None:
+        for i in range(len(x)):
+            out[i] = exponential(x[i])
+
+    x = np.concatenate([np.linspace(least, 0, 100_001), [-np.inf, -1e9, np.nan]]).astype(dtype)
+    found = np.empty_like(x)
+    all_of(x, found)
+    exact = np.exp(x[:-3].astype(np.longdouble))
+    assert np.abs(found[:-3] / exact - 1).max() <= bound
+    assert found[-4] == 1
+    assert (found[-3:-1] == found[0]).all()
+    assert np.isnan(found[-1])
