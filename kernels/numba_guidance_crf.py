@@ -67,7 +67,7 @@ def exponential32(x):
     return value * np.int32((shifted.view(np.int32) << 23) + 1065353216).view(np.float32)  # + bits of 1.0
 
 
-@overload(exponential, jit_options=OPTIONS)
+@overload(exponential, jit_options=OPTIONS)  # type: ignore[arg-type]
 def _exponential(x):
     return exponential32 if x == types.float32 else exponential64
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from segmodel.common.labels import IGNORE
 from segmodel.data.images import picture_pixels
@@ -92,17 +93,19 @@ def tune_refinement(
             (found,) = _evaluations(samples, [settings], boundary=ratio)
             counts[settings] = found.counts if ratio is None else found.boundary
             tried[settings] = float(mean_iou(counts[settings].sum(0)))
+            shown.update()
         return tried[settings]
 
     axes = (VALUES if values is None else values).items()
     last: Refinement | None = None
-    while last != best:
-        last = best
-        for name, options in axes:
-            best = max((best, *(replace(best, **{name: option}) for option in options)), key=value)  # type: ignore[arg-type]
-    best = max((none, best), key=value)
-    best = none if best.weight == 0 else best
-    before, started, after = value(none), value(start), value(best)
+    with tqdm(desc="settings", unit="setting", leave=False, disable=None) as shown:
+        while last != best:
+            last = best
+            for name, options in axes:
+                best = max((best, *(replace(best, **{name: option}) for option in options)), key=value)  # type: ignore[arg-type]
+        best = max((none, best), key=value)
+        best = none if best.weight == 0 else best
+        before, started, after = value(none), value(start), value(best)
 
     def over(other: Refinement) -> Interval:
         return bootstrap(counts[best], minus=counts[none if other.weight == 0 else other])
