@@ -111,8 +111,8 @@ class FlatPlanes:
         columns = window_sum(padded, 2 * self.down + 1, step=self.pitch, strided=True)
         return window_sum(columns, 2 * self.across + 1, strided=True)
 
-    def clipped_sum(self, maps: list[Tensor]) -> Tensor:
-        """Clipped window sums of some [planes, H, W], joined."""
-        padded = self.padded(sum(map(len, maps)), maps[0])
-        torch.cat(maps, out=self.pixels(self.core(padded)))
+    def clipped_sum(self, planes: Tensor) -> Tensor:
+        """Clipped window sums of [planes, H, W], in that shape."""
+        padded = self.padded(len(planes), planes)
+        self.pixels(self.core(padded)).copy_(planes)
         return self.pixels(self.box_sum(padded))

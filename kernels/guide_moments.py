@@ -51,13 +51,6 @@ def standard_moments(guide: Tensor, radius: int, eps: float) -> Tensor:
 
 
 def blocked_moments(guide: Tensor, radius: int, eps: float) -> Tensor:
-    """The planes, without autograd; sums of a few planes of colours or products at a time stay in a CPU's cache."""
-    images, _, height, width = guide.shape
-    layout = FlatPlanes(height, width, radius)
-
-    def box(planes: list[Tensor]) -> list[Tensor]:
-        block = max(1, layout.block(len(planes) * images, guide.device) // max(1, images))
-        some = (planes[first : first + block] for first in range(0, len(planes), block))
-        return [total for maps in some for total in layout.clipped_sum(maps).unflatten(0, (len(maps), images))]
-
-    return moments(guide, radius, eps, box)
+    """The planes, without autograd; sums of one plane of colours or products at a time stay in a CPU's cache."""
+    layout = FlatPlanes(guide.shape[2], guide.shape[3], radius)
+    return moments(guide, radius, eps, lambda planes: [layout.clipped_sum(plane) for plane in planes])
