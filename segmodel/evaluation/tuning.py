@@ -68,19 +68,7 @@ def tune_refinement(
         ValueError: no samples, samples that ``refine`` does not take, more than 255 classes, or a name in ``values``
             that is no field.
     """
-    samples = [
-        (np.asarray(scores), picture_pixels(image) if isinstance(image, Image.Image) else np.asarray(image),
-         np.asarray(label)) for scores, image, label in samples
-    ]  # fmt: skip
-    if metric not in get_args(Metric) or not samples:
-        raise ValueError(f"metric, samples: expected one of {', '.join(get_args(Metric))} and at least one sample, "
-                         f"got {metric!r} and {len(samples)}")  # fmt: skip
-    classes = sorted({len(scores) for scores, _, _ in samples})
-    if len(classes) > 1 or classes[0] > IGNORE:
-        raise ValueError(f"samples: expected scores of the same, at most {IGNORE} classes, got {classes}")
-    unknown = set(values or ()) - {item.name for item in fields(Refinement)}
-    if unknown:
-        raise ValueError(f"values: expected fields of Refinement, got {', '.join(sorted(unknown))}")
+    samples = _checked(samples, metric, values or {})
     best = start = start or Refinement()
     none = replace(best, weight=0.0)
     counts: dict[Refinement, np.ndarray] = {}
@@ -111,6 +99,24 @@ def tune_refinement(
         return bootstrap(counts[best], minus=counts[none if other.weight == 0 else other])
 
     return Tuned(best, before, started, after, over(none), over(start), tried)
+
+
+def _checked(samples: Iterable[Labelled], metric: str, values: Mapping[str, Sequence[float | None]]) -> list[Labelled]:
+    """The samples as arrays, once all arguments of ``tune_refinement`` are such as it takes."""
+    found = [
+        (np.asarray(scores), picture_pixels(image) if isinstance(image, Image.Image) else np.asarray(image),
+         np.asarray(label)) for scores, image, label in samples
+    ]  # fmt: skip
+    if metric not in get_args(Metric) or not found:
+        raise ValueError(f"metric, samples: expected one of {', '.join(get_args(Metric))} and at least one sample, "
+                         f"got {metric!r} and {len(found)}")  # fmt: skip
+    classes = sorted({len(scores) for scores, _, _ in found})
+    if len(classes) > 1 or classes[0] > IGNORE:
+        raise ValueError(f"samples: expected scores of the same, at most {IGNORE} classes, got {classes}")
+    unknown = set(values) - {item.name for item in fields(Refinement)}
+    if unknown:
+        raise ValueError(f"values: expected fields of Refinement, got {', '.join(sorted(unknown))}")
+    return found
 
 
 def _evaluations(
