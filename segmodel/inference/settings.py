@@ -20,7 +20,7 @@ from segmodel.model.untrained_crf import crf_from_scores
 
 DEVICE = "cpu, cuda, ...; auto: a GPU where there is one"
 GUIDANCE = ("guidance CRF; auto: an untrained one whose settings follow from the scores, as in segmodel.refine; "
-            "none: on where one of its settings is given, else as the run has it, configured or chosen (--hold-out)")  # fmt: skip
+            "none: on where one of its settings is given, else as the run has it, configured or chosen")  # fmt: skip
 UntrainedCRF = make_dataclass(
     "UntrainedCRF",
     [
