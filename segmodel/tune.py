@@ -23,7 +23,7 @@ from segmodel.common.tables import Table
 from segmodel.common.terminal import say
 from segmodel.data import open_data
 from segmodel.data.base import evenly_spaced
-from segmodel.evaluation.tuning import TRIMAP, Metric, report, tune_refinement
+from segmodel.evaluation.tuning import TRIMAP, Metric, report, settings_text, tune_refinement
 from segmodel.experiments.scored import labelled, scores_of
 from segmodel.inference.settings import DEVICE
 from segmodel.model.untrained_crf import Refinement
@@ -78,8 +78,7 @@ def main(arguments: Sequence[str]) -> int:
     samples = list(labelled(data, options.images, scores, "scores"))
     tuned = tune_refinement(samples, metric=options.metric, start=Refinement(stride=options.stride))
     settings = asdict(tuned.settings)
-    say(", ".join(f"{name} {'from the scores' if value is None else f'{value:g}'}"
-                    for name, value in settings.items()))  # fmt: skip
+    say(settings_text(settings))
     say(f"{given.data}, {options.split}, {len(samples)} images: {options.metric} {100 * tuned.before:.2f}, with the "
         f"defaults {100 * tuned.started:.2f}, tuned {100 * tuned.after:.2f} ({len(tuned.tried)} settings tried)",
         f"gain {gained(astuple(tuned.gain))}, over the defaults {gained(astuple(tuned.over_start))}, on the images "

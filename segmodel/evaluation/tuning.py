@@ -101,6 +101,12 @@ def tune_refinement(
     return Tuned(best, before, started, after, over(none), over(start), tried)
 
 
+def settings_text(settings: Mapping[str, float | None]) -> str:
+    """Fields of a ``Refinement`` in words."""
+    return ", ".join(f"{name} {'from the scores' if value is None else f'{value:g}'}"
+                     for name, value in settings.items())  # fmt: skip
+
+
 def _checked(samples: Iterable[Labelled], metric: str, values: Mapping[str, Sequence[float | None]]) -> list[Labelled]:
     """The samples as arrays, once all arguments of ``tune_refinement`` are such as it takes."""
     found = [

@@ -16,7 +16,7 @@ from segmodel.common.device import evaluating
 from segmodel.data import SegmentationData
 from segmodel.evaluation.evaluate import Counter
 from segmodel.evaluation.metrics import mean_iou
-from segmodel.evaluation.tuning import VALUES, Labelled, tune_refinement
+from segmodel.evaluation.tuning import VALUES, Labelled, settings_text, tune_refinement
 from segmodel.inference.refine import refine
 from segmodel.inference.views import InferenceConfig, coarse_scores
 from segmodel.model.network import Network
@@ -35,8 +35,7 @@ class Found:
 
     def __str__(self) -> str:
         figures = ", ".join(f"{name} {100 * value:.2f}" for name, value in self.figures.items())
-        settings = ", ".join(f"{name} {'from the scores' if value is None else f'{value:g}'}"
-                             for name, value in self.choice.get("settings", {}).items())  # fmt: skip
+        settings = settings_text(self.choice.get("settings", {}))
         return (f"guidance, on {self.images} pictures held out: mIoU {figures}: {self.choice['way']}"
                 + f" ({settings})" * bool(settings))  # fmt: skip
 
@@ -48,18 +47,18 @@ def choose_guidance(model: Network, data: SegmentationData, *, dtype: torch.dtyp
     Tuned settings count only where they beat those from the scores for sure: the paired 95 % interval lies above 0.
     """
     samples, trained = list[Labelled](), Counter(len(data.classes))
-    stride, crf = model.head.guidance_stride, model.head.crf
+    stride, crf, joint = model.head.guidance_stride, model.head.crf, model.head.guidance == "joint"
     with evaluating(model):
         for sample in (data[index] for index in range(len(data))):
             scores = coarse_scores(model, sample.image[None], config=InferenceConfig(), dtype=dtype)[0].float()
-            labels = refine(scores, sample.image, crf=crf, stride=stride).argmax(0)
-            trained.add(labels.cpu().numpy().astype(np.uint8), sample.label)
+            if joint:
+                labels = refine(scores, sample.image, crf=crf, stride=stride).argmax(0)
+                trained.add(labels.cpu().numpy().astype(np.uint8), sample.label)
             samples.append((scores.cpu().numpy(), sample.image, sample.label))
     tuned = tune_refinement(samples, start=Refinement(stride=stride), values=SEARCHED)
-    figures = {"none": tuned.before, "trained": float(mean_iou(trained.evaluation().counts.sum(0))),
-               "from the scores": tuned.started, "tuned": tuned.after}  # fmt: skip
-    if model.head.guidance != "joint":
-        del figures["trained"]
+    figures = {"none": tuned.before, "from the scores": tuned.started, "tuned": tuned.after}
+    if joint:
+        figures["trained"] = float(mean_iou(trained.evaluation().counts.sum(0)))
     counted = {way: value for way, value in figures.items() if way != "tuned" or tuned.over_start.low > 0}
     way = max(counted, key=counted.__getitem__)
     settings = asdict({"tuned": tuned.settings}.get(way, Refinement()))
