@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from segmodel.common import cli
 from segmodel.common.device import autocast_dtype, choose_device, place
+from segmodel.common.errors import UserError
 from segmodel.common.files import output_file, writing
 from segmodel.common.options import Section, add_flags, from_flags, option
 from segmodel.common.terminal import say
@@ -54,6 +55,9 @@ def main(arguments: Sequence[str]) -> int:
     model = place(build_network(source, card, tensors, Network), device)
     data, validation = (open_data(train.data, split=split) for split in ("train", "val"))
     check_classes(source, model.classes, data)
+    statistics.set_training(model, frozen=train.frozen_batch_norm)
+    if not statistics.learning_norms(model):
+        raise UserError(f"{source}: expected batch norms with statistics of their own, got frozen ones alone")
     before = evaluate(model, validation, dtype=dtype, description="before")["model"]
     count = max(1, round(options.epochs * steps_per_epoch(len(data), train.batch_size)))
     first = card.get("total_steps", 0)  # samples that the training has not seen, as at its own end

@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote
 from segmodel.common.errors import UserError
 from segmodel.common.options import nearest, parsed
 from segmodel.model.config import PEERS, VARIANTS
-from segmodel.training.settings import SECTIONS, WITHOUT_EFFECT, Config
+from segmodel.training.settings import SECTIONS, WITHOUT_EFFECT, Config, odd
 
 SHARED = {"data", "seed", "device", "precision", *(name.partition(".")[2] for name in WITHOUT_EFFECT)}
 """Settings that no variant has for itself: all runs share them, or they change nothing."""
@@ -65,6 +65,9 @@ class Variant:
         changes["train"]["seed"] = seed
         for field, value in self.settings:
             changes[FIELDS[field][0]][field] = value
+        n = changes["model"].get("patch_size", base.model.patch_size)
+        if "label_pool" not in changes["model"]:  # it covers as much of the picture whatever n is
+            changes["model"]["label_pool"] = odd(base.model.label_pool * n / base.model.patch_size)
         try:
             return Config(**{title: replace(getattr(base, title), **values) for title, values in changes.items()})
         except ValueError as error:

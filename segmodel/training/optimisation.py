@@ -55,32 +55,58 @@ def parameter_kind(name: str, parameter: Tensor) -> str:
 
 
 def make_optimizer(
-    model: nn.Module, *, rate: float = 0.01, momentum: float = 0.9, weight_decay: float = 1e-4, head_rate: float = 1.0
-) -> torch.optim.SGD:
-    """SGD with momentum over ``parameter_groups``."""
+    model: nn.Module,
+    *,
+    kind: Literal["sgd", "adamw"] = "sgd",
+    rate: float = 0.01,
+    momentum: float = 0.9,
+    weight_decay: float = 1e-4,
+    head_rate: float = 1.0,
+) -> torch.optim.Optimizer:
+    """SGD with momentum, or AdamW (Loshchilov and Hutter, 2019), over ``parameter_groups``.
+
+    Momentum is AdamW's first beta.
+    """
     groups = parameter_groups(model, weight_decay=weight_decay, head_rate=head_rate)
+    if kind == "adamw":
+        return torch.optim.AdamW(groups, lr=rate, betas=(momentum, 0.999))
     return torch.optim.SGD(groups, lr=rate, momentum=momentum)
 
 
+STATE = {"sgd": {"": "momentum_buffer"}, "adamw": {"": "exp_avg", "#squares": "exp_avg_sq", "#step": "step"}}
+"""What an optimiser keeps of a parameter: what follows the parameter's name in a checkpoint, and PyTorch's name."""
+
+
 def momentum_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's momentum by parameter name, for a checkpoint."""
-    state = optimizer.state
+    """The optimiser's momentum, and what else it keeps, by parameter name, for a checkpoint."""
+    state, kept = optimizer.state, STATE[type(optimizer).__name__.lower()]
     return {
-        name: state[parameter]["momentum_buffer"]
+        name + suffix: state[parameter][entry]
         for name, parameter in model.named_parameters()
-        if parameter in state and state[parameter].get("momentum_buffer") is not None
+        for suffix, entry in kept.items()
+        if parameter in state and state[parameter].get(entry) is not None
     }
 
 
 def restore_momentum(model: nn.Module, optimizer: torch.optim.Optimizer, momentum: Mapping[str, Tensor]) -> None:
-    """The inverse of ``momentum_of``."""
+    """The inverse of ``momentum_of``.
+
+    Raises:
+        UserError: a tensor of another shape, or the state of another kind of optimiser.
+    """
+    kept = STATE[type(optimizer).__name__.lower()]
     for name, parameter in model.named_parameters():
-        saved = momentum.get(name)
-        if saved is not None:
-            if saved.shape != parameter.shape:
-                raise UserError(f"momentum/{name}: expected {tuple(parameter.shape)}, got {tuple(saved.shape)}")
+        found = {suffix: momentum[name + suffix] for suffix in kept if name + suffix in momentum}
+        if not found:
+            continue  # it has had no gradient yet
+        if len(found) < len(kept) or (f"{name}#squares" in momentum) != ("#squares" in kept):
+            raise UserError(f"momentum/{name}: expected that of {type(optimizer).__name__}, got another optimiser's")
+        for suffix, saved in found.items():
+            like = torch.zeros(()) if suffix == "#step" else parameter
+            if saved.shape != like.shape:
+                raise UserError(f"momentum/{name}{suffix}: expected {tuple(like.shape)}, got {tuple(saved.shape)}")
             # cloned as the parameter lies in memory: sums in another order would not resume to the last bit
-            optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(saved)
+            optimizer.state[parameter][kept[suffix]] = torch.empty_like(like).copy_(saved)
 
 
 def poly_rate(step: int, total: int, *, base: float, power: float = 0.9) -> float:
@@ -90,7 +116,7 @@ def poly_rate(step: int, total: int, *, base: float, power: float = 0.9) -> floa
 
 def training_step(
     model: nn.Module,
-    optimizer: torch.optim.SGD,
+    optimizer: torch.optim.Optimizer,
     images: Tensor,
     labels: Tensor,
     *,
@@ -104,7 +130,7 @@ def training_step(
     across: bool = False,
     class_weights: Tensor | None = None,
 ) -> Tensor:
-    """One step of SGD on a batch; returns the loss before it (detached).
+    """One step of the optimiser on a batch; returns the loss before it (detached).
 
     Args:
         images: ``(N, 3, H, W)`` in 0..255, labels: ``(N, H, W)`` int64.

@@ -41,12 +41,21 @@ class TrainConfig(Section):
         at_least=1,
         at_most=65536,
     )
-    rate: float = option(0.01, "initial learning rate", "Sec. 7.1.2", at_least=0)
+    optimizer: Literal["sgd", "adamw"] = option(
+        "sgd", "SGD with momentum, or AdamW (its first beta: momentum)", "Sec. 7.1.2"
+    )
+    rate: float = option(
+        0.01,
+        "initial learning rate (AdamW: 0.001; from trained weights 0.00025, --head-rate 8)",
+        "Sec. 7.1.2",
+        at_least=0,
+    )
     head_rate: float = option(
         1.0, "rate of the head's weights and biases over the backbone's (10: common elsewhere)", at_least=0
     )
+    warm_up: int = option(0, "steps over which the rate rises from nothing to that of its schedule", at_least=0)
     power: float = option(0.9, "power of the poly schedule", "works cited in Sec. 7.1.2", at_least=0)
-    momentum: float = option(0.9, "momentum of SGD", "Sec. 7.1.2", at_least=0, at_most=1)
+    momentum: float = option(0.9, "momentum of the optimiser", "Sec. 7.1.2", at_least=0, at_most=1)
     weight_decay: float = option(1e-4, "weight decay (lambda of Eq. 17)", "Sec. 7.1.2", at_least=0)
     keep: float = option(0.5, "share of the pixels kept, those with the larger loss", "Sec. 7.1.2", above=0, at_most=1)
     mining: Literal["pixel", "block"] = option("pixel", "decide for each pixel (text) or each 4x4 block (code)")
@@ -68,6 +77,9 @@ class TrainConfig(Section):
         "trained, or untrained with settings from the scores or tuned (guidance off: it stays off)",
         at_least=0,
         at_most=10**6,
+    )
+    frozen_batch_norm: bool = option(
+        False, "the backbone's batch norms keep the statistics of its weights, in training and at its end"
     )
     batch_norm_epochs: float = option(
         1.0, "passes for batch-norm statistics at the end", "Sec. 7.1.2: several", at_least=0, at_most=1000
@@ -182,22 +194,44 @@ def resolve(options: Any) -> Config:
     else:
         base = read_recipe(recipe) if recipe else {}
     layers = base, begun, file, variant, flags
-    config = make_config(context_for(make_config(*layers)), *layers)
+    config = implied(*layers)
     if recipe == SMALL and os.environ.get("RANK", "0") == "0":
         say(described(config, images=len(data), pretrained=pretrained))
     return config
 
 
-def context_for(config: Config) -> dict[str, dict[str, Any]]:
-    """The context CRF's windows for a crop of fewer cells than the paper's, 20 (321 pixels at stride 16).
+def implied(*layers: dict[str, dict[str, Any]]) -> Config:
+    """``make_config`` over defaults that follow from other settings: how weights that others trained go on.
 
-    Rings and pooling window keep their share of the map: those of the paper would lie outside it.
+    Measured on EfficientNet-Lite 2 (RESULTS.md): SGD at the paper's rate is slower by far, and the statistics of small
+    batches harm weights that were trained with those of large ones.
     """
-    share = min(config.augmentation.crop) // config.model.output_stride / 20
-    if share >= 1:
-        return {}
+    config = make_config(*layers)
+    pretrained = bool(config.train.init_weights or config.train.init_model)
+    train: dict[str, Any] = {}
+    if pretrained and config.model.backbone != "resnet":
+        train = {"optimizer": "adamw", "frozen_batch_norm": True}
+    if make_config({"train": train}, *layers).train.optimizer == "adamw":
+        rates = {"rate": 2.5e-4, "head_rate": 8.0} if pretrained else {"rate": 1e-3}
+        train |= {**rates, "weight_decay": 0.01, "warm_up": 10}
+    return make_config({"model": context_for(config), "train": train}, *layers)
+
+
+def context_for(config: Config) -> dict[str, Any]:
+    """The context CRF's windows where a crop has fewer cells than the paper's, 20 (321 pixels at stride 16).
+
+    Rings and pooling window keep their share of the map: those of the paper would lie outside it. The pooling window is
+    counted in label cells, of which a feature cell of the paper's has 2 x 2: with other n it covers as much.
+    """
+    share = min(1.0, min(config.augmentation.crop) // config.model.output_stride / 20)
+    pool = odd(share * ModelConfig.label_pool * config.model.patch_size / ModelConfig.patch_size)
     rings = [[max(1, round(share * radius)), max(1, round(share * distance))] for radius, distance in ModelConfig.rings]
-    return {"model": {"rings": rings, "label_pool": round(share * ModelConfig.label_pool) // 2 * 2 + 1}}
+    return {"rings": rings, "label_pool": pool}
+
+
+def odd(side: float) -> int:
+    """A window's side in whole cells, an odd number."""
+    return round(side) // 2 * 2 + 1
 
 
 def described(config: Config, *, images: int, pretrained: bool) -> str:

@@ -5,7 +5,7 @@
 - Batch: 8 (GPU: 16), at most as many as there are pictures.
 - Epochs: as many as take about half an hour on these cores, 150 million pixels a core (GPU: 20 thousand million), but
   10 at least, and 200 at most, or 600 steps if these are more.
-- Rate: the paper's, 0.01. Mining joins after 0.3 and the guidance CRF after 0.6 of the steps.
+- Mining joins after 0.3 and the guidance CRF after 0.6 of the steps.
 - Ten validations, of 50 pictures at most before the end.
 - Of 200 pictures or more a twentieth, at most 24, are held out of the training: the guidance is chosen on them.
 """
@@ -39,7 +39,7 @@ def derived(images: int, side: int, *, cores: int, gpu: bool) -> dict[str, dict[
     epochs = min(max(int(pixels / (images * crop**2)), 10), most)
     model = {"depth": 50 if gpu else 18}
     train = {
-        "batch_size": batch, "epochs": epochs, "rate": 0.01, "mining_from": 0.3,
+        "batch_size": batch, "epochs": epochs, "mining_from": 0.3,
         "joint_from": 0.6, "validate_every": max(1, epochs // 10), "validate_images": 50,
         "batch_norm_epochs": min(1.0, 400 / images), "hold_out": min(images // 20, 24) if images >= 200 else 0,
     }  # fmt: skip

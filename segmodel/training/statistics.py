@@ -1,4 +1,4 @@
-"""Batch-norm statistics recomputed after a training (Sec. 7.1.2)."""
+"""Batch-norm statistics: frozen in a training, or recomputed after it (Sec. 7.1.2)."""
 
 from collections.abc import Callable, Iterable
 
@@ -7,6 +7,20 @@ from torch import Tensor, nn
 
 from segmodel.common.device import autocast, evaluating
 from segmodel.model.network import Network
+
+
+def learning_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """The batch norms that are in training mode."""
+    norms = (module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
+    return [norm for norm in norms if norm.training]
+
+
+def set_training(model: Network, *, frozen: bool) -> None:
+    """Training mode; with ``frozen`` the backbone's batch norms stay in evaluation mode."""
+    model.train()
+    if frozen:
+        for norm in learning_norms(model.backbone):
+            norm.eval()
 
 
 def recompute(model: Network, images: Iterable[Tensor], dtype: torch.dtype | None) -> int:
@@ -22,12 +36,12 @@ def recompute(model: Network, images: Iterable[Tensor], dtype: torch.dtype | Non
 
 @torch.no_grad()
 def recompute_batch_norm(model: nn.Module, forward: Callable[[Tensor], object], batches: Iterable[Tensor]) -> int:
-    """Replaces every batch norm's running statistics by their plain mean over the given batches (Sec. 7.1.2).
+    """Replaces the running statistics of ``learning_norms`` by their plain mean over the given batches (Sec. 7.1.2).
 
     Weights stay as they are, and nothing is dropped out, as at inference. ``forward`` takes one batch through the
     model. Returns the number of batches; with none the statistics stay as they were.
     """
-    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = learning_norms(model)
     momenta = [norm.momentum for norm in norms]
     count = 0
     try:

@@ -122,7 +122,7 @@ class Trainer:
         place(self.model, self.device)
         own, weights = next(self.model.parameters()), self.class_weights
         self.loss_weights = None if weights is None else torch.tensor(weights, dtype=own.dtype, device=own.device)
-        self.optimizer = make_optimizer(self.model, rate=train.rate, momentum=train.momentum,
+        self.optimizer = make_optimizer(self.model, kind=train.optimizer, rate=train.rate, momentum=train.momentum,
                                         weight_decay=train.weight_decay, head_rate=train.head_rate)  # fmt: skip
         try:
             self.model.backbone.recompute = train.checkpoint_activations
@@ -218,14 +218,15 @@ class Trainer:
         return distributed.total(loss).item() / distributed.world_size()
 
     def rate(self) -> float:
-        """The learning rate of the present step (poly schedule)."""
+        """The learning rate of the present step (poly schedule, after a linear warm-up)."""
         train, progress = self.config.train, self.progress
-        return poly_rate(progress.step, progress.total_steps, base=train.rate, power=train.power)
+        rate = poly_rate(progress.step, progress.total_steps, base=train.rate, power=train.power)
+        return rate * min(1.0, (progress.step + 1) / (train.warm_up + 1))
 
     def optimise(self, stop: StopSignal) -> None:
         """All steps from the present one to the last, with validations and checkpoints; returns early on a signal."""
         train, progress = self.config.train, self.progress
-        self.model.train()
+        statistics.set_training(self.model, frozen=train.frozen_batch_norm)
         shown = StepLog(progress.step, progress.total_steps, steps_per_epoch=self.steps_per_epoch)
         saved_at = logged_at = time.monotonic()
         batches = Timed(self.batches(progress.step, progress.total_steps))
@@ -347,8 +348,10 @@ class Trainer:
 
     def finish(self) -> None:
         """Recomputes batch-norm statistics, then writes the final figures, pictures, report and checkpoint."""
-        total, count = self.progress.total_steps, round(self.config.train.batch_norm_epochs * self.steps_per_epoch)
-        say(f"batch-norm statistics of {count} batches, then {len(self.validation)} validation images")
+        train, total = self.config.train, self.progress.total_steps
+        learning = bool(statistics.learning_norms(self.model))
+        count = round(train.batch_norm_epochs * self.steps_per_epoch) * learning
+        say(f"batch-norm statistics of {count} batches, then " * learning + f"{len(self.validation)} validation images")
         batches = bar(self.batches(total, total + count), desc="batch norm", total=count, unit="batch")
         statistics.recompute(self.model, (batch.images for batch in batches), self.dtype)
         self.choose_guidance()

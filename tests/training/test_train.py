@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -65,8 +66,8 @@ def test_a_run_leaves_what_it_promises(finished, capsys):
     assert "finished already" in capsys.readouterr().out
 
 
-def interrupted(folder: Path, at: int) -> None:
-    """A run of the finished one's settings, stopped as by Ctrl-C after ``at`` steps."""
+def interrupted(folder: Path, at: int, *, settings: Sequence[str] = TINY) -> None:
+    """A run, of the finished one's settings, stopped as by Ctrl-C after ``at`` steps."""
     original = trainer.training_step
     count = 0
 
@@ -79,7 +80,7 @@ def interrupted(folder: Path, at: int) -> None:
 
     trainer.training_step = step
     try:
-        assert run("train", *TINY, "--output", folder) == 130
+        assert run("train", *settings, "--output", folder) == 130
     finally:
         trainer.training_step = original
 
@@ -415,7 +416,9 @@ def test_the_recipe_of_the_scenes_is_the_default_and_flags_override_it():
         (["--crop", "192,192", "--output-stride", "8"], ((2, 6), (4, 12)), 25),
         (["--crop", "33,33"], ((1, 1), (1, 1)), 3),
         (["--crop", "192,192", "--rings", "[2,6]", "--label-pool", "9"], ((2, 6),), 9),
-        (["--crop", "192,192", "--variant", "unary"], (), 15),
+        (["--crop", "192,192", "--variant", "context"], ((1, 4), (2, 7)), 9),
+        (["--crop", "321,321", "--patch-size", "4"], ((2, 6), (4, 12)), 51),
+        (["--crop", "192,192", "--variant", "unary"], (), 9),
     ],
 )
 def test_context_keeps_its_share_of_a_smaller_map(given, rings, pool):
@@ -427,3 +430,43 @@ def test_a_flag_that_a_variant_fixes_is_refused() -> None:
     options = train.make_parser().parse_args(["--variant", "unary", "--rings", "[1,3]"])
     with pytest.raises(UserError, match="--rings: expected not beside --variant unary"):
         resolve(options)
+
+
+def test_adamw_resumes_to_the_last_bit_and_refuses_the_state_of_sgd(tmp_path, capsys):
+    adamw = [*TINY, "--optimizer", "adamw", "--rate", "0.001", "--warm-up", "4", "--joint-from", "0.5"]
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    assert run("train", *adamw, "--output", whole) == 0
+    interrupted(part, 6, settings=adamw)  # the CRF has been trained for one step
+    kept = load_file(part / "last.safetensors")
+    steps = {int(value) for name, value in kept.items() if name.endswith("#step")}
+    assert steps == {6, 1}
+    assert run("train", "--resume", part) == 0
+    expected, got = load_file(whole / "last.safetensors"), load_file(part / "last.safetensors")
+    assert expected.keys() == got.keys()
+    assert all(torch.equal(value, got[name]) for name, value in expected.items())
+    rates = [
+        json.loads(line)["rate"] for line in (whole / "metrics.jsonl").read_text().splitlines() if '"train"' in line
+    ]
+    assert rates[:5] == pytest.approx([0.001 * (1 - step / 9) ** 0.9 * min(1, (step + 1) / 5) for step in range(5)])
+    settings = part / "config.toml"
+    settings.write_text(settings.read_text().replace('"adamw"', '"sgd"').replace("epochs = 3", "epochs = 4"))
+    capsys.readouterr()
+    assert run("train", "--resume", part) == 2
+    assert "expected that of SGD, got another optimiser's" in capsys.readouterr().err
+
+
+def test_adamw_and_pretrained_timm_models_have_rates_of_their_own(tmp_path):
+    def resolved(*given):
+        return resolve(train.make_parser().parse_args(["--data", "voc:VOC", *given])).train
+
+    def facts(config):
+        return config.optimizer, config.rate, config.head_rate, config.frozen_batch_norm
+
+    assert facts(resolved()) == ("sgd", 0.01, 1.0, False)
+    assert facts(resolved("--optimizer", "adamw")) == ("adamw", 1e-3, 1.0, False)
+    assert facts(resolved("--optimizer", "adamw", "--init-weights", "x.pth")) == ("adamw", 2.5e-4, 8.0, False)
+    assert facts(resolved("--backbone", "timm:x")) == ("sgd", 0.01, 1.0, False)
+    timm = ("--backbone", "timm:x", "--init-weights", "timm")
+    assert facts(resolved(*timm)) == ("adamw", 2.5e-4, 8.0, True)
+    assert facts(resolved(*timm, "--optimizer", "sgd")) == ("sgd", 0.01, 1.0, True)
+    assert facts(resolved(*timm, "--rate", "0.1", "--no-frozen-batch-norm")) == ("adamw", 0.1, 8.0, False)

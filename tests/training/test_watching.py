@@ -14,7 +14,7 @@ from segmodel.common import cli
 from segmodel.model.config import ModelConfig
 from segmodel.training import watching
 from segmodel.training.run import hint
-from segmodel.training.settings import Config, TrainConfig, context_for, make_config, resolve
+from segmodel.training.settings import Config, TrainConfig, implied, resolve
 from segmodel.training.small import derived
 from segmodel.training.watching import StepLog
 
@@ -46,7 +46,7 @@ def test_a_terminal_has_a_bar_and_no_lines(monkeypatch, capsys):
 @given(st.integers(1, 20_000), st.integers(8, 4000), st.integers(1, 64), st.booleans())
 def test_the_small_recipe_is_a_configuration_whatever_the_data(images, side, cores, gpu):
     values = derived(images, side, cores=cores, gpu=gpu)
-    config = make_config(context_for(make_config(values)), values)
+    config = implied(values)
     crop, train = config.augmentation.crop[0], config.train
     assert 65 <= crop <= 321
     assert crop <= max(65, side)
