@@ -11,21 +11,23 @@ from segmodel.common.errors import UserError
 from segmodel.training.objective import hard_pixel_loss
 
 
-def parameter_groups(model: nn.Module, *, weight_decay: float = 1e-4, head_rate: float = 1.0) -> list[dict]:
+def parameter_groups(
+    model: nn.Module, *, weight_decay: float = 1e-4, head_rate: float = 1.0, ring_rate: float = 0.1
+) -> list[dict]:
     """Weights: rate x1, decayed. Biases: rate x2, not decayed (authors' code). The rest: rate x1, not decayed.
 
     The rest is what decay towards zero would harm: scales of batch norm, the CRF's weight and compatibility. Nor are
     the up-sampling filters decayed, which are bilinear and not zero at rest.
 
-    Two kinds move at rate x0.1, because at x1 a step moves the scores many times as far as one of the other weights:
-    the rings of feature context, 9 D inputs each that share their mean (at x1 Context diverges where Unary trains),
-    and the up-sampling filters, whose few values every pixel shares.
+    Two kinds move slower, because at x1 a step moves the scores many times as far as one of the other weights: the
+    rings of feature context at ``ring_rate``, 9 D inputs each that share their mean (at x1 Context diverges where Unary
+    trains), and at x0.1 the up-sampling filters, whose few values every pixel shares.
 
     ``head_rate`` multiplies the rates of the weights and biases of the head, which starts from nothing.
     """
     kinds = {
         "weights": (1.0, weight_decay),
-        "rings": (0.1, weight_decay),
+        "rings": (ring_rate, weight_decay),
         "biases": (2.0, 0.0),
         "rest": (1.0, 0.0),
         "filters": (0.1, 0.0),
@@ -67,7 +69,9 @@ def make_optimizer(
 
     Momentum is AdamW's first beta.
     """
-    groups = parameter_groups(model, weight_decay=weight_decay, head_rate=head_rate)
+    # AdamW moves each weight of a ring as far as one of the centre's, however small its gradient
+    ring_rate = 0.02 if kind == "adamw" else 0.1
+    groups = parameter_groups(model, weight_decay=weight_decay, head_rate=head_rate, ring_rate=ring_rate)
     if kind == "adamw":
         return torch.optim.AdamW(groups, lr=rate, betas=(momentum, 0.999))
     return torch.optim.SGD(groups, lr=rate, momentum=momentum)
