@@ -1,6 +1,6 @@
 """The heads of two other papers, to compare with on equal terms: the same backbone, training and metrics.
 
-Their widths are the published ones at D = 2048 and shrink with D. Neither has the published models' extras (a second
+Their widths are the published ones, 256 and 512, or D if that is less. Neither has the published models' extras (a second
 loss inside the backbone, larger crops).
 """
 
@@ -16,6 +16,8 @@ from segmodel.model.patch_prediction import PatchPrediction
 if TYPE_CHECKING:
     from segmodel.model.config import ModelConfig
 
+ASPP_WIDTH, PPM_WIDTH = 256, 512
+"""Channels of DeepLabV3's branches, and of PSPNet's last layer before the classifier."""
 PYRAMID = (1, 2, 3, 6)
 """Bins a side of PSPNet's pooled grids."""
 DILATIONS = (6, 12, 18)
@@ -48,7 +50,7 @@ class ASPP(ContextHead):
 
     def __init__(self, channels: int, num_classes: int, config: "ModelConfig"):
         super().__init__(channels, num_classes, config)
-        hidden = max(1, channels // 8)
+        hidden = min(channels, ASPP_WIDTH)
         dilations = [max(1, d * 16 // config.output_stride) for d in DILATIONS]
         self.branches = nn.ModuleList(
             [_block(channels, hidden)] + [_block(channels, hidden, kernel=3, dilation=d) for d in dilations]
@@ -76,7 +78,7 @@ class PPM(ContextHead):
         super().__init__(channels, num_classes, config)
         part = max(1, channels // len(PYRAMID))
         self.levels = nn.ModuleList(_pooled(channels, part, bins) for bins in PYRAMID)
-        hidden = max(1, channels // 4)
+        hidden = min(channels, PPM_WIDTH)
         self.join = nn.Sequential(_block(channels + len(PYRAMID) * part, hidden, kernel=3), nn.Dropout2d(0.1))
         self.classifier = _classifier(hidden, num_classes)
 

@@ -210,7 +210,9 @@ def implied(*layers: dict[str, dict[str, Any]]) -> Config:
     pretrained = bool(config.train.init_weights or config.train.init_model)
     train: dict[str, Any] = {}
     if pretrained and config.model.backbone != "resnet":
-        train = {"optimizer": "adamw", "frozen_batch_norm": True}
+        train = {"frozen_batch_norm": True}
+        if not any("rate" in layer.get("train", {}) for layer in layers):  # a rate that is given is one of SGD
+            train["optimizer"] = "adamw"
     if make_config({"train": train}, *layers).train.optimizer == "adamw":
         rates = {"rate": 2.5e-4, "head_rate": 8.0} if pretrained else {"rate": 1e-3}
         train |= {**rates, "weight_decay": 0.01, "warm_up": 10}

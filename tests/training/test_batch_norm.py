@@ -56,3 +56,29 @@ def test_card_and_weights_are_of_one_checkpoint_though_a_training_goes_on(tmp_pa
     assert not SegModel.load(file).backbone.conv1.weight.any()
     found = SegModel.load(folder / "best_batch_norm.safetensors")
     assert torch.equal(found.backbone.conv1.weight, expected.backbone.conv1.weight)
+
+
+def test_frozen_batch_norms_keep_the_statistics_of_their_weights(tmp_path, capsys):
+    paper, peer = tmp_path / "paper", tmp_path / "peer"
+    arguments = [*SMALL, "--steps", "2", "--frozen-batch-norm"]
+    assert train([*arguments, "--output", str(paper)]) == (0, "")
+    assert train([*arguments, "--output", str(peer), "--head", "aspp", "--patch-size", "1"]) == (0, "")
+    for folder in (paper, peer):
+        tensors = load_file(folder / "last.safetensors")
+        statistics = {name: value for name, value in tensors.items() if name.endswith(("running_mean", "running_var"))}
+        assert {name.partition(".")[0] for name in statistics} == (
+            {"backbone", "head"} if folder == peer else {"backbone"}
+        )
+        for name, value in statistics.items():
+            fresh = torch.full_like(value, name.endswith("var"))
+            assert torch.equal(value, fresh) == name.startswith("backbone."), name
+        assert any(
+            not torch.equal(value, torch.ones_like(value))
+            for name, value in tensors.items()
+            if name.startswith("backbone.") and "bn" in name and name.endswith("weight")
+        )  # they are trained
+    assert cli.run("batch_norm", batch_norm.main, [str(paper)]) == 2
+    assert "expected batch norms with statistics of their own, got frozen ones alone" in capsys.readouterr().err
+    assert cli.run("batch_norm", batch_norm.main, [str(peer)]) == 0
+    new, old = load_file(peer / "best_batch_norm.safetensors"), load_file(peer / "best.safetensors")
+    assert all(torch.equal(new[name], old[name]) for name in new if name.startswith("backbone."))

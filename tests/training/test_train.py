@@ -469,4 +469,5 @@ def test_adamw_and_pretrained_timm_models_have_rates_of_their_own(tmp_path):
     timm = ("--backbone", "timm:x", "--init-weights", "timm")
     assert facts(resolved(*timm)) == ("adamw", 2.5e-4, 8.0, True)
     assert facts(resolved(*timm, "--optimizer", "sgd")) == ("sgd", 0.01, 1.0, True)
-    assert facts(resolved(*timm, "--rate", "0.1", "--no-frozen-batch-norm")) == ("adamw", 0.1, 8.0, False)
+    assert facts(resolved(*timm, "--rate", "0.1", "--no-frozen-batch-norm")) == ("sgd", 0.1, 1.0, False)
+    assert facts(resolved(*timm, "--rate", "0.1", "--optimizer", "adamw")) == ("adamw", 0.1, 8.0, True)
