@@ -1,7 +1,7 @@
 """The heads of two other papers, to compare with on equal terms: the same backbone, training and metrics.
 
-Their widths are the published ones, 256 and 512, or D if that is less. Neither has the published models' extras (a second
-loss inside the backbone, larger crops).
+Their widths are the published ones, 256 and 512, or D if that is less. Neither has the published models' extras (a
+second loss inside the backbone, larger crops).
 """
 
 from typing import TYPE_CHECKING

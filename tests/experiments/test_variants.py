@@ -66,7 +66,9 @@ def test_a_setting_wins_over_what_makes_the_variant_and_nothing_else_changes() -
     assert (plain.model.patch_size, plain.model.guidance, plain.train.seed) == (1, "off", 3)
     found = {name for part in ("model", "augmentation", "train") for name, value in vars(getattr(other, part)).items()
              if value != getattr(getattr(plain, part), name)}  # fmt: skip
-    assert found == {"patch_size", "rate"}
+    assert found == {"patch_size", "label_pool", "rate"}  # the window covers as much of the picture whatever n is
+    assert (plain.model.label_pool, other.model.label_pool) == (13, 51)
+    assert parse_variant("context:label_pool=7").config(Config(), 0).model.label_pool == 7
     with pytest.raises(UserError, match="--variants: patch:patch_size=0: patch_size: expected at least 1, got 0"):
         parse_variant("patch:patch_size=0").config(Config(), 0)
     assert not SHARED & FIELDS.keys()
