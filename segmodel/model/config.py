@@ -38,7 +38,7 @@ class ModelConfig(Section):
     label_hidden: int = option(128, "hidden channels of the label message", "authors' code", at_least=1, at_most=65536)
     label_pool: int = option(
         25,
-        "side of the max-pool window, in label cells; on a smaller map: in proportion",
+        "side of the max-pool window, in label cells; on a smaller map or with other n: in proportion",
         "authors' code",
         at_least=1,
         at_most=1025,

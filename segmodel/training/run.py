@@ -53,8 +53,8 @@ def begin(trainer: Trainer, held: ExitStack, *, named: bool, command: str) -> No
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
     say(f"{config.train.data}: {len(trainer.data)} train and {len(trainer.validation)} val images, "
         f"{len(trainer.data.classes)} classes; {parameters / 1e6:.2f} M parameters; "
-        f"{trainer.progress.total_steps} steps of {config.train.optimizer}, rate {config.train.rate:g}; {trainer.device}, "
-        f"{precision}; {trainer.folder.path}")  # fmt: skip
+        f"{trainer.progress.total_steps} steps of {config.train.optimizer}, rate {config.train.rate:g}; "
+        f"{trainer.device}, {precision}; {trainer.folder.path}")  # fmt: skip
     for note in dict.fromkeys((*trainer.data.notes, *trainer.validation.notes)):
         say(f"note: {note}")
     if words := hint(config, images=len(trainer.data), device=trainer.device):

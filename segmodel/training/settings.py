@@ -42,7 +42,9 @@ class TrainConfig(Section):
         at_most=65536,
     )
     optimizer: Literal["sgd", "adamw"] = option(
-        "sgd", "SGD with momentum, or AdamW (its first beta: momentum)", "Sec. 7.1.2"
+        "sgd",
+        "SGD with momentum, or AdamW (the default of timm models with trained weights unless --rate is given)",
+        "Sec. 7.1.2",
     )
     rate: float = option(
         0.01,
