@@ -17,8 +17,8 @@ from segmodel.common.locks import Taken, claim, claims, is_locked, locked
 HOLDING = (
     "import os, sys, time; from pathlib import Path; from segmodel.common.locks import locked\n"
     "with locked(Path(sys.argv[1]), 'x'):\n"
-    "    if os.fork() == 0: time.sleep(60)\n"  # as a loader's worker
-    "    print('held', flush=True); time.sleep(60)\n"
+    "    if os.fork() == 0: print('held', flush=True)\n"  # as a loader's worker, which by now has let go of it
+    "    time.sleep(60)\n"
 )
 
 
