@@ -100,10 +100,10 @@ def restore_momentum(model: nn.Module, optimizer: torch.optim.Optimizer, momentu
     """
     kept = STATE[type(optimizer).__name__.lower()]
     for name, parameter in model.named_parameters():
-        found = {suffix: momentum[name + suffix] for suffix in kept if name + suffix in momentum}
+        found = {suffix: momentum[name + suffix] for suffix in STATE["adamw"] if name + suffix in momentum}
         if not found:
             continue  # it has had no gradient yet
-        if len(found) < len(kept) or (f"{name}#squares" in momentum) != ("#squares" in kept):
+        if found.keys() != kept.keys():
             raise UserError(f"momentum/{name}: expected that of {type(optimizer).__name__}, got another optimiser's")
         for suffix, saved in found.items():
             like = torch.zeros(()) if suffix == "#step" else parameter

@@ -111,6 +111,11 @@ class TrainConfig(Section):
         if self.init_model and self.init_weights:
             raise ValueError("init_model: expected not beside init_weights")
 
+    @property
+    def pretrained(self) -> bool:
+        """Whether the backbone starts from trained weights."""
+        return bool(self.init_weights or self.init_model)
+
 
 WITHOUT_EFFECT = {f"train.{name}" for name in ("workers", "checkpoint_minutes", "pictures", "keep_last", "tensorboard",
                                                "timeout_minutes")}  # fmt: skip
@@ -190,7 +195,6 @@ def resolve(options: Any) -> Config:
         lacking = {**VARIANTS["unary"], "head": begun["model"].get("head")}
         begun["model"] = {name: value for name, value in begun["model"].items() if value != lacking.get(name, "")}
     if recipe == SMALL:
-        pretrained = bool(start or train.get("init_weights"))
         data = open_data(train.get("data", TrainConfig.data), split="train")
         base = small_recipe(data, device=train.get("device", TrainConfig.device))
     else:
@@ -198,7 +202,7 @@ def resolve(options: Any) -> Config:
     layers = base, begun, file, variant, flags
     config = implied(*layers)
     if recipe == SMALL and os.environ.get("RANK", "0") == "0":
-        say(described(config, images=len(data), pretrained=pretrained))
+        say(described(config, images=len(data)))
     return config
 
 
@@ -209,8 +213,7 @@ def implied(*layers: dict[str, dict[str, Any]]) -> Config:
     batches harm weights that were trained with those of large ones.
     """
     config = make_config(*layers)
-    pretrained = bool(config.train.init_weights or config.train.init_model)
-    train: dict[str, Any] = {}
+    pretrained, train = config.train.pretrained, dict[str, Any]()
     if pretrained and config.model.backbone != "resnet":
         train = {"frozen_batch_norm": True}
         if not any("rate" in layer.get("train", {}) for layer in layers):  # a rate that is given is one of SGD
@@ -238,7 +241,7 @@ def odd(side: float) -> int:
     return round(side) // 2 * 2 + 1
 
 
-def described(config: Config, *, images: int, pretrained: bool) -> str:
+def described(config: Config, *, images: int) -> str:
     """What the recipe "small", and what was given beside it, have come to."""
     model, train = config.model, config.train
     backbone = f"ResNet-{model.depth}" if model.backbone == "resnet" else model.backbone
@@ -247,4 +250,8 @@ def described(config: Config, *, images: int, pretrained: bool) -> str:
     text = (f"recipe small, for {images} pictures: {backbone}, crop {config.augmentation.crop[0]}, batches of "
             f"{train.batch_size}, {length}, rate {train.rate:g}, mining from {train.mining_from:g} and guidance CRF "
             f"from {train.joint_from:g} of them on, {judged}")  # fmt: skip
-    return text if pretrained else f"{text}; from nothing: pre-trained weights (--init-weights) help more than all else"
+    return (
+        text
+        if train.pretrained
+        else f"{text}; from nothing: pre-trained weights (--init-weights) help more than all else"
+    )
